@@ -1,0 +1,1 @@
+"""The storage: chunked, resumable, self-describing feature stores."""

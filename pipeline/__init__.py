@@ -1,0 +1,1 @@
+"""The program: a person's words, one stage call, a table."""
