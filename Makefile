@@ -1,0 +1,39 @@
+# Two commands do all the set-up:
+#   make demo   the whole pipeline on the city the project draws, ending in a table of LR@N
+#   make test   linters and the test suite
+# PYTHON names the interpreter to build the environment with (3.11 or newer).
+
+PYTHON ?= python3
+VENV   := .venv
+READY  := $(VENV)/.ready
+RUN    := $(VENV)/bin
+
+.PHONY: demo test lint format clean help
+
+help:
+	@sed -n '1,4s/^# \{0,1\}//p' Makefile
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "placecache needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: $(READY)
+	$(RUN)/pipeline demo
+
+test: $(READY) lint
+	$(RUN)/pytest
+
+lint: $(READY)
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+format: $(READY)
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache
