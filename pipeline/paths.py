@@ -1,0 +1,67 @@
+"""Where every artifact lives, in flow order; nothing else joins paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SPLITS = ("database", "queries", "views")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of one project folder.
+
+    Parameters
+    ----------
+    project
+        Folder that holds params.yaml; relative paths in params.yaml start here.
+    features_name
+        Name of the feature folder, so that stores of several backbones live side by side.
+    """
+
+    project: Path
+    features_name: str
+
+    @property
+    def toycity(self) -> Path:
+        """Folder of the city that the project draws."""
+        return self.project / "data" / "toycity"
+
+    def index(self, split: str) -> Path:
+        """Manifest of one split: a row per image."""
+        return self.project / "data" / "index" / f"{split}.parquet"
+
+    @property
+    def partition(self) -> Path:
+        """Folder of classes, labels and view plan."""
+        return self.project / "data" / "partition"
+
+    def features(self, split: str) -> Path:
+        """Feature store of one split."""
+        return self.project / "data" / "features" / self.features_name / f"{split}.zarr"
+
+    @property
+    def localiser(self) -> Path:
+        """Folder of the trained localiser, all that `pipeline locate` needs."""
+        return self.project / "models" / "localiser"
+
+    @property
+    def training_log(self) -> Path:
+        """Loss and speed over the training steps, for `dvc plots`."""
+        return self.project / "plots" / "training.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """The numbers that `dvc metrics` shows and compares."""
+        return self.project / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        """One row per query: truth, answer, error."""
+        return self.project / "predictions.parquet"
+
+    @property
+    def curve(self) -> Path:
+        """LR@N over N, for `dvc plots`."""
+        return self.project / "plots" / "lr_curve.csv"

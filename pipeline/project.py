@@ -1,0 +1,116 @@
+"""A project folder: params.yaml, dvc.yaml and a DVC repository around them; and the demo that fills one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from stages.errors import ConfigError, InputError
+
+FILES = ("params.yaml", "dvc.yaml")
+IGNORED = ("/data/", "/models/", "/plots/", "/predictions.parquet", "/report.html")
+
+
+def template(name: str) -> Path:
+    """Return the shipped copy of params.yaml or dvc.yaml.
+
+    A wheel carries them inside the package; a source checkout is itself a project.
+    """
+    packaged = Path(__file__).parent / "project_files" / name
+    return packaged if packaged.exists() else Path(__file__).parent.parent / name
+
+
+def make_project(folder: Path, settings: Mapping[str, object]) -> None:
+    """Lay out `folder` as a project with the given parameters, a Git and a DVC repository of its own.
+
+    Parameters
+    ----------
+    settings
+        `section.key` -> value, written over the defaults; comments in params.yaml stay.
+
+    Raises
+    ------
+    InputError
+        When the folder already holds a project.
+    """
+    present = [name for name in FILES if (folder / name).exists()]
+    if present:
+        raise InputError(f"{folder} already holds {' and '.join(present)}: edit them, or name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copyfile(template(name), folder / name)
+    set_params(folder / "params.yaml", settings)
+    if not (folder / ".git").exists():
+        run(folder, "git", "init", "--quiet")
+    if not (folder / ".dvc").exists():
+        run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
+        run(folder, sys.executable, "-m", "dvc", "config", "core.analytics", "false")
+    with (folder / ".gitignore").open("a") as ignore:
+        ignore.write("".join(f"{line}\n" for line in IGNORED))
+
+
+def set_params(path: Path, settings: Mapping[str, object]) -> None:
+    """Change parameters in a params.yaml and keep its comments.
+
+    Raises
+    ------
+    ConfigError
+        When a name is not there to be changed.
+    """
+    yaml = YAML()
+    document = yaml.load(path.read_text())
+    for name, value in settings.items():
+        section = document
+        *parents, key = name.split(".")
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or key not in section:
+            raise ConfigError(f"{name} is not a parameter of {path}: see the names there")
+        section[key] = value
+    with path.open("w") as file:
+        yaml.dump(document, file)
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """Return name and value of `section.key=value`, the value read as YAML."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text!r}: expected section.key=value, such as partition.cell_m=20")
+    return name, YAML(typ="safe").load(value)
+
+
+def reproduce(folder: Path) -> None:
+    """Run `dvc repro` in a project with this very program on the path.
+
+    Raises
+    ------
+    InputError
+        When a stage failed; what it printed stands above.
+    """
+    run(folder, sys.executable, "-m", "dvc", "repro")
+
+
+def commit_all(folder: Path, message: str) -> None:
+    """Commit the project's text files, so that `dvc exp run` and `dvc metrics diff` have a base."""
+    run(folder, "git", "add", "--all")
+    staged = subprocess.run(["git", "diff", "--cached", "--quiet"], cwd=folder, check=False)
+    if staged.returncode:
+        who = ("-c", "user.name=placecache", "-c", "user.email=placecache@localhost")
+        run(folder, "git", *who, "commit", "--quiet", "--message", message)
+
+
+def run(folder: Path, *command: str) -> None:
+    """Run a command in a folder; its output goes where ours goes."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    try:
+        subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True)
+    except FileNotFoundError as fault:
+        raise InputError(f"{command[0]} is not installed: install it and try again") from fault
+    except subprocess.CalledProcessError as fault:
+        raise InputError(f"`{' '.join(command)}` failed in {folder} (exit {fault.returncode})") from fault
