@@ -1,0 +1,188 @@
+"""The classes table and the view plan: what the partition says, and all that later stages need of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.errors import InputError
+from stages.parquet import note_of, open_parquet, write_table
+
+_MADE_BY = "pipeline partition"
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Every class, sorted by (group, p, q); a class id is a row number of this table.
+
+    Attributes
+    ----------
+    group
+        (K,) int32, group number u * N + v (4.4).
+    index
+        (K,) int32, number of the class within its group (4.5).
+    p, q
+        (K,) int64, the cell (4.2).
+    centres
+        (K, 2) float64, UTM east and north of the cell's centre in metres (4.3).
+    images
+        (K,) int64, training images of the class.
+    bucket
+        (K,) str, "head", "mid" or "tail".
+    p_aug
+        (K,) float32, probability that a training image of the class is augmented.
+    cell_m
+        Side of a cell in metres.
+    groups_per_side
+        N; there are N * N groups, some of which may hold no class.
+    zone
+        UTM zone of the centres, for instance "10S"; "" if unknown.
+    """
+
+    group: npt.NDArray[np.int32]
+    index: npt.NDArray[np.int32]
+    p: npt.NDArray[np.int64]
+    q: npt.NDArray[np.int64]
+    centres: npt.NDArray[np.float64]
+    images: npt.NDArray[np.int64]
+    bucket: npt.NDArray[np.str_]
+    p_aug: npt.NDArray[np.float32]
+    cell_m: float
+    groups_per_side: int
+    zone: str
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    @property
+    def groups(self) -> int:
+        """Return the number of groups, N * N."""
+        return self.groups_per_side**2
+
+    def group_slice(self, group: int) -> slice:
+        """Return the class ids of one group, which follow each other."""
+        start, stop = np.searchsorted(self.group, [group, group + 1])
+        return slice(int(start), int(stop))
+
+    def save(self, path: Path) -> None:
+        """Write the table as Parquet, atomically."""
+        east, north = self.centres.T
+        columns = {
+            "group": self.group,
+            "index": self.index,
+            "p": self.p,
+            "q": self.q,
+            "utm_east": np.ascontiguousarray(east),
+            "utm_north": np.ascontiguousarray(north),
+            "images": self.images,
+            "bucket": pa.array(self.bucket.tolist(), pa.string()),
+            "p_aug": self.p_aug,
+        }
+        note = {"cell_m": self.cell_m, "groups_per_side": self.groups_per_side, "zone": self.zone}
+        write_table(path, pa.table(columns), note)
+
+    @classmethod
+    def load(cls, path: Path) -> ClassTable:
+        """Return the table stored at `path`.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or is no classes table.
+        """
+        with open_parquet(path, made_by=_MADE_BY) as file:
+            note = note_of(file, path, made_by=_MADE_BY)
+            columns = _columns(file, path)
+        try:
+            east, north = columns.pop("utm_east"), columns.pop("utm_north")
+            columns["bucket"] = columns["bucket"].astype(np.str_)
+            return cls(**columns, **note, centres=np.stack([east, north], axis=1))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is no classes table ({error}): run `{_MADE_BY}` again") from error
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Which augmented views stage one extracts, sorted by (row, view).
+
+    The number of a planned view is its row in the feature store of views.
+
+    Attributes
+    ----------
+    row
+        (V,) int64, manifest row of the image.
+    view
+        (V,) int16, number of the view among those of its image, from 0.
+    """
+
+    row: npt.NDArray[np.int64]
+    view: npt.NDArray[np.int16]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @classmethod
+    def of_counts(cls, counts: npt.NDArray[np.integer[Any]]) -> ViewPlan:
+        """Return the plan that gives row i counts[i] views."""
+        row = np.repeat(np.arange(len(counts)), counts)
+        first = np.repeat(np.cumsum(counts, dtype=np.int64) - counts, counts)
+        return cls(row, (np.arange(len(row)) - first).astype(np.int16))
+
+    def of(self, row: int) -> slice:
+        """Return the planned views of one image as a slice of view rows."""
+        start, stop = np.searchsorted(self.row, [row, row + 1])
+        return slice(int(start), int(stop))
+
+    def offsets(
+        self, rows: npt.NDArray[np.integer[Any]]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the first view row of each image and how many views it has.
+
+        Parameters
+        ----------
+        rows
+            (n,) manifest rows, in any order.
+
+        Returns
+        -------
+        tuple of ndarray
+            (n,) int64 starts and (n,) int64 counts.
+        """
+        start = np.searchsorted(self.row, rows, side="left")
+        stop = np.searchsorted(self.row, rows, side="right")
+        return start, stop - start
+
+    def save(self, path: Path) -> None:
+        """Write the plan as Parquet, atomically."""
+        write_table(path, pa.table({"row": self.row, "view": self.view}), {"views": len(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> ViewPlan:
+        """Return the plan stored at `path`.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or is no view plan.
+        """
+        with open_parquet(path, made_by=_MADE_BY) as file:
+            note_of(file, path, made_by=_MADE_BY)
+            columns = _columns(file, path)
+        try:
+            return cls(**columns)
+        except TypeError as error:
+            raise InputError(f"{path} is no view plan ({error}): run `{_MADE_BY}` again") from error
+
+
+def _columns(file: pq.ParquetFile, path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        table = file.read()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}): run `{_MADE_BY}` again") from error
+    return {name: table[name].to_numpy() for name in table.column_names}

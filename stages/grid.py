@@ -1,0 +1,87 @@
+"""The square grid over a city: position -> cell -> group and back, as plain arithmetic.
+
+Equation numbers are those of the method: squares of side M (4.1, 4.2), their
+centres (4.3) and the N x N groups whose cells never touch (4.4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.errors import InputError
+
+Positions = npt.NDArray[np.float64]
+Cells = npt.NDArray[np.int64]
+
+
+def cells(positions: Positions, cell_m: float) -> Cells:
+    """Return the cell (p, q) that each position lies in (4.2).
+
+    Cells are half open: a point on the border between two cells belongs to
+    the eastern or northern one.
+
+    Parameters
+    ----------
+    positions
+        (n, 2) UTM east and north in metres.
+    cell_m
+        Side of a cell in metres.
+
+    Returns
+    -------
+    ndarray
+        (n, 2) int64, p and q; negative west or south of the origin.
+
+    Raises
+    ------
+    InputError
+        If a position is NaN or infinite.
+    """
+    if not np.isfinite(positions).all():
+        row = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+        raise InputError(
+            f"position {positions[row].tolist()} of row {row} lies in no cell: expected finite metres; "
+            "index the images again with `pipeline index`"
+        )
+    corners = np.floor(positions / cell_m)
+    # The quotient is rounded: just below a border it may come out as the border itself.
+    corners -= corners * cell_m > positions
+    return corners.astype(np.int64)
+
+
+def centres(cells: Cells, cell_m: float) -> Positions:
+    """Return the UTM centre of each cell (4.3).
+
+    Parameters
+    ----------
+    cells
+        (n, 2) int64, p and q.
+    cell_m
+        Side of a cell in metres.
+
+    Returns
+    -------
+    ndarray
+        (n, 2) float64, east and north in metres.
+    """
+    return (cells + 0.5) * cell_m
+
+
+def group_of(cells: Cells, groups_per_side: int) -> npt.NDArray[np.int64]:
+    """Return the group number u * N + v of each cell, with u = p mod N and v = q mod N (4.4).
+
+    Parameters
+    ----------
+    cells
+        (n, 2) int64, p and q; negative ones count as well.
+    groups_per_side
+        N; there are N * N groups.
+
+    Returns
+    -------
+    ndarray
+        (n,) int64 in 0 .. N * N - 1.
+    """
+    residues = np.mod(cells, groups_per_side)
+    return residues[:, 0] * groups_per_side + residues[:, 1]

@@ -1,0 +1,205 @@
+"""The manifest: one row per image in a fixed order, with its key and its UTM position.
+
+A manifest's row number is the row of the image in the feature store. It may
+hold tens of millions of rows, so it is written as a stream and read by column
+or by a range of rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.errors import InputError
+from stages.parquet import NOTE_KEY, note_bytes, note_of, open_parquet, replacing
+
+ROW_GROUP_ROWS = 1 << 17  # a range of keys costs at most this many rows of decoding beyond itself
+REQUIRED = pa.schema(
+    [
+        ("key", pa.string()),
+        ("utm_east", pa.float64()),
+        ("utm_north", pa.float64()),
+        ("heading", pa.float32()),
+        ("timestamp", pa.string()),
+    ]
+)
+_MADE_BY = "pipeline index"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One row per image: key, position and whatever else the source said.
+
+    Nothing but the file's footer is held in memory; columns are read on request.
+    """
+
+    path: Path
+    metadata: pq.FileMetaData
+    root: Path
+    zone: str
+    source: str
+    digest: str
+
+    @classmethod
+    def open(cls, path: Path) -> Manifest:
+        """Return the manifest stored at `path`.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or was not written by `write_manifest`.
+        """
+        with open_parquet(path, made_by=_MADE_BY) as file:
+            note = note_of(file, path, made_by=_MADE_BY)
+            # A relative root is stored relative to the manifest, so that a project can be moved as a whole.
+            root = Path(os.path.normpath(path.parent / note["root"]))
+            return cls(path, file.metadata, root, note["zone"], note["source"], note["digest"])
+
+    @property
+    def rows(self) -> int:
+        """Return the number of images."""
+        return int(self.metadata.num_rows)
+
+    @property
+    def column_names(self) -> list[str]:
+        """Return the names of the columns, the source's own ones last."""
+        return list(self.metadata.schema.to_arrow_schema().names)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Return one whole column: a number array, or an object array of strings.
+
+        Raises
+        ------
+        InputError
+            If there is no such column.
+        """
+        if name not in self.column_names:
+            raise InputError(f"{self.path} has no column '{name}': it has {', '.join(self.column_names)}")
+        return _array(self._read([name], range(self.metadata.num_row_groups))[name])
+
+    def keys(self, start: int, stop: int) -> list[str]:
+        """Return the keys of rows start .. stop - 1, reading only the row groups that hold them."""
+        start, stop = max(start, 0), min(stop, self.rows)
+        if start >= stop:
+            return []
+        sizes = [self.metadata.row_group(i).num_rows for i in range(self.metadata.num_row_groups)]
+        ends = np.cumsum(sizes)
+        first = int(np.searchsorted(ends, start, side="right"))
+        last = int(np.searchsorted(ends, stop, side="left"))
+        offset = start - (int(ends[first]) - sizes[first])
+        table = self._read(["key"], range(first, last + 1))
+        keys: list[str] = table["key"].slice(offset, stop - start).to_pylist()
+        return keys
+
+    def positions(self) -> npt.NDArray[np.float64]:
+        """Return (rows, 2) UTM east and north in metres."""
+        positions = np.empty((self.rows, 2))
+        start = 0
+        for batch in self.batches(["utm_east", "utm_north"]):
+            stop = start + batch.num_rows
+            positions[start:stop, 0] = batch["utm_east"].to_numpy()
+            positions[start:stop, 1] = batch["utm_north"].to_numpy()
+            start = stop
+        return positions
+
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in order as record batches of bounded length, all columns or those named."""
+        with pq.ParquetFile(self.path, metadata=self.metadata) as file:
+            yield from file.iter_batches(batch_size=ROW_GROUP_ROWS, columns=columns)
+
+    def image_path(self, key: str) -> Path:
+        """Return where the image with this key lies on disk."""
+        return self.root / key
+
+    def _read(self, columns: list[str], row_groups: range) -> pa.Table:
+        # A file handle of its own for each read: reader threads share a manifest.
+        with pq.ParquetFile(self.path, metadata=self.metadata) as file:
+            return file.read_row_groups(list(row_groups), columns=columns)
+
+
+def write_manifest(
+    path: Path, batches: Iterable[pa.RecordBatch], *, root: Path, zone: str, source: str
+) -> Manifest:
+    """Write a manifest as a stream, atomically, and return it opened.
+
+    Parameters
+    ----------
+    path
+        The Parquet file; an old one is replaced only when the new one is whole.
+    batches
+        Record batches of one schema: the columns of `REQUIRED` in any order,
+        then any further ones.
+    root
+        Folder that the keys are relative to. A relative one is stored
+        relative to the manifest.
+    zone
+        UTM zone of all positions, for instance "10S"; "" if unknown.
+    source
+        What told the positions: "names", "csv" or "exif".
+
+    Raises
+    ------
+    InputError
+        If there is no row, or a required column is missing or of another type.
+    """
+    root_text = str(root) if root.is_absolute() else os.path.relpath(root, path.parent)
+    digest = _Digest()
+    with replacing(path) as partial:
+        writer: pq.ParquetWriter | None = None
+        try:
+            for batch in batches:
+                if writer is None:
+                    writer = _writer(partial, batch.schema)
+                digest.add(batch)
+                writer.write_batch(batch, row_group_size=ROW_GROUP_ROWS)
+            if writer is None:
+                raise InputError(f"no image to write to {path}: expected at least one with a position")
+            note = {"root": root_text, "zone": zone, "source": source, "digest": digest.hex()}
+            writer.add_key_value_metadata({NOTE_KEY: note_bytes(note)})
+        finally:
+            if writer is not None:
+                writer.close()
+    return Manifest.open(path)
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    for field in REQUIRED:
+        if field.name not in schema.names or schema.field(field.name).type != field.type:
+            found = ", ".join(f"{f.name} ({f.type})" for f in schema)
+            raise InputError(f"a manifest needs a column {field.name} of type {field.type}: found {found}")
+    repetitive = [name for name in schema.names if name not in ("key", "utm_east", "utm_north")]
+    return pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=repetitive)
+
+
+def _array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = column.to_numpy()
+    return array
+
+
+class _Digest:
+    """sha256 of the keys and positions, the same however the rows are cut into batches."""
+
+    def __init__(self) -> None:
+        self._parts = {name: hashlib.sha256() for name in ("text", "lengths", "east", "north")}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        keys = batch["key"]
+        _, offset_buffer, text = keys.buffers()
+        offsets = np.frombuffer(offset_buffer, np.int32)[keys.offset : keys.offset + len(keys) + 1]
+        if len(keys):
+            self._parts["text"].update(memoryview(text)[offsets[0] : offsets[-1]])
+            self._parts["lengths"].update(np.diff(offsets))
+        self._parts["east"].update(np.ascontiguousarray(batch["utm_east"].to_numpy()))
+        self._parts["north"].update(np.ascontiguousarray(batch["utm_north"].to_numpy()))
+
+    def hex(self) -> str:
+        return hashlib.sha256(b"".join(part.digest() for part in self._parts.values())).hexdigest()
