@@ -102,7 +102,8 @@ class ClassTable:
         try:
             east, north = columns.pop("utm_east"), columns.pop("utm_north")
             columns["bucket"] = columns["bucket"].astype(np.str_)
-            return cls(**columns, **note, centres=np.stack([east, north], axis=1))
+            arrays: dict[str, Any] = {**columns, "centres": np.stack([east, north], axis=1)}
+            return cls(**arrays, **note)
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} is no classes table ({error}): run `{_MADE_BY}` again") from error
 
@@ -185,4 +186,5 @@ def _columns(file: pq.ParquetFile, path: Path) -> dict[str, npt.NDArray[Any]]:
         table = file.read()
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}): run `{_MADE_BY}` again") from error
-    return {name: table[name].to_numpy() for name in table.column_names}
+    # Writable, since torch warns about wrapping arrays that are not.
+    return {name: np.require(table[name].to_numpy(), requirements="W") for name in table.column_names}

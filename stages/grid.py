@@ -65,7 +65,7 @@ def centres(cells: Cells, cell_m: float) -> Positions:
     ndarray
         (n, 2) float64, east and north in metres.
     """
-    return (cells + 0.5) * cell_m
+    return np.asarray((cells + 0.5) * cell_m, np.float64)
 
 
 def group_of(cells: Cells, groups_per_side: int) -> npt.NDArray[np.int64]:

@@ -181,8 +181,8 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = column.to_numpy()
-    return array
+    # Writable, since torch warns about wrapping arrays that are not.
+    return np.require(column.to_numpy(), requirements="W")
 
 
 class _Digest:
@@ -197,9 +197,9 @@ class _Digest:
         offsets = np.frombuffer(offset_buffer, np.int32)[keys.offset : keys.offset + len(keys) + 1]
         if len(keys):
             self._parts["text"].update(memoryview(text)[offsets[0] : offsets[-1]])
-            self._parts["lengths"].update(np.diff(offsets))
-        self._parts["east"].update(np.ascontiguousarray(batch["utm_east"].to_numpy()))
-        self._parts["north"].update(np.ascontiguousarray(batch["utm_north"].to_numpy()))
+            self._parts["lengths"].update(np.diff(offsets).data)
+        self._parts["east"].update(batch["utm_east"].to_numpy().data)
+        self._parts["north"].update(batch["utm_north"].to_numpy().data)
 
     def hex(self) -> str:
         return hashlib.sha256(b"".join(part.digest() for part in self._parts.values())).hexdigest()
