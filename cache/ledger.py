@@ -1,0 +1,141 @@
+"""What of a store is done, missing or bad: one small JSON file per finished chunk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import StoreError
+from cache.files import write_atomic
+from cache.spec import StoreSpec
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that could not be computed: its number, its key and why."""
+
+    row: int
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the ledger says of one finished chunk.
+
+    Attributes
+    ----------
+    chunk : int
+        Number of the chunk.
+    rows : slice
+        Its rows.
+    crc32 : dict of str to int
+        Checksum of the real rows' bytes, per array.
+    bad : tuple of BadRow
+        Rows that hold NaN, in order.
+    """
+
+    chunk: int
+    rows: slice
+    crc32: dict[str, int]
+    bad: tuple[BadRow, ...]
+
+
+class Ledger:
+    """The finished chunks of a store.
+
+    Entries are files of their own, so that any number of writers may add to the ledger without
+    sharing a file. Their content depends on the features alone: no times, no host names.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the entries lie.
+    spec : StoreSpec
+        The store's cut.
+    """
+
+    def __init__(self, folder: Path, spec: StoreSpec) -> None:
+        self.folder = folder
+        self.spec = spec
+
+    def mark(self, chunk: int, crc32: Mapping[str, int], bad: tuple[BadRow, ...]) -> None:
+        """Declare a chunk finished. Call it after the chunk's arrays are on the disk."""
+        rows = self.spec.chunk_slice(chunk)
+        entry = {
+            "chunk": chunk,
+            "rows": [rows.start, rows.stop],
+            "crc32": {name: crc32[name] for name in self.spec.outputs},
+            "bad": [{"row": item.row, "key": item.key, "reason": item.reason} for item in bad],
+        }
+        text = json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
+        write_atomic(self._path(chunk), text.encode())
+
+    def reopen(self, chunk: int) -> None:
+        """Declare a chunk unfinished again, so that the next run computes it."""
+        self._path(chunk).unlink(missing_ok=True)
+
+    def done(self, chunk: int) -> bool:
+        """Whether a chunk is finished."""
+        return self._path(chunk).is_file()
+
+    def done_chunks(self) -> npt.NDArray[np.int64]:
+        """Numbers of the finished chunks, ascending."""
+        names = (path.name for path in self.folder.glob("[0-9]*.json"))
+        return np.array(sorted(int(name.removesuffix(".json")) for name in names), dtype=np.int64)
+
+    def missing(self) -> npt.NDArray[np.int64]:
+        """Numbers of the chunks that are not finished, ascending."""
+        return np.setdiff1d(np.arange(self.spec.chunks, dtype=np.int64), self.done_chunks())
+
+    def entry(self, chunk: int) -> Entry:
+        """Return what is known of a finished chunk.
+
+        Raises
+        ------
+        StoreError
+            If the chunk is not finished or its entry is damaged.
+        """
+        path = self._path(chunk)
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            rows = slice(*values["rows"])
+            bad = tuple(BadRow(**item) for item in values["bad"])
+            entry = Entry(values["chunk"], rows, dict(values["crc32"]), bad)
+        except FileNotFoundError:
+            raise StoreError(f"chunk {chunk} is not finished: no {path}; run `pipeline extract`") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{path} is damaged ({error}); delete it and run `pipeline extract` to write its chunk again"
+            ) from error
+        if entry.chunk != chunk or rows != self.spec.chunk_slice(chunk):
+            raise StoreError(
+                f"{path} speaks of chunk {entry.chunk}, rows {rows.start} to {rows.stop}; delete it"
+            )
+        return entry
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield what is known of every finished chunk, in order."""
+        for chunk in self.done_chunks():
+            yield self.entry(int(chunk))
+
+    def bad_rows(self) -> list[BadRow]:
+        """Rows that could not be computed, in order."""
+        return [bad for entry in self.entries() for bad in entry.bad]
+
+    def valid_mask(self) -> npt.NDArray[np.bool_]:
+        """Whether each row holds a feature: (rows,), False for bad rows and unfinished chunks."""
+        valid = np.zeros(self.spec.rows, dtype=np.bool_)
+        for entry in self.entries():
+            valid[entry.rows] = True
+            valid[[bad.row for bad in entry.bad]] = False
+        return valid
+
+    def _path(self, chunk: int) -> Path:
+        return self.folder / f"{chunk:06d}.json"

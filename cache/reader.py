@@ -1,0 +1,198 @@
+"""Features out of a store: contiguous slices as arrays, tensors or dask arrays."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import StoreError
+from cache.recipe import Recipe
+from cache.store import FeatureStore, open_store
+
+if TYPE_CHECKING:
+    import torch
+
+
+class FeatureReader:
+    """Reads a feature store.
+
+    Only contiguous slices are offered: they are what the disk gives fast. Reads go chunk by
+    chunk, since a Zarr read of many chunks at once is several times slower than the same reads
+    one after another. Safe to use from several threads; what is done is looked up once.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        An open store.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+        self._arrays: dict[str, Any] = {name: store.array(name) for name in store.spec.outputs}
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Reader of the store at `path`.
+
+        Raises
+        ------
+        StoreError
+            If there is no store or it is of another format.
+        """
+        return cls(open_store(path))
+
+    @property
+    def rows(self) -> int:
+        """Rows of the store."""
+        return self.store.spec.rows
+
+    @property
+    def recipe(self) -> Recipe:
+        """What made the features."""
+        return self.store.recipe
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Names of the pooled outputs, in order, and their lengths."""
+        return self.store.spec.outputs
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows in a chunk: slices that begin at a multiple of it read fastest."""
+        return self.store.spec.chunk_rows
+
+    def length(self, outputs: Sequence[str] | None = None) -> int:
+        """Length F of a feature made of these outputs (default: all)."""
+        return sum(self.outputs[name] for name in self._names(outputs))
+
+    def read(self, start: int, stop: int, outputs: Sequence[str] | None = None) -> npt.NDArray[np.floating]:
+        """Features of rows `start` to `stop`, outputs side by side.
+
+        Parameters
+        ----------
+        start, stop : int
+            Rows, ``0 <= start <= stop <= rows``.
+        outputs : sequence of str, optional
+            Which outputs, in which order; by default all, in the store's order.
+
+        Returns
+        -------
+        ndarray, (stop - start, F)
+            In the store's dtype. Bad rows, and rows not extracted yet, are NaN.
+
+        Raises
+        ------
+        StoreError
+            If the slice or an output does not exist.
+        """
+        names = self._names(outputs)
+        if not 0 <= start <= stop <= self.rows:
+            raise StoreError(f"rows {start} to {stop} are not a slice of the store's {self.rows} rows")
+        if len(names) == 1 and start // self.chunk_rows == (stop - 1) // self.chunk_rows and start < stop:
+            return np.asarray(self._arrays[names[0]][start:stop])  # one chunk of one array: spare a copy
+        features = np.empty((stop - start, self.length(names)), dtype=self.store.spec.dtype)
+        for low, high in self.blocks(start, stop):
+            column = 0
+            for name in names:
+                length = self.outputs[name]
+                features[low - start : high - start, column : column + length] = self._arrays[name][low:high]
+                column += length
+        return features
+
+    def tensor(self, start: int, stop: int, outputs: Sequence[str] | None = None) -> torch.Tensor:
+        """Features of rows `start` to `stop` as a tensor; see `read`."""
+        import torch
+
+        return torch.from_numpy(self.read(start, stop, outputs))
+
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
+        """Consecutive (start, stop) pairs that cover the rows, cut at chunk borders."""
+        stop = self.rows if stop is None else stop
+        while start < stop:
+            border = min((start // self.chunk_rows + 1) * self.chunk_rows, stop)
+            yield start, border
+            start = border
+
+    def dask(self, output: str) -> Any:
+        """Lazy dask array (rows, F) of one output, cut as the store is."""
+        import dask.array
+
+        (name,) = self._names([output])
+        array = self._arrays[name]
+        lazy: Any = dask.array.from_array(array, chunks=array.chunks, name=False)  # type: ignore[no-untyped-call]
+        return lazy
+
+    @cached_property
+    def valid(self) -> npt.NDArray[np.bool_]:
+        """Whether each row holds a feature: (rows,), False for bad rows and rows not extracted yet."""
+        return self.store.ledger.valid_mask()
+
+    @cached_property
+    def missing_rows(self) -> int:
+        """How many rows are not extracted yet. Bad rows are extracted: they are known to be bad."""
+        slices = (self.store.spec.chunk_slice(int(chunk)) for chunk in self.store.ledger.missing())
+        return sum(rows.stop - rows.start for rows in slices)
+
+    def require_complete(self, shards: int | None = None) -> None:
+        """Check that every row has been through the backbone.
+
+        Parameters
+        ----------
+        shards : int, optional
+            Into how many work shards the store is cut; given, the message names those left to do.
+
+        Raises
+        ------
+        StoreError
+            If chunks are missing; it names the command that extracts them.
+        """
+        missing = self.store.ledger.missing()
+        if not len(missing):
+            return
+        command = f"pipeline extract --split {self.store.path.stem}"
+        if shards is not None:
+            left = sorted({self.store.spec.shard_of_chunk(int(chunk), shards) for chunk in missing})
+            command += f" --shards {_ranges(left)}"
+        raise StoreError(f"{self.store.path} lacks {self.missing_rows} of {self.rows} rows: run `{command}`")
+
+    def damaged(self) -> list[tuple[int, str]]:
+        """Finished chunks whose bytes are not those that were written.
+
+        Returns
+        -------
+        list of (chunk, output)
+            Empty for a sound store.
+        """
+        return [
+            (entry.chunk, name)
+            for entry in self.store.ledger.entries()
+            for name in self.outputs
+            if zlib.crc32(self.read(entry.rows.start, entry.rows.stop, [name]).tobytes()) != entry.crc32[name]
+        ]
+
+    def _names(self, outputs: Sequence[str] | None) -> list[str]:
+        names = list(self.outputs) if outputs is None else list(outputs)
+        unknown = [name for name in names if name not in self.outputs]
+        if unknown or not names:
+            raise StoreError(
+                f"{self.store.path} holds {', '.join(self.outputs)}, not {', '.join(unknown) or 'nothing'}: "
+                "choose among them, or add the output to extract.outputs and run `pipeline extract --replace`"
+            )
+        return names
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers as ``0-3,7``."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(f"{low}-{high}" if high > low else f"{low}" for low, high in spans)

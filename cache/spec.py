@@ -1,0 +1,107 @@
+"""How a store is cut: arrays, chunks and work shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cache.errors import StoreError
+
+MIN_CHUNK_ROWS = 64
+MAX_CHUNK_ROWS = 8192
+_CHUNKS_AT_LEAST = 64
+_DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """Shape of a feature store: one (rows, F) array per output, cut into row chunks.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of every array.
+    outputs : dict of str to int
+        Array names, in order, and their lengths F.
+    dtype : str
+        "float16" or "float32".
+    chunk_rows : int
+        Rows in a chunk; the last chunk may hold fewer.
+
+    Raises
+    ------
+    StoreError
+        If a value makes no store.
+    """
+
+    rows: int
+    outputs: dict[str, int]
+    dtype: str
+    chunk_rows: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 0 or self.chunk_rows < 1:
+            raise StoreError(
+                f"a store has 0 or more rows in chunks of 1 or more, "
+                f"not {self.rows} in chunks of {self.chunk_rows}"
+            )
+        if not self.outputs or min(self.outputs.values()) < 1:
+            raise StoreError(f"a store has outputs of length 1 or more, not {self.outputs}")
+        if self.dtype not in _DTYPES:
+            raise StoreError(
+                f"features are stored as {' or '.join(_DTYPES)}, not {self.dtype!r}: set extract.dtype"
+            )
+
+    @classmethod
+    def for_rows(cls, rows: int, outputs: dict[str, int], dtype: str) -> StoreSpec:
+        """Spec with chunks small enough to share out and large enough to read fast.
+
+        The chunk length is the power of two at or above rows / 64, within 64..8192, so that a
+        small store still has chunks for several workers and a large one reads in big pieces.
+        """
+        wanted = max(1, -(-rows // _CHUNKS_AT_LEAST))
+        power = 1 << (wanted - 1).bit_length()
+        return cls(rows, dict(outputs), dtype, min(max(power, MIN_CHUNK_ROWS), MAX_CHUNK_ROWS))
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return -(-self.rows // self.chunk_rows)
+
+    def chunk_slice(self, chunk: int) -> slice:
+        """Rows of one chunk.
+
+        Raises
+        ------
+        StoreError
+            If there is no such chunk.
+        """
+        if not 0 <= chunk < self.chunks:
+            raise StoreError(
+                f"chunk {chunk} is none of the store's {self.chunks} chunks (0 to {self.chunks - 1})"
+            )
+        start = chunk * self.chunk_rows
+        return slice(start, min(start + self.chunk_rows, self.rows))
+
+    def shard_chunks(self, shard: int, shards: int) -> range:
+        """Chunks of one work shard; shards cover every chunk once, in order.
+
+        Parameters
+        ----------
+        shard : int
+            Number of the shard, 0 to ``shards - 1``.
+        shards : int
+            How many shards the store is cut into. With more shards than chunks some are empty.
+
+        Raises
+        ------
+        StoreError
+            If there is no such shard.
+        """
+        if shards < 1 or not 0 <= shard < shards:
+            raise StoreError(f"shard {shard} is none of {shards} shards (0 to {shards - 1})")
+        return range(shard * self.chunks // shards, (shard + 1) * self.chunks // shards)
+
+    def shard_of_chunk(self, chunk: int, shards: int) -> int:
+        """Return the work shard that a chunk belongs to: the inverse of `shard_chunks`."""
+        self.chunk_slice(chunk)
+        return ((chunk + 1) * shards - 1) // self.chunks

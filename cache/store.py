@@ -1,0 +1,252 @@
+"""Feature stores on disk: created whole, opened with care, never mixed up.
+
+A store is a Zarr v3 group; FORMAT.md describes it. Everything here works on local folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from cache.errors import RecipeMismatch, StoreError
+from cache.files import locked, sync
+from cache.ledger import Ledger
+from cache.recipe import Recipe
+from cache.spec import StoreSpec
+
+FORMAT = 1
+ROW_ID = "row_id"
+LEDGER = "ledger"
+_ATTRIBUTE = "placecache"
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """An open feature store.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder, ``<split>.zarr``.
+    group : zarr.Group
+        The open group.
+    spec : StoreSpec
+        How it is cut.
+    recipe : Recipe
+        What makes its features.
+    ledger : Ledger
+        What of it is done.
+    born : int
+        Identity of the folder, to notice that it was replaced since.
+    """
+
+    path: Path
+    group: zarr.Group
+    spec: StoreSpec
+    recipe: Recipe
+    ledger: Ledger
+    born: int
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """Return the array of that name.
+
+        Raises
+        ------
+        StoreError
+            If there is none.
+        """
+        array = self.group.get(name)
+        if not isinstance(array, zarr.Array):
+            raise StoreError(f"{self.path} has no array {name!r}, only {', '.join(self.spec.outputs)}")
+        return array
+
+    def row_ids(self, rows: slice = slice(None)) -> npt.NDArray[np.uint64]:
+        """Identities of the rows: (n,) uint64."""
+        return np.asarray(self.array(ROW_ID)[rows], dtype=np.uint64)
+
+    def replaced(self) -> bool:
+        """Whether another store has taken this one's place since it was opened."""
+        return _born(self.path) != self.born
+
+
+def row_ids(names: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """Identity of each row: the first 64 bits of the BLAKE2b of its name.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The image's key, or ``key#view`` for a view.
+
+    Returns
+    -------
+    ndarray of uint64
+    """
+    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def create_or_open(
+    path: Path, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64], *, replace: bool = False
+) -> FeatureStore:
+    """Return the store at `path`, made if it is not there yet.
+
+    A store of the same recipe for other rows (the manifest or the view plan changed) is moved
+    aside to ``<name>.old`` and a new one begun; `reusable` finds it again. Safe to call from
+    several processes at once.
+
+    Parameters
+    ----------
+    path : Path
+        The store's folder.
+    spec : StoreSpec
+        How it must be cut.
+    recipe : Recipe
+        What must have made it.
+    row_ids : ndarray of uint64, (rows,)
+        Identities of its rows, in order.
+    replace : bool
+        Drop whatever is there and begin anew.
+
+    Raises
+    ------
+    RecipeMismatch
+        If the store there was made by another recipe.
+    StoreError
+        If what is there is no feature store.
+    """
+    if row_ids.shape != (spec.rows,):
+        raise StoreError(f"{row_ids.shape[0]} row identities for {spec.rows} rows")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent):
+        if replace:
+            drop_reusable(path)
+            _drop(path)
+        if path.exists():
+            store = open_store(path)
+            _require_recipe(store, recipe)
+            if store.spec == spec and np.array_equal(store.row_ids(), row_ids):
+                return store
+            path.rename(_aside(path))
+        _create(path, spec, recipe, row_ids)
+        return open_store(path)
+
+
+def open_store(path: Path) -> FeatureStore:
+    """Return the store at `path`.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it is of another format.
+    """
+    if not (path / "zarr.json").is_file():
+        raise StoreError(f"no feature store at {path}: run `pipeline extract` to make it")
+    born = _born(path)
+    group = zarr.open_group(path, mode="r+", zarr_format=3)
+    values: Any = group.attrs.asdict().get(_ATTRIBUTE)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        found = values.get("format") if isinstance(values, dict) else "none"
+        raise StoreError(
+            f"{path} is of format {found}, this version reads {FORMAT}: "
+            "run `pipeline extract --replace` to make it anew"
+        )
+    spec = StoreSpec(
+        values["rows"], dict(values["recipe"]["outputs"]), values["recipe"]["dtype"], values["chunk_rows"]
+    )
+    return FeatureStore(
+        path, group, spec, Recipe.from_dict(values["recipe"]), Ledger(path / LEDGER, spec), born
+    )
+
+
+def reusable(path: Path, recipe: Recipe) -> list[FeatureStore]:
+    """Return the stores of this recipe moved aside in favour of the one at `path`, newest first."""
+    asides = sorted(path.parent.glob(f"{path.name}.old*"), key=_number, reverse=True)
+    return [store for store in map(open_store, asides) if store.recipe.id == recipe.id]
+
+
+def drop_reusable(path: Path) -> None:
+    """Delete the stores that were moved aside in favour of the one at `path`."""
+    for aside in path.parent.glob(f"{path.name}.old*"):
+        _drop(aside)
+
+
+def _require_recipe(store: FeatureStore, recipe: Recipe) -> None:
+    differences = recipe.differences(store.recipe)
+    if differences:
+        raise RecipeMismatch(
+            f"{store.path} was made by another recipe ({'; '.join(differences)}): restore these settings in "
+            "params.yaml, or run `pipeline extract --replace` to drop its features and compute them anew"
+        )
+
+
+def _create(path: Path, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
+    """Build the store beside its place, then rename it there: it is never seen half made."""
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    values = {
+        "format": FORMAT,
+        "rows": spec.rows,
+        "chunk_rows": spec.chunk_rows,
+        "recipe_id": recipe.id,
+        "recipe": recipe.to_dict(),
+    }
+    group = zarr.create_group(new, zarr_format=3, attributes={_ATTRIBUTE: values})
+    for name, length in spec.outputs.items():
+        group.create_array(
+            name,
+            shape=(spec.rows, length),
+            chunks=(spec.chunk_rows, length),
+            dtype=spec.dtype,
+            compressors=None,
+            filters=None,
+            fill_value=float("nan"),
+            config={"write_empty_chunks": True},
+        )
+    ids = group.create_array(
+        ROW_ID,
+        shape=(spec.rows,),
+        chunks=(max(1, min(spec.rows, 1 << 20)),),
+        dtype="uint64",
+        compressors=None,
+        filters=None,
+        config={"write_empty_chunks": True},
+    )
+    ids[:] = row_ids
+    group.create_group(LEDGER)
+    for file in sorted(new.rglob("*")):
+        sync(file)
+    new.rename(path)
+    sync(path.parent)
+
+
+def _aside(path: Path) -> Path:
+    """Return a free name beside `path`: several stores wait there if a run was cut short more than once."""
+    taken = [_number(aside) for aside in path.parent.glob(f"{path.name}.old*")]
+    return path.with_name(f"{path.name}.old{max(taken) + 1 if taken else ''}")
+
+
+def _number(aside: Path) -> int:
+    return int(aside.name.rpartition(".old")[2] or 1)
+
+
+def _born(path: Path) -> int:
+    try:
+        return (path / "zarr.json").stat().st_ino
+    except FileNotFoundError:
+        return -1
+
+
+def _drop(path: Path) -> None:
+    """Delete a folder; renamed first, so that a kill leaves no half a store in its place."""
+    if path.exists():
+        doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}.drop")
+        path.rename(doomed)
+        shutil.rmtree(doomed)

@@ -1,0 +1,130 @@
+"""Chunks into a store: first the arrays, then the ledger; safe to repeat, safe to kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import StoreError
+from cache.files import sync
+from cache.ledger import BadRow
+from cache.store import FeatureStore
+
+
+class ChunkWriter:
+    """Writes whole chunks of a store.
+
+    Two writers may work on one store as long as they write different chunks. A chunk's ledger
+    entry is written after its arrays are on the disk, so a killed writer loses at most the chunk
+    in its hands, and writing it again gives the same bytes.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        Where to write.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+
+    def write(
+        self,
+        chunk: int,
+        arrays: Mapping[str, npt.NDArray[np.floating]],
+        bad: Mapping[int, str] | None = None,
+        *,
+        keys: Mapping[int, str] | None = None,
+    ) -> None:
+        """Write one chunk of every array, then mark it done.
+
+        Parameters
+        ----------
+        chunk : int
+            Number of the chunk.
+        arrays : mapping of str to ndarray, (n, F)
+            Features of the chunk's n rows, per output.
+        bad : mapping of int to str, optional
+            Store row -> why it could not be computed. Bad rows are written as NaN.
+        keys : mapping of int to str, optional
+            Store row -> image key, for the ledger's list of bad rows.
+
+        Raises
+        ------
+        StoreError
+            If arrays are missing or of the wrong shape, if a row that is not bad holds a value
+            that is not finite in the store's dtype, or if the store was replaced meanwhile.
+        """
+        bad = dict(sorted((bad or {}).items()))
+        rows = self.store.spec.chunk_slice(chunk)
+        ready = {name: self._ready(name, arrays, rows, bad) for name in self.store.spec.outputs}
+        self._require_place()
+        checksums = {}
+        for name, features in ready.items():
+            self._write_array(name, chunk, rows, features)
+            checksums[name] = zlib.crc32(features.tobytes())
+        self._require_place()
+        listed = tuple(BadRow(row, (keys or {}).get(row, ""), reason) for row, reason in bad.items())
+        self.store.ledger.mark(chunk, checksums, listed)
+
+    def _ready(
+        self, name: str, arrays: Mapping[str, npt.NDArray[np.floating]], rows: slice, bad: Mapping[int, str]
+    ) -> npt.NDArray[np.floating]:
+        """Return the features as they will lie on the disk, checked."""
+        expected = (rows.stop - rows.start, self.store.spec.outputs[name])
+        if name not in arrays or arrays[name].shape != expected:
+            found = arrays[name].shape if name in arrays else "nothing"
+            raise StoreError(
+                f"rows {rows.start} to {rows.stop} of {name!r} need features {expected}, given {found}"
+            )
+        with np.errstate(over="ignore"):
+            features = np.array(arrays[name], dtype=self.store.spec.dtype, order="C")
+        for row in bad:
+            if not rows.start <= row < rows.stop:
+                raise StoreError(f"bad row {row} lies outside the chunk's rows {rows.start} to {rows.stop}")
+            features[row - rows.start] = np.nan
+        odd = np.flatnonzero(~np.isfinite(features).all(axis=1)) + rows.start
+        odd = odd[~np.isin(odd, list(bad))]
+        if len(odd):
+            raise StoreError(
+                f"row {odd[0]} of {name!r} is not finite as {self.store.spec.dtype} and not listed as bad: "
+                "list it, or set extract.dtype to float32"
+            )
+        return features
+
+    def _write_array(self, name: str, chunk: int, rows: slice, features: npt.NDArray[np.floating]) -> None:
+        """One chunk file, written through Zarr (temporary file, then rename) and forced to the disk."""
+        file = self.store.path / name / "c" / str(chunk) / "0"
+        if file.parent.is_dir():
+            for partial in file.parent.glob("*.partial"):  # left by a writer that was killed
+                partial.unlink(missing_ok=True)
+        self.store.array(name)[rows] = features
+        sync(file)
+        sync(file.parent)
+        sync(file.parent.parent)
+
+    def _require_place(self) -> None:
+        if self.store.replaced():
+            raise StoreError(
+                f"{self.store.path} was replaced while this run wrote to it: start the run again"
+            )
+
+
+def log_timing(store_path: Path, timing: Mapping[str, float | int | str]) -> None:
+    """Append one line to the store's ``<split>.timings.jsonl``, beside the store.
+
+    Timings live outside the store: what a store holds depends on the features alone.
+    """
+    path = store_path.with_name(store_path.name.removesuffix(".zarr") + ".timings.jsonl")
+    line = json.dumps(dict(timing)) + "\n"
+    # One write in append mode, so that lines of several processes do not mix.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
