@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.errors import InputError
+from stages.keys import Hashes, key_hashes
 from stages.parquet import NOTE_KEY, note_bytes, note_of, open_parquet, replacing
 
 ROW_GROUP_ROWS = 1 << 17  # a range of keys costs at most this many rows of decoding beyond itself
@@ -33,6 +34,26 @@ REQUIRED = pa.schema(
     ]
 )
 _MADE_BY = "pipeline index"
+
+
+class DuplicateKeyError(InputError):
+    """Two rows of a manifest to be written have the same key.
+
+    Attributes
+    ----------
+    rows
+        Row numbers of all but the first row of each such key, rising.
+    keys
+        The first few of these keys.
+    """
+
+    def __init__(self, rows: npt.NDArray[np.int64], keys: list[str]) -> None:
+        self.rows = rows
+        self.keys = keys
+        super().__init__(
+            f"{len(rows):,} images have a key that another one has before them ({', '.join(keys)}): expected "
+            "each path once; remove them or set index.on_error to skip"
+        )
 
 
 @dataclass(frozen=True)
@@ -150,24 +171,27 @@ def write_manifest(
     ------
     InputError
         If there is no row, or a required column is missing or of another type.
+    DuplicateKeyError
+        If a key comes twice; nothing is written then.
     """
     root_text = str(root) if root.is_absolute() else os.path.relpath(root, path.parent)
-    digest = _Digest()
+    seal = _Seal()
     with replacing(path) as partial:
         writer: pq.ParquetWriter | None = None
         try:
             for batch in batches:
                 if writer is None:
                     writer = _writer(partial, batch.schema)
-                digest.add(batch)
+                seal.add(batch)
                 writer.write_batch(batch, row_group_size=ROW_GROUP_ROWS)
             if writer is None:
                 raise InputError(f"no image to write to {path}: expected at least one with a position")
-            note = {"root": root_text, "zone": zone, "source": source, "digest": digest.hex()}
+            note = {"root": root_text, "zone": zone, "source": source, "digest": seal.digest()}
             writer.add_key_value_metadata({NOTE_KEY: note_bytes(note)})
         finally:
             if writer is not None:
                 writer.close()
+        _refuse_duplicates(partial, seal.duplicates())
     return Manifest.open(path)
 
 
@@ -185,21 +209,47 @@ def _array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.require(column.to_numpy(), requirements="W")
 
 
-class _Digest:
-    """sha256 of the keys and positions, the same however the rows are cut into batches."""
+def _refuse_duplicates(path: Path, rows: npt.NDArray[np.int64]) -> None:
+    if not len(rows):
+        return
+    keys: list[str] = []
+    with pq.ParquetFile(path) as file:
+        start = 0
+        for batch in file.iter_batches(batch_size=ROW_GROUP_ROWS, columns=["key"]):
+            inside = rows[(rows >= start) & (rows < start + len(batch))][: 3 - len(keys)]
+            keys += [batch["key"][int(row) - start].as_py() for row in inside]
+            start += len(batch)
+            if len(keys) == 3:
+                break
+    raise DuplicateKeyError(rows, keys)
+
+
+class _Seal:
+    """What is known of a manifest only when all of it has passed: its digest and its duplicate keys."""
 
     def __init__(self) -> None:
-        self._parts = {name: hashlib.sha256() for name in ("text", "lengths", "east", "north")}
+        self._sums = [hashlib.sha256() for _ in range(3)]
+        self._hashes: list[Hashes] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
-        keys = batch["key"]
-        _, offset_buffer, text = keys.buffers()
-        offsets = np.frombuffer(offset_buffer, np.int32)[keys.offset : keys.offset + len(keys) + 1]
-        if len(keys):
-            self._parts["text"].update(memoryview(text)[offsets[0] : offsets[-1]])
-            self._parts["lengths"].update(np.diff(offsets).data)
-        self._parts["east"].update(batch["utm_east"].to_numpy().data)
-        self._parts["north"].update(batch["utm_north"].to_numpy().data)
+        hashes = key_hashes(batch["key"])
+        self._hashes.append(hashes)
+        columns = (hashes, batch["utm_east"].to_numpy(), batch["utm_north"].to_numpy())
+        for total, column in zip(self._sums, columns, strict=True):
+            total.update(column.data)
 
-    def hex(self) -> str:
-        return hashlib.sha256(b"".join(part.digest() for part in self._parts.values())).hexdigest()
+    def digest(self) -> str:
+        """Return a sha256 of all keys and positions, the same however the rows were cut into batches."""
+        return hashlib.sha256(b"".join(total.digest() for total in self._sums)).hexdigest()
+
+    def duplicates(self) -> npt.NDArray[np.int64]:
+        """Return the rows whose key an earlier row has."""
+        hashes = np.concatenate(self._hashes)
+        self._hashes.clear()
+        ordered = np.sort(hashes)
+        repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        if not len(repeated):
+            return np.zeros(0, np.int64)
+        rows = np.flatnonzero(np.isin(hashes, repeated))
+        _, first = np.unique(hashes[rows], return_index=True)
+        return np.delete(rows, first)

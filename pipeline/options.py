@@ -1,0 +1,72 @@
+"""Click types for what is chosen at run time: shards and groups."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+_PART = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+_MOST = 1_000_000  # a slip such as 0-99999999 must not fill the memory
+
+
+def numbers_of(text: str) -> tuple[int, ...]:
+    """Return the numbers that a text such as "0,3,7-9" names, sorted, each once.
+
+    Raises
+    ------
+    ValueError
+        If a part is neither a number nor a rising range; the message says which.
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = _PART.fullmatch(part.strip())
+        if match is None:
+            raise ValueError(f"'{part.strip()}' is neither a number nor a range such as 0-63")
+        first = int(match[1])
+        last = int(match[2]) if match[2] else first
+        if last < first:
+            raise ValueError(f"the range {part.strip()} runs backwards: expected {last}-{first}")
+        if last - first >= _MOST:
+            raise ValueError(f"the range {part.strip()} names more than {_MOST:,} numbers")
+        numbers.update(range(first, last + 1))
+    return tuple(sorted(numbers))
+
+
+class ShardRange(click.ParamType):  # type: ignore[type-arg]
+    """Shard numbers, "5", "0-63" or "0,3,7-9" -> a sorted tuple of int."""
+
+    name = "shards"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return the shard numbers; a text that names none is a one-line error."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return numbers_of(value)
+        except ValueError as error:
+            self.fail(f"{error}; shards are given as 5, 0-63 or 0,3,7-9", param, ctx)
+
+
+class GroupSet(click.ParamType):  # type: ignore[type-arg]
+    """Group numbers, "0,3" or "0-2" -> a sorted tuple of int; "all" -> None.
+
+    That the groups exist is for the caller to check, who knows N x N.
+    """
+
+    name = "groups"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...] | None:
+        """Return the group numbers, or None for all; a text that names none is a one-line error."""
+        if isinstance(value, tuple):
+            return value
+        if value.strip().lower() == "all":
+            return None
+        try:
+            return numbers_of(value)
+        except ValueError as error:
+            self.fail(f"{error}; groups are given as all, 0,3 or 0-2", param, ctx)

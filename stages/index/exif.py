@@ -1,0 +1,63 @@
+"""The EXIF data of a photo -> where, when and in which direction it was taken."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import ExifTags, Image
+
+from stages.index.found import Fault, Found
+
+
+def read_exif(path: Path, row: int, found: Found) -> None:
+    """Read position, heading and time of one photo into a row of `found`, or a fault."""
+    try:
+        with Image.open(path) as image:
+            exif = image.getexif()
+            gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+            taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, "")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        found.faults[row] = Fault.UNREADABLE
+        return
+    latitude = _degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "S")
+    longitude = _degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "W")
+    if latitude is None or longitude is None:
+        found.faults[row] = Fault.NO_GPS
+        return
+    found.faults[row] = Fault.NONE
+    found.latlon[row] = True
+    found.positions[row] = latitude, longitude
+    found.heading[row] = _number(gps.get(ExifTags.GPS.GPSImgDirection))
+    stamps = found.timestamp.to_pylist()
+    stamps[row] = _timestamp(str(taken))
+    found.timestamp = pa.array(stamps, pa.string())
+
+
+def _degrees(gps: dict[int, Any], tag: int, reference_tag: int, negative: str) -> float | None:
+    """Return degrees out of degrees, minutes and seconds; None if they are absent or malformed."""
+    parts = gps.get(tag)
+    if not isinstance(parts, tuple) or len(parts) != 3:
+        return None
+    degrees, minutes, seconds = (_number(part) for part in parts)
+    total = degrees + minutes / 60 + seconds / 3600
+    if not math.isfinite(total):
+        return None
+    return -total if str(gps.get(reference_tag, "")).strip("\0 ").upper() == negative else total
+
+
+def _number(value: Any) -> float:
+    """Return a rational as a float, NaN where it is absent or divides by zero."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return np.nan
+
+
+def _timestamp(text: str) -> str:
+    """Return "2025:12:22 09:47:11", as cameras write it, as ISO 8601; any other text as it is."""
+    date, _, time = text.strip("\0 ").partition(" ")
+    return f"{date.replace(':', '-')}T{time}" if date.count(":") == 2 and time else text.strip("\0 ")
