@@ -1,0 +1,257 @@
+"""The trained localiser: projection, heads and classes, enough to place a feature on the map."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cache.recipe import Recipe
+from stages.classes import ClassTable
+from stages.errors import InputError
+from stages.heads import Head, HeadSettings, Projection, log_odds
+
+Score = Literal["softmax", "cosine"]
+FORMAT = 1
+_SCORES_IN_MEMORY = 1 << 24
+"""Scores of one group held at once: bounds what a large city costs."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The best classes of each query, best first.
+
+    Attributes
+    ----------
+    class_id : ndarray of int64, shape (B, top)
+        Rows of the classes table; -1 where there are fewer classes than `top`.
+    score : ndarray of float32, shape (B, top)
+        Probability within the class's group, or cosine; minus infinity where there is no class.
+    positions : ndarray of float64, shape (B, top, 2)
+        UTM east and north of the cells' centres in metres (4.21); NaN where there is no class.
+    """
+
+    class_id: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float32]
+    positions: npt.NDArray[np.float64]
+
+
+@dataclass
+class Localiser:
+    """A projection shared by all groups and one head per group.
+
+    Attributes
+    ----------
+    meta : dict
+        What it was made of: ``recipe`` of the features, ``inputs``, ``head``,
+        ``embedding_dim``, the grid and a summary of the training.
+    projection : Projection
+        Features (F) -> embeddings (D).
+    heads : list of Head
+        One per group, in order; a group without classes has a head of none.
+    classes : ClassTable
+        Where each class lies.
+    """
+
+    meta: dict[str, Any]
+    projection: Projection
+    heads: list[Head]
+    classes: ClassTable
+
+    @classmethod
+    def new(
+        cls,
+        classes: ClassTable,
+        recipe: Recipe,
+        inputs: tuple[str, ...],
+        embedding_dim: int,
+        settings: HeadSettings,
+    ) -> Localiser:
+        """Return an untrained localiser whose weights come from torch's generator."""
+        features = sum(recipe.outputs[name] for name in inputs)
+        meta = {
+            "format": FORMAT,
+            "recipe": recipe.to_dict(),
+            "inputs": list(inputs),
+            "features": features,
+            "embedding_dim": embedding_dim,
+            "head": dict(vars(settings)),
+            "cell_m": classes.cell_m,
+            "groups_per_side": classes.groups_per_side,
+            "zone": classes.zone,
+            "classes": len(classes),
+            "training": {},
+        }
+        return cls._of_meta(meta, classes)
+
+    @classmethod
+    def _of_meta(cls, meta: dict[str, Any], classes: ClassTable) -> Localiser:
+        settings = HeadSettings(**meta["head"])
+        slices = [classes.group_slice(group) for group in range(classes.groups)]
+        heads = [Head(ids.stop - ids.start, meta["embedding_dim"], settings) for ids in slices]
+        return cls(meta, Projection(meta["features"], meta["embedding_dim"]), heads, classes)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What must make the features that it is given."""
+        return Recipe.from_dict(self.meta["recipe"])
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The pooled outputs that a feature is made of, in order."""
+        return tuple(self.meta["inputs"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.projection.weight.device
+
+    def to(self, device: torch.device | str) -> Localiser:
+        """Move its tensors and return it."""
+        self.projection.to(device)
+        for head in self.heads:
+            head.to(device)
+        return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor under the name it has on disk; they share memory with the modules."""
+        tensors = {f"projection.{name}": value for name, value in self.projection.state_dict().items()}
+        for group, head in enumerate(self.heads):
+            tensors[f"group.{group}.prototypes"] = head.prototypes.detach()
+        return tensors
+
+    def save(self, folder: Path) -> None:
+        """Write meta.json, localiser.safetensors and classes.parquet; an old folder is replaced last."""
+        partial, old = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.old")
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        self.classes.save(partial / "classes.parquet")
+        save_file(
+            {name: value.cpu().contiguous() for name, value in self.tensors().items()},
+            partial / "localiser.safetensors",
+        )
+        (partial / "meta.json").write_text(json.dumps(self.meta, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Localiser:
+        """Return the localiser stored in `folder`.
+
+        Raises
+        ------
+        InputError
+            If there is none, it is of another format or its files do not fit each other.
+        """
+        try:
+            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            tensors = load_file(folder / "localiser.safetensors")
+        except FileNotFoundError as error:
+            raise InputError(
+                f"no localiser: {error.filename} is absent; run `pipeline train-heads`"
+            ) from None
+        except (json.JSONDecodeError, SafetensorError) as error:
+            raise InputError(f"{folder} is damaged ({error}): run `pipeline train-heads` again") from error
+        if meta.get("format") != FORMAT:
+            raise InputError(
+                f"{folder} is of format {meta.get('format')}, expected {FORMAT}: "
+                "run `pipeline train-heads` again"
+            )
+        localiser = cls._of_meta(meta, ClassTable.load(folder / "classes.parquet"))
+        localiser._fill(tensors, folder)
+        return localiser.to(device)
+
+    def _fill(self, tensors: dict[str, Tensor], folder: Path) -> None:
+        own = self.tensors()
+        shapes = {name: value.shape for name, value in own.items()}
+        if shapes != {name: value.shape for name, value in tensors.items()}:
+            raise InputError(
+                f"the tensors in {folder} do not fit its meta.json and classes: "
+                "run `pipeline train-heads` again"
+            )
+        for name, value in own.items():
+            value.copy_(tensors[name])
+
+    @torch.no_grad()
+    def embed(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Tensor:
+        """Return unit embeddings (B, D) of features (B, F), eq. 4.18."""
+        return self.projection(torch.as_tensor(features).to(self.device))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def predict(
+        self, features: Tensor | npt.NDArray[np.floating[Any]], *, top: int, score: Score
+    ) -> Predictions:
+        """Return the best `top` classes of each feature over all groups, eq. 4.20 and 4.21.
+
+        Parameters
+        ----------
+        features : Tensor or ndarray, shape (B, F)
+            Finite features, made by `recipe` and joined in the order of `inputs`.
+        top : int
+            How many classes to give.
+        score : {"softmax", "cosine"}
+            What is compared across groups: the probability within the class's
+            own group (4.16), or the cosine to its prototype (4.13).
+
+        Raises
+        ------
+        InputError
+            If a feature has the wrong length or is not finite.
+        """
+        self._require_features(features)
+        found = [self._best(block, top, score) for block in self._blocks(features)]
+        class_id = torch.cat([ids for ids, _ in found]).numpy()
+        scores = torch.cat([value for _, value in found]).float().numpy()
+        positions = np.full((*class_id.shape, 2), np.nan)
+        positions[class_id >= 0] = self.classes.centres[class_id[class_id >= 0]]
+        return Predictions(class_id, scores, positions)
+
+    def _require_features(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> None:
+        expected = self.meta["features"]
+        if features.ndim != 2 or features.shape[1] != expected:
+            raise InputError(
+                f"features of shape {tuple(features.shape)}, expected (n, {expected}): "
+                f"outputs {', '.join(self.inputs)} of {self.meta['recipe']['backbone']}"
+            )
+        if not bool(torch.as_tensor(features).isfinite().all()):
+            raise InputError(
+                "a feature is not finite: leave out the rows that the store's ledger lists as bad"
+            )
+
+    def _blocks(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Iterator[Tensor]:
+        widest = max((len(head.prototypes) for head in self.heads), default=1)
+        rows = max(1, min(8192, _SCORES_IN_MEMORY // max(1, widest)))
+        for start in range(0, max(1, len(features)), rows):
+            yield torch.as_tensor(features[start : start + rows])
+
+    def _best(self, features: Tensor, top: int, score: Score) -> tuple[Tensor, Tensor]:
+        """Class ids and scores (b, top) of a block, merged group by group."""
+        embeddings = self.embed(features)
+        best = embeddings.new_full((len(embeddings), top), -torch.inf, dtype=torch.float64)
+        ids = torch.full_like(best, -1, dtype=torch.int64)
+        for group, head in enumerate(self.heads):
+            if not len(head.prototypes):
+                continue
+            rank = log_odds(head(embeddings)) if score == "softmax" else head.cosines(embeddings)
+            value, index = rank.topk(min(top, rank.shape[1]), dim=1)
+            value = torch.cat([best, value.double()], dim=1)
+            index = torch.cat([ids, index + self.classes.group_slice(group).start], dim=1)
+            # A stable sort, so that equal scores keep the order of the classes on every machine.
+            best, order = value.sort(dim=1, descending=True, stable=True)
+            best, ids = best[:, :top], index.gather(1, order)[:, :top]
+        if score == "softmax":
+            best = best.sigmoid().where(ids >= 0, best)
+        return ids.cpu(), best.cpu()

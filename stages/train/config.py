@@ -1,0 +1,127 @@
+"""The settings of training; importing this imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stages.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """What is held out of the database to choose the weights; queries never are.
+
+    Attributes
+    ----------
+    share : float
+        Share of the images held out: whole visits (a class's images of one
+        date, or of one position where dates are unknown), never all of a
+        class. 0 trains on everything and keeps the last weights.
+    max_images : int
+        No more than this many are held out, however large the city.
+    times : int
+        How often to validate, evenly spread over the training.
+    patience : int
+        Stop after this many validations in a row without a better one.
+    refit : bool
+        Afterwards train anew on all images, the held-out ones too, for as
+        many steps as were best. Costs the time again; worth it in a small city.
+    score : {"softmax", "cosine"}
+        How classes of different groups are compared, as ``eval.score``.
+    radius_m : float
+        Distance within which a prediction is right, as ``eval.radius_m``.
+    """
+
+    share: float
+    max_images: int
+    times: int
+    patience: int
+    refit: bool
+    score: Literal["softmax", "cosine"]
+    radius_m: float
+
+    def __post_init__(self) -> None:
+        _require("validation.share", self.share, 0 <= self.share < 1, "0 <= share < 1")
+        _require("validation.max_images", self.max_images, self.max_images > 0, "a positive number")
+        _require("validation.times", self.times, self.times > 0, "a positive number")
+        _require("validation.patience", self.patience, self.patience > 0, "a positive number")
+        _require("validation.radius_m", self.radius_m, self.radius_m > 0, "a positive number")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the projection and the heads are trained.
+
+    Attributes
+    ----------
+    inputs : "all" or tuple of str
+        Pooled outputs of the backbone that make a feature, joined in order.
+    embedding_dim : int
+        D, length of an embedding.
+    head : {"aamc", "lmcc", "linear"}
+        Kind of head.
+    scale : float
+        s, multiplies cosines.
+    margin : float
+        m: radians for ``aamc``, a cosine for ``lmcc``.
+    easy_margin : bool
+        ``aamc``: margin only where the cosine is positive.
+    initial_weights : {"data", "random"}
+        ``data``: principal components of the features as projection, means of
+        the classes' embeddings as prototypes.
+    standardise : bool
+        Give every component of the feature mean 0 and deviation 1 first.
+    sampling : {"class", "image"}
+        What is equally likely to be drawn: every class or every image of a group.
+    augment_views : bool
+        Long-tail augmentation: add cached views of the images drawn.
+    epochs : float
+        Draws per training image.
+    max_steps : int
+        No more steps than this, however large the city.
+    batch_size : int
+        Images drawn per step; views come on top.
+    learning_rate_projection, learning_rate_heads : float
+        Adam's, of the two kinds of weights.
+    weight_decay : float
+        Decoupled (AdamW), of all weights.
+    residency : {"device", "host"}
+        Where the features wait: beside the weights, or in main memory.
+    validation : ValidationConfig
+        What is held out to choose the weights.
+    """
+
+    inputs: Literal["all"] | tuple[str, ...]
+    embedding_dim: int
+    head: Literal["aamc", "lmcc", "linear"]
+    scale: float
+    margin: float
+    easy_margin: bool
+    initial_weights: Literal["data", "random"]
+    standardise: bool
+    sampling: Literal["class", "image"]
+    augment_views: bool
+    epochs: float
+    max_steps: int
+    batch_size: int
+    learning_rate_projection: float
+    learning_rate_heads: float
+    weight_decay: float
+    residency: Literal["device", "host"]
+    validation: ValidationConfig
+
+    def __post_init__(self) -> None:
+        _require("inputs", self.inputs, len(self.inputs) > 0, "all or a list of outputs such as [cls, avg]")
+        _require("scale", self.scale, self.scale > 0, "a positive number such as 100")
+        limit = 1.57 if self.head == "aamc" else 1.0
+        _require("margin", self.margin, 0 <= self.margin < limit, f"0 <= margin < {limit}")
+        for name in ("embedding_dim", "epochs", "max_steps", "batch_size"):
+            _require(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
+        for name in ("learning_rate_projection", "learning_rate_heads", "weight_decay"):
+            _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or a positive number")
+
+
+def _require(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"train.{name} is {value}: expected {expected}; mend it in params.yaml")

@@ -1,0 +1,78 @@
+"""Which images are set aside for validation: whole visits, never all of a class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from stages.manifest import Manifest
+
+_DATE_LENGTH = len("2025-12-31")
+_POSITION_M = 1.0
+
+
+def hold_out(
+    classes: npt.NDArray[np.integer[Any]],
+    visits: npt.NDArray[np.integer[Any]],
+    wanted: int,
+    random: np.random.Generator,
+) -> npt.NDArray[np.bool_]:
+    """Return whether each image is held out, shape (n,); about `wanted` are.
+
+    Photos of one walk come in bursts that share a position and a view, so a
+    single photo must not be held out of its visit. From classes in random
+    order one visit each is taken, at most half of the class's images, until
+    there are enough.
+
+    Parameters
+    ----------
+    classes : ndarray of int, shape (n,)
+        Class id of each image.
+    visits : ndarray of int, shape (n,)
+        Number of the visit during which it was taken.
+    wanted : int
+        How many images to hold out.
+    random : numpy.random.Generator
+        Decides.
+    """
+    held = np.zeros(len(classes), np.bool_)
+    order = np.argsort(classes, kind="stable")
+    ids, starts = np.unique(classes[order], return_index=True)
+    ends = np.append(starts[1:], len(order))
+    taken = 0
+    for place in random.permutation(len(ids)):
+        if taken >= wanted:
+            break
+        members = order[starts[place] : ends[place]]
+        numbers, counts = np.unique(visits[members], return_counts=True)
+        small = numbers[2 * counts <= len(members)]
+        if len(small):
+            chosen = members[visits[members] == random.choice(small)]
+            held[chosen] = True
+            taken += len(chosen)
+    return held
+
+
+def visit_numbers(manifest: Manifest) -> npt.NDArray[np.int64]:
+    """Return the visit of every row: its date, or its position where the date is unknown, shape (rows,)."""
+    dates: dict[str, int] = {"": -1}
+    numbers = np.empty(manifest.rows, np.int64)
+    start = 0
+    for batch in manifest.batches(["timestamp", "utm_east", "utm_north"]):
+        stop = start + batch.num_rows
+        days = pc.utf8_slice_codeunits(batch["timestamp"], 0, _DATE_LENGTH).dictionary_encode()
+        codes = [dates.setdefault(day, len(dates)) for day in days.dictionary.to_pylist()]
+        known = np.array(codes or [-1], np.int64)[days.indices.to_numpy()]
+        numbers[start:stop] = np.where(known < 0, _position_numbers(batch), known)
+        start = stop
+    return numbers
+
+
+def _position_numbers(batch: Any) -> npt.NDArray[np.int64]:
+    """Negative numbers, one per square metre."""
+    east: npt.NDArray[np.int64] = np.floor(batch["utm_east"].to_numpy() / _POSITION_M).astype(np.int64)
+    north: npt.NDArray[np.int64] = np.floor(batch["utm_north"].to_numpy() / _POSITION_M).astype(np.int64)
+    return -1 - ((east << 25) + north)

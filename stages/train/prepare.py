@@ -1,0 +1,223 @@
+"""What must be settled before the first step: inputs opened and checked, images split, weights begun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cache.reader import FeatureReader
+from stages.classes import ClassTable, ViewPlan
+from stages.errors import ConfigError, InputError
+from stages.heads import HeadSettings
+from stages.localiser import Localiser
+from stages.manifest import Manifest
+from stages.train.config import TrainConfig
+from stages.train.holdout import hold_out, visit_numbers
+from stages.train.initial import class_means, principal_components, standardise
+from stages.train.samplers import GroupSampler, Roster
+from stages.train.source import TrainingSet, chosen_inputs, load_rows, load_views, open_views
+from stages.train.validation import Validation
+
+Groups = Literal["all"] | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Files:
+    """The opened inputs of a run."""
+
+    manifest: Manifest
+    classes: ClassTable
+    labels: npt.NDArray[np.int32]
+    reader: FeatureReader
+    inputs: tuple[str, ...]
+
+
+def open_files(config: TrainConfig, partition: Path, features: Path, manifest: Path) -> Files:
+    """Return the inputs, opened and found to belong together.
+
+    Raises
+    ------
+    InputError
+        If they are of different manifests or absent.
+    StoreError
+        If features are still to be extracted.
+    """
+    opened, reader = Manifest.open(manifest), FeatureReader.open(features)
+    classes = ClassTable.load(partition / "classes.parquet")
+    try:
+        labels = np.load(partition / "labels.npy")
+    except FileNotFoundError:
+        raise InputError(f"{partition / 'labels.npy'} does not exist: run `pipeline partition`") from None
+    if len(labels) != opened.rows or labels.max(initial=-1) >= len(classes):
+        raise InputError(f"{partition} was made for another {manifest}: run `pipeline partition` again")
+    if reader.rows != opened.rows:
+        raise InputError(
+            f"{features} holds {reader.rows} rows, {manifest} has {opened.rows}: "
+            "run `pipeline extract --split database`"
+        )
+    reader.require_complete()
+    return Files(opened, classes, labels, reader, chosen_inputs(config.inputs, reader))
+
+
+def choose_groups(groups: Groups, classes: ClassTable) -> tuple[int, ...]:
+    """Return the numbers of the groups to train, ascending.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such group, or none is asked for.
+    """
+    if isinstance(groups, str):
+        return tuple(range(classes.groups))
+    unknown = sorted(set(groups) - set(range(classes.groups)))
+    if unknown or not groups:
+        raise ConfigError(f"groups {unknown or 'none'}: expected some of 0 to {classes.groups - 1}")
+    return tuple(sorted(set(groups)))
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is the GPU if there is one.
+
+    Raises
+    ------
+    ConfigError
+        If this machine does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {name} cannot be used ({error}): expected auto, cpu or a GPU of this machine"
+        ) from error
+    return torch.device(name)
+
+
+def begin_localiser(config: TrainConfig, files: Files, output: Path, groups: Groups, seed: int) -> Localiser:
+    """Return a new localiser, or for a part of the groups the one at hand with these heads new.
+
+    Raises
+    ------
+    ConfigError
+        If a part of the groups is asked for and the localiser at hand is absent or does not fit.
+    """
+    settings = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new = Localiser.new(files.classes, files.reader.recipe, files.inputs, config.embedding_dim, settings)
+    if groups == "all":
+        return new
+    if not output.exists():
+        raise ConfigError(
+            f"no localiser at {output} whose projection these groups could share: train all groups first"
+        )
+    held = Localiser.load(output)
+    differing = [key for key in new.meta if key != "training" and new.meta[key] != held.meta[key]]
+    cells = [(table.p, table.q) for table in (new.classes, held.classes)]
+    if not all(np.array_equal(ours, theirs) for ours, theirs in zip(*cells, strict=True)):
+        differing.append("cells")
+    if differing:
+        raise ConfigError(
+            f"the localiser at {output} differs in {', '.join(differing)}: train all groups again"
+        )
+    for group in groups:
+        held.heads[group] = new.heads[group]
+    return held
+
+
+def split_rows(
+    config: TrainConfig, files: Files, groups: tuple[int, ...], seed: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return masks of the manifest rows to train on and of those held out, each (rows,).
+
+    Bad rows, rows of no class and rows of other groups are in neither.
+
+    Raises
+    ------
+    InputError
+        If no row is left.
+    """
+    mine = np.isin(files.classes.group, groups)
+    usable = (files.labels >= 0) & files.reader.valid
+    usable[usable] = mine[files.labels[usable]]
+    if not usable.any():
+        raise InputError(
+            f"no image to train on: {int((files.labels >= 0).sum())} images have a class; "
+            "lower partition.min_images_per_class, or see `pipeline cache` for bad rows"
+        )
+    held = np.zeros_like(usable)
+    wanted = round(min(config.validation.share * usable.sum(), config.validation.max_images))
+    if wanted:
+        visits = visit_numbers(files.manifest)[usable]
+        held[usable] = hold_out(files.labels[usable], visits, wanted, np.random.default_rng([seed, 1 << 20]))
+    return usable & ~held, held
+
+
+def load_training_set(
+    config: TrainConfig,
+    files: Files,
+    partition: Path,
+    views: Path | None,
+    trained: npt.NDArray[np.bool_],
+    device: torch.device,
+) -> TrainingSet:
+    """Return the features of the marked rows and of their views, in memory.
+
+    Raises
+    ------
+    StoreError
+        If views are planned and wanted but not extracted.
+    """
+    place = device if config.residency == "device" else torch.device("cpu")
+    loaded = load_rows(files.reader, trained, files.inputs, place)
+    view_features, view_images = loaded[:0], np.zeros(0, np.int64)
+    if config.augment_views:
+        plan = ViewPlan.load(partition / "views.parquet")
+        if len(plan):
+            reader = open_views(views, plan, files.reader)
+            view_features, view_images = load_views(reader, plan, trained, files.inputs, place)
+    return TrainingSet(loaded, files.labels[trained].astype(np.int64), view_features, view_images)
+
+
+def load_validation(
+    config: TrainConfig, files: Files, held: npt.NDArray[np.bool_], device: torch.device
+) -> Validation:
+    """Return the held-out images with their true positions."""
+    features = load_rows(files.reader, held, files.inputs, device)
+    return Validation(features, files.manifest.positions()[held], config.validation)
+
+
+def initialise(
+    config: TrainConfig, localiser: Localiser, data: TrainingSet, groups: tuple[int, ...], *, whole: bool
+) -> None:
+    """Set the first weights; the projection's only if the whole localiser is trained."""
+    if whole and config.standardise:
+        standardise(localiser.projection, data.features)
+    if config.initial_weights == "data":
+        if whole:
+            principal_components(localiser.projection, data.features)
+        class_means(localiser, data.features, data.classes, groups)
+
+
+def make_samplers(
+    config: TrainConfig, classes: ClassTable, data: TrainingSet, groups: tuple[int, ...], seed: int
+) -> dict[int, GroupSampler]:
+    """Return the samplers of the groups that can learn: with one class there is nothing to tell apart."""
+    roster = Roster(data.classes, len(classes), classes.p_aug, data.view_images)
+    samplers = {
+        group: GroupSampler(
+            roster,
+            classes.group_slice(group),
+            sampling=config.sampling,
+            augment=len(data.view_images) > 0,
+            seed=(seed, group),
+        )
+        for group in groups
+    }
+    return {group: sampler for group, sampler in samplers.items() if len(sampler.classes) > 1}

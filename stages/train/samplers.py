@@ -1,0 +1,127 @@
+"""What a training step reads, decided without reading anything: pure numpy and seeded.
+
+Images are numbered 0 .. n-1 among the images that may be trained on; views
+likewise. The sampler never meets a masked image, and a class none of whose
+images may be trained on is never drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step reads: the images drawn and, on top of them, some of their views.
+
+    Attributes
+    ----------
+    images, image_classes : ndarray of int64, shape (B,)
+        Images and their class ids.
+    views, view_classes : ndarray of int64, shape (A,)
+        Views and their class ids; the originals of all of them are in the batch.
+    """
+
+    images: Indices
+    image_classes: Indices
+    views: Indices
+    view_classes: Indices
+
+
+class Roster:
+    """The images of every class and the views of every image.
+
+    Parameters
+    ----------
+    image_classes : ndarray of int, shape (n,)
+        Class id of each image.
+    class_count : int
+        K, classes there are; some may have no image here.
+    p_aug : ndarray of float, shape (K,)
+        Probability that an image of each class is augmented (method, section 5).
+    view_images : ndarray of int, shape (V,)
+        Image that each view belongs to, ascending.
+    """
+
+    def __init__(
+        self,
+        image_classes: npt.NDArray[np.integer],
+        class_count: int,
+        p_aug: npt.NDArray[np.floating],
+        view_images: npt.NDArray[np.integer],
+    ) -> None:
+        self.order: Indices = np.argsort(image_classes, kind="stable")
+        counts = np.bincount(image_classes, minlength=class_count)
+        self.ends: Indices = np.cumsum(counts)
+        self.starts: Indices = self.ends - counts
+        self.view_counts: Indices = np.bincount(view_images, minlength=len(image_classes))
+        self.view_starts: Indices = np.cumsum(self.view_counts) - self.view_counts
+        seen = np.bincount(image_classes[self.view_counts > 0], minlength=class_count)
+        share = seen / np.maximum(counts, 1)
+        # Only images that have views can be augmented: they are, more often, on behalf of the others.
+        self.p_view = np.minimum(1.0, np.divide(p_aug, share, out=np.zeros(class_count), where=share > 0))
+
+    def drawable(self, classes: slice) -> Indices:
+        """Class ids of a group that have at least one image."""
+        ids = np.arange(classes.start, classes.stop)
+        return ids[self.ends[ids] > self.starts[ids]]
+
+
+class GroupSampler:
+    """An endless, seeded stream of batches of one group.
+
+    Parameters
+    ----------
+    roster : Roster
+        Images and views.
+    classes : slice
+        Class ids of the group.
+    sampling : {"class", "image"}
+        What is equally likely: each of the group's classes, or each of its images (4.17).
+    augment : bool
+        Whether views join the batch.
+    seed : tuple of int
+        Seeds the stream: the run's seed and the group's number.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        classes: slice,
+        *,
+        sampling: Literal["class", "image"],
+        augment: bool,
+        seed: tuple[int, ...],
+    ) -> None:
+        self.roster = roster
+        self.sampling = sampling
+        self.augment = augment
+        self.classes = roster.drawable(classes)
+        self._random = np.random.default_rng(seed)
+
+    def draw(self, size: int) -> Batch:
+        """Return the next batch of `size` images and the views that join it."""
+        roster = self.roster
+        if self.sampling == "class":
+            drawn = self.classes[self._random.integers(len(self.classes), size=size)]
+            places = self._random.integers(roster.starts[drawn], roster.ends[drawn])
+        else:
+            first, last = roster.starts[self.classes[0]], roster.ends[self.classes[-1]]
+            places = self._random.integers(first, last, size=size)
+            drawn = np.searchsorted(roster.ends, places, side="right")
+        images = roster.order[places]
+        chosen = self._augmented(images, drawn) if self.augment else np.zeros(0, np.int64)
+        offsets = self._random.integers(roster.view_counts[images[chosen]]) if len(chosen) else chosen
+        views = roster.view_starts[images[chosen]] + offsets
+        return Batch(images, drawn, views, drawn[chosen])
+
+    def _augmented(self, images: Indices, classes: Indices) -> Indices:
+        """Places in the batch whose image is augmented."""
+        lot = self._random.random(len(images))
+        return np.flatnonzero((lot < self.roster.p_view[classes]) & (self.roster.view_counts[images] > 0))

@@ -1,0 +1,165 @@
+"""Files of a small made-up city for the tests of training and evaluation: no images, no backbone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from cache.recipe import Recipe
+from cache.spec import StoreSpec
+from cache.store import create_or_open, row_ids
+from cache.writer import ChunkWriter
+from stages.classes import ClassTable, ViewPlan
+from stages.grid import cells, centres, group_of
+from stages.manifest import write_manifest
+from stages.train.config import TrainConfig, ValidationConfig
+
+CELL_M = 20.0
+OUTPUTS = {"cls": 8, "avg": 16}
+RECIPE = Recipe("toy", "random", "0" * 64, 56, {"resize": 64}, OUTPUTS, "float16", "float32")
+
+VALIDATION = ValidationConfig(
+    share=0.0, max_images=1000, times=5, patience=5, refit=False, score="cosine", radius_m=25.0
+)
+CONFIG = TrainConfig(
+    inputs="all",
+    embedding_dim=16,
+    head="aamc",
+    scale=30.0,
+    margin=0.2,
+    easy_margin=False,
+    initial_weights="random",
+    standardise=True,
+    sampling="class",
+    augment_views=True,
+    epochs=12.0,
+    max_steps=400,
+    batch_size=32,
+    learning_rate_projection=1e-2,
+    learning_rate_heads=3e-2,
+    weight_decay=0.0,
+    residency="device",
+    validation=VALIDATION,
+)
+
+
+def write_store(path, features, recipe=RECIPE, bad=(), names=None):
+    spec = StoreSpec(len(features), recipe.outputs, recipe.dtype, 64)
+    names = names or [f"{row}.jpg" for row in range(len(features))]
+    writer = ChunkWriter(create_or_open(path, spec, recipe, row_ids(names)))
+    for chunk in range(spec.chunks):
+        rows = spec.chunk_slice(chunk)
+        arrays, column = {}, 0
+        for name, length in recipe.outputs.items():
+            arrays[name] = features[rows, column : column + length]
+            column += length
+        writer.write(chunk, arrays, {row: "broken" for row in bad if rows.start <= row < rows.stop})
+
+
+def write_rows(path, positions, timestamps, zone="10S"):
+    batch = pa.record_batch(
+        {
+            "key": pa.array([f"{row}.jpg" for row in range(len(positions))]),
+            "utm_east": positions[:, 0].copy(),
+            "utm_north": positions[:, 1].copy(),
+            "heading": pa.array(np.full(len(positions), np.nan), pa.float32()),
+            "timestamp": pa.array(timestamps),
+        }
+    )
+    write_manifest(path, [batch], root=Path("/nowhere"), zone=zone, source="csv")
+
+
+@dataclass
+class City:
+    """Paths of one city's files, under the names that `run` takes."""
+
+    folder: Path
+    classes: ClassTable
+    labels: np.ndarray
+    plan: ViewPlan
+
+    def inputs(self):
+        return {
+            "partition": self.folder / "partition",
+            "features": self.folder / "database.zarr",
+            "views": self.folder / "views.zarr",
+            "manifest": self.folder / "database.parquet",
+            "output": self.folder / "localiser",
+        }
+
+    def outputs(self):
+        return {
+            "localiser": self.folder / "localiser",
+            "features": self.folder / "queries.zarr",
+            "manifest": self.folder / "queries.parquet",
+            "metrics": self.folder / "metrics.json",
+            "predictions": self.folder / "predictions.parquet",
+            "curve": self.folder / "lr_curve.csv",
+        }
+
+
+def build_city(folder, *, side=6, images=360, noise=0.6, bad=(), bad_queries=(), seed=0, groups_per_side=2):
+    """A square of side x side cells, each with its own look; class sizes fall off like a tail."""
+    random = np.random.default_rng(seed)
+    looks = random.normal(size=(side * side, sum(OUTPUTS.values()))) * 2 + 3
+    weight = 1 / np.arange(1, side * side + 1)
+    cell = np.concatenate(
+        [np.arange(side * side).repeat(3), random.choice(side * side, images, p=weight / weight.sum())]
+    )
+
+    def draw(where, days):
+        corner = np.stack([where // side, where % side], axis=1) * CELL_M + 500_000
+        positions = corner + random.uniform(0, CELL_M, corner.shape)
+        features = looks[where] + random.normal(size=(len(where), looks.shape[1])) * noise
+        stamps = [f"2025-12-{day:02}T10:00:00" for day in random.integers(1, 1 + days, len(where))]
+        return positions, features, stamps
+
+    positions, features, stamps = draw(cell, 4)
+    table, labels = partition(positions, groups_per_side)
+    counts = np.where(table.images[labels] <= 8, 2, 0)
+    counts[random.random(len(counts)) < 0.3] = 0
+    plan = ViewPlan.of_counts(counts)
+    views = features[plan.row] + random.normal(size=(len(plan), looks.shape[1])) * noise
+    (folder / "partition").mkdir(parents=True)
+    table.save(folder / "partition" / "classes.parquet")
+    np.save(folder / "partition" / "labels.npy", labels)
+    plan.save(folder / "partition" / "views.parquet")
+    write_rows(folder / "database.parquet", positions, stamps)
+    write_store(folder / "database.zarr", features, bad=bad)
+    names = [f"{row}#{view}" for row, view in zip(plan.row, plan.view, strict=True)]
+    write_store(folder / "views.zarr", views, replace(RECIPE, augment={"seed": 0}), names=names)
+    positions, features, stamps = draw(random.integers(side * side, size=100), 1)
+    write_rows(folder / "queries.parquet", positions, stamps)
+    write_store(folder / "queries.zarr", features, bad=bad_queries)
+    return City(folder, table, labels, plan)
+
+
+def partition(positions, groups_per_side=2, cell_m=CELL_M, least=1):
+    """Classes and labels straight from the equations, independent of the partition stage."""
+    unique, inverse, counts = np.unique(
+        cells(positions, cell_m), axis=0, return_inverse=True, return_counts=True
+    )
+    group = group_of(unique, groups_per_side)
+    order = [i for i in np.lexsort((unique[:, 1], unique[:, 0], group)) if counts[i] >= least]
+    rank = np.full(len(unique), -1)
+    rank[order] = np.arange(len(order))
+    unique, group, counts = unique[order], group[order], counts[order]
+    index = np.arange(len(order)) - np.searchsorted(group, group)
+    tail = np.quantile(counts, 0.5)
+    table = ClassTable(
+        group=group.astype(np.int32),
+        index=index.astype(np.int32),
+        p=unique[:, 0],
+        q=unique[:, 1],
+        centres=centres(unique, cell_m),
+        images=counts.astype(np.int64),
+        bucket=np.where(counts <= tail, "tail", np.where(counts > np.quantile(counts, 0.9), "head", "mid")),
+        p_aug=np.clip(0.5 * tail / counts, 0, 0.5).astype(np.float32),
+        cell_m=cell_m,
+        groups_per_side=groups_per_side,
+        zone="10S",
+    )
+    return table, rank[inverse.ravel()].astype(np.int32)
