@@ -5,6 +5,7 @@ A store is a Zarr v3 group; FORMAT.md describes it. Everything here works on loc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import uuid
@@ -246,7 +247,7 @@ def _born(path: Path) -> int:
 
 def _drop(path: Path) -> None:
     """Delete a folder; renamed first, so that a kill leaves no half a store in its place."""
-    if path.exists():
-        doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}.drop")
+    doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}.drop")
+    with contextlib.suppress(FileNotFoundError):  # absent, or another process was faster
         path.rename(doomed)
         shutil.rmtree(doomed)

@@ -1,0 +1,248 @@
+"""Frozen backbones: pixels in, pooled features out (4.10, 4.11)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from stages.checkpoint import load_weights
+from stages.errors import ConfigError
+from stages.images import Preprocess
+from stages.weights import RANDOM, file_id, find_weights, reachable, state_id
+from stages.zoo import BACKBONES, BackboneSpec
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "BackboneCard",
+    "BackboneSpec",
+    "Preprocess",
+    "describe_backbone",
+    "load_backbone",
+    "preprocess_for",
+    "weights_reachable",
+]
+
+GEM_POWER = 3.0
+GEM_FLOOR = 1e-6
+_RANDOM_SEED = 0
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class BackboneCard:
+    """All that a recipe needs of a backbone, known without loading it.
+
+    Attributes
+    ----------
+    name, weights, weights_id, image_size, outputs, preprocess
+        As of `Backbone`; `weights` is the setting, a path cut down to its file name.
+    """
+
+    name: str
+    weights: str
+    weights_id: str
+    image_size: int
+    outputs: dict[str, int]
+    preprocess: Preprocess
+
+
+class Backbone(nn.Module):
+    """A frozen backbone that gives several pooled outputs in one pass.
+
+    Outputs: ``cls``, the normalised class token (ViT only); ``avg``, the mean of the normalised patch
+    tokens (for a CNN, of the last feature map); ``gem``, their generalised mean with power 3. Tokens
+    may be negative, so GeM first raises them to at least 1e-6, as it does for feature maps.
+
+    Parameters
+    ----------
+    card : BackboneCard
+        What it is.
+    model : nn.Module
+        The timm model.
+    precision : str
+        How it computes: its weights and activations are of this dtype.
+    """
+
+    def __init__(self, card: BackboneCard, model: nn.Module, *, precision: str) -> None:
+        super().__init__()
+        self.card = card
+        self.name = card.name
+        self.image_size = card.image_size
+        self.outputs = card.outputs
+        self.weights_id = card.weights_id
+        self.preprocess = card.preprocess
+        self.dtype = _PRECISIONS[precision]
+        self.model = model.to(self.dtype)
+        self.kind = BACKBONES[card.name].kind
+        for field in ("mean", "std"):
+            values = torch.tensor(getattr(card.preprocess, field)).reshape(1, 3, 1, 1)
+            self.register_buffer(f"pixel_{field}", values * 255, persistent=False)
+        self.requires_grad_(False).eval()
+
+    @torch.inference_mode()
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the pooled features of a batch.
+
+        Parameters
+        ----------
+        pixels : Tensor, (B, S, S, 3) uint8
+            Preprocessed images, on any device.
+
+        Returns
+        -------
+        dict of str to Tensor, (B, F) float32
+            On the backbone's device.
+        """
+        mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
+        images = pixels.to(mean.device, non_blocking=True).permute(0, 3, 1, 2)
+        images = ((images - mean) / std).to(self.dtype)
+        tokens = self.model.forward_features(images).float()  # type: ignore[operator]
+        if self.kind == "vit":
+            patches = tokens[:, self.model.num_prefix_tokens :]
+        else:
+            patches = tokens.flatten(2).transpose(1, 2)
+        pooled = {}
+        for name in self.outputs:
+            if name == "cls":
+                pooled[name] = tokens[:, 0]
+            elif name == "avg":
+                pooled[name] = patches.mean(dim=1)
+            else:
+                pooled[name] = patches.clamp(min=GEM_FLOOR).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER)
+        return pooled
+
+
+def describe_backbone(
+    name: str, *, weights: str, image_size: int, outputs: str | Sequence[str] = "default"
+) -> BackboneCard:
+    """Return what a backbone would be, without loading it.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such backbone or output, or the image size does not suit it.
+    WeightsError
+        If the weights cannot be had.
+    """
+    spec = _spec(name)
+    if image_size < spec.step or image_size % spec.step:
+        raise ConfigError(
+            f"extract.image_size is {image_size}: {name} needs a multiple of {spec.step} pixels"
+        )
+    chosen: tuple[str, ...] = ("cls", "avg") if spec.kind == "vit" else ("avg",)
+    if outputs != "default":
+        chosen = tuple([outputs] if isinstance(outputs, str) else outputs)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(spec.choices):
+        raise ConfigError(
+            f"extract.outputs is {', '.join(chosen) or 'empty'}: "
+            f"{name} offers {', '.join(spec.choices)}, each once"
+        )
+    if weights == RANDOM:
+        weights_id = _random_id(name, image_size)
+    else:
+        weights_id = file_id(find_weights(name, spec.source, weights))
+    setting = weights if weights == RANDOM else Path(weights).name
+    return BackboneCard(
+        name,
+        setting,
+        weights_id,
+        image_size,
+        dict.fromkeys(chosen, spec.length),
+        preprocess_for(name, image_size),
+    )
+
+
+def preprocess_for(name: str, image_size: int) -> Preprocess:
+    """Return a backbone's standard preprocessing at an image size in pixels.
+
+    The shorter side becomes 256 / 224 of the image size, as is standard for these backbones.
+    """
+    spec = _spec(name)
+    resize = round(image_size * 256 / 224)
+    return Preprocess(image_size, resize, "bicubic", 2 * resize, spec.mean, spec.std)
+
+
+def load_backbone(
+    name: str,
+    *,
+    weights: str,
+    image_size: int,
+    outputs: str | Sequence[str] = "default",
+    device: str = "cpu",
+    precision: str = "float32",
+) -> Backbone:
+    """Return a frozen backbone, ready to run.
+
+    Parameters
+    ----------
+    name : str
+        One of `BACKBONES`.
+    weights : str
+        "pretrained", a checkpoint's path, or "random" (seeded; for tests).
+    image_size : int
+        Side of the input in pixels.
+    outputs : "default" or sequence of str
+        Pooled outputs; by default cls and avg for a ViT, avg for a CNN.
+    device : str
+        Where to run, such as "cpu" or "cuda".
+    precision : {"float32", "bfloat16", "float16"}
+        How to compute.
+
+    Raises
+    ------
+    ConfigError
+        If a setting does not suit the backbone.
+    WeightsError
+        If the weights cannot be had or do not fit.
+    """
+    if precision not in _PRECISIONS:
+        raise ConfigError(f"extract.precision is {precision!r}: expected {' | '.join(_PRECISIONS)}")
+    card = describe_backbone(name, weights=weights, image_size=image_size, outputs=outputs)
+    if weights == RANDOM:
+        model = _random_model(name, image_size)
+    else:
+        model = _empty_model(name, image_size)
+        load_weights(model, find_weights(name, BACKBONES[name].source, weights), name=name)
+    return Backbone(card, model, precision=precision).to(device)
+
+
+def weights_reachable(name: str, weights: str) -> bool:
+    """Whether a backbone's weights can be had; found without downloading them."""
+    return reachable(_spec(name).source, weights)
+
+
+def _spec(name: str) -> BackboneSpec:
+    if name not in BACKBONES:
+        raise ConfigError(f"extract.backbone is {name!r}: expected one of {', '.join(BACKBONES)}")
+    return BACKBONES[name]
+
+
+def _empty_model(name: str, image_size: int) -> nn.Module:
+    spec = BACKBONES[name]
+    sized: dict[str, Any] = {"img_size": image_size} if spec.kind == "vit" else {}
+    model: nn.Module = timm.create_model(spec.model, pretrained=False, num_classes=0, **sized)
+    return model
+
+
+def _random_model(name: str, image_size: int) -> nn.Module:
+    """Return a seeded model whose features depend on the image."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_RANDOM_SEED)
+        model = _empty_model(name, image_size)
+    for key, parameter in model.named_parameters():
+        if key.endswith(".gamma"):  # layer scale begins near 0, which would switch the blocks off
+            nn.init.ones_(parameter)
+    return model
+
+
+@lru_cache(maxsize=8)
+def _random_id(name: str, image_size: int) -> str:
+    return state_id(_random_model(name, image_size))

@@ -1,0 +1,120 @@
+"""Checkpoints into models: several layouts, one strict fit."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import Tensor, nn
+
+from stages.errors import WeightsError
+
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    KeyError,
+    ValueError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+
+
+def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
+    """Fill a model from a checkpoint file.
+
+    Understands timm checkpoints (.safetensors or pickled), the original DINOv2 layout, and
+    EfficientNet-Lite0's package, whose tensors lie in the order of timm's. Pickles are read with
+    ``weights_only=True``: they cannot run code.
+
+    Raises
+    ------
+    WeightsError
+        If the file cannot be read or does not fit.
+    """
+    state = _read_checkpoint(path)
+    expected = model.state_dict()
+    if "pos_embed" in expected:
+        vit: Any = model
+        if "pos_embed" in state:
+            grid = math.isqrt(vit.patch_embed.num_patches)
+            state["pos_embed"] = resample_position_embedding(state["pos_embed"], grid)
+        state = checkpoint_filter_fn(state, vit)
+        state = {key: value for key, value in state.items() if not key.startswith("head.")}
+    elif not set(expected) <= set(state):
+        state = _in_order(state, expected, path)
+    missing, unexpected = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    unexpected = [key for key in unexpected if not key.startswith(("classifier.", "fc."))]
+    wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    if missing or unexpected or wrong:
+        fault = "; ".join(
+            f"{what} {len(keys)} tensors such as {keys[0]}"
+            for what, keys in (("lacks", missing), ("holds", unexpected), ("has another shape in", wrong))
+            if keys
+        )
+        raise WeightsError(f"{path} does not fit {name}: it {fault}. Give this backbone's own weights file")
+    model.load_state_dict({key: state[key] for key in expected})
+
+
+def resample_position_embedding(embedding: Tensor, grid: int) -> Tensor:
+    """Return a position embedding for another number of patches.
+
+    Bicubic with antialiasing, as timm resamples it.
+
+    Parameters
+    ----------
+    embedding : Tensor, (1, prefix + n * n, F)
+        Trained embedding; prefix is 0 or 1 (the class token's position).
+    grid : int
+        Patches along a side of the image.
+
+    Returns
+    -------
+    Tensor, (1, prefix + grid * grid, F)
+    """
+    side = math.isqrt(embedding.shape[1])
+    prefix = embedding.shape[1] - side * side
+    if side == grid:
+        return embedding
+    kept, patches = embedding[:, :prefix], embedding[:, prefix:]
+    plane = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    plane = F.interpolate(plane, size=(grid, grid), mode="bicubic", antialias=True)
+    patches = plane.permute(0, 2, 3, 1).reshape(1, grid * grid, -1).to(embedding.dtype)
+    return torch.cat([kept, patches], dim=1)
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    for wrapper in ("model", "state_dict", "teacher"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no state dict: expected tensors by name")
+    return dict(state)
+
+
+def _in_order(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Rename tensors by their order, each shape checked; the classifier at the end is dropped."""
+    values = [value for key, value in state.items() if not key.startswith("_fc.")]
+    fault = f"it holds {len(values)} tensors, not {len(expected)}" if len(values) != len(expected) else ""
+    for (key, wanted), value in zip(expected.items(), values, strict=False):
+        if value.shape != wanted.shape and not fault:
+            fault = f"in place of {key} {tuple(wanted.shape)} it holds a tensor {tuple(value.shape)}"
+    if fault:
+        raise WeightsError(
+            f"{path} does not fit the backbone: {fault}. Give this backbone's own weights file"
+        )
+    return dict(zip(expected, values, strict=True))

@@ -1,0 +1,65 @@
+"""The settings of stage one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stages.errors import ConfigError
+from stages.zoo import BACKBONES
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """How images become features; the section `extract` of params.yaml.
+
+    Attributes
+    ----------
+    backbone : str
+        Name of the frozen backbone.
+    weights : str
+        "pretrained" or a checkpoint's path.
+    image_size : int
+        Side in pixels of what the backbone sees.
+    outputs : "default" or tuple of str
+        Pooled outputs to store.
+    dtype : str
+        How features are stored.
+    precision : str
+        How the backbone computes.
+    shards : int
+        Units of work that a split is cut into.
+    batch_size : int
+        Images per pass of the backbone.
+    readers : int
+        Threads that decode images.
+    max_bad_fraction : float
+        Share of unreadable images above which a run stops.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    backbone: str
+    weights: str
+    image_size: int
+    outputs: Literal["default"] | tuple[str, ...]
+    dtype: Literal["float16", "float32"]
+    precision: Literal["float32", "bfloat16", "float16"]
+    shards: int
+    batch_size: int
+    readers: int
+    max_bad_fraction: float
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ConfigError(
+                f"extract.backbone is {self.backbone!r}: expected one of {', '.join(BACKBONES)}"
+            )
+        for name in ("image_size", "shards", "batch_size", "readers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"extract.{name} is {getattr(self, name)}: expected 1 or more")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ConfigError(f"extract.max_bad_fraction is {self.max_bad_fraction}: expected within 0 and 1")

