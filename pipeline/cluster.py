@@ -11,6 +11,7 @@ from stages.errors import ConfigError
 if TYPE_CHECKING:
     from distributed import Client
 
+Work = TypeVar("Work")
 Result = TypeVar("Result")
 RETRIES = 3
 
@@ -52,13 +53,13 @@ def connect(scheduler: str) -> Iterator[Client]:
 
 
 def map_shards(
-    function: Callable[[int], Result],
-    shards: Sequence[int],
+    function: Callable[[Work], Result],
+    shards: Sequence[Work],
     client: Client,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Result]:
-    """Return `function(shard)` for each shard, as the workers finish; a lost worker's shard is retried."""
+    """Return the function's results, in the order the workers finish; a lost worker's shard is retried."""
     from distributed import as_completed
 
     futures = client.map(function, shards, pure=False, retries=RETRIES)

@@ -1,0 +1,260 @@
+"""The commands: parse a person's words, call one stage, show what came out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cache.errors import PlacecacheError
+from pipeline import console
+from pipeline.options import GroupSet, ShardRange
+from pipeline.params import Params, load_params
+from pipeline.paths import SPLITS, Paths
+from stages.errors import ConfigError
+
+DEVICE = click.option(
+    "--device", default="auto", show_default=True, help="auto (the GPU if there is one), cpu, cuda, cuda:1, ..."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="placecache")
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder that holds params.yaml (default: this one).",
+)
+@click.pass_context
+def cli(context: click.Context, project: Path) -> None:
+    """Say where in a city a photo was taken.
+
+    The stages, in order: index, partition, extract, train-heads, eval. `dvc repro` runs those that are due.
+    """
+    context.obj = project
+
+
+def project_of(context: click.Context) -> tuple[Params, Paths]:
+    """Return the parameters and the paths of the project that the command runs in."""
+    project: Path = context.obj
+    params = load_params(project / "params.yaml")
+    extract = params.extract
+    return params, Paths(project, f"{extract.backbone}-{extract.image_size}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line: an error on purpose is one line and exit 1 (2 for a wrong call)."""
+    try:
+        code = cli.main(args=arguments, standalone_mode=False)
+    except click.UsageError as fault:
+        where = f" (see `{fault.ctx.command_path} --help`)" if fault.ctx else ""
+        console.error(fault.format_message() + where)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        console.error("interrupted: run the same command again to continue")
+        sys.exit(130)
+    except (PlacecacheError, click.ClickException) as fault:
+        console.error(str(fault))
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="A parameter to change.")
+def init(folder: Path, settings: tuple[str, ...]) -> None:
+    """Lay out FOLDER as a project: params.yaml, dvc.yaml, Git and DVC."""
+    from pipeline.project import make_project, parse_setting
+
+    make_project(folder, dict(parse_setting(setting) for setting in settings))
+    console.say(f"{folder} is ready: look into its params.yaml, then run `dvc repro` there")
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"))
+def demo(folder: Path) -> None:
+    """Run the whole pipeline in FOLDER (default: demo) on the city that the project draws."""
+    from pipeline import demo as demonstration
+
+    demonstration.run(folder, say=console.say)
+    show_metrics(folder)
+
+
+@cli.command()
+@click.pass_context
+def index(context: click.Context) -> None:
+    """Find the images and their positions: a manifest per split."""
+    from stages.index import run
+
+    params, paths = project_of(context)
+    zone = None
+    for split in ("database", "queries"):
+        source = source_of(params, paths, split)
+        with console.progress(f"index {split}") as progress:
+            result = run(
+                params.index, source=source, output=paths.index(split), split=split, zone=zone, progress=progress
+            )
+        zone = result.zone or None
+        console.facts(f"index {split}: {source}", result.facts())
+
+
+@cli.command()
+@click.pass_context
+def partition(context: click.Context) -> None:
+    """Cut the city into classes and groups, and plan the views of the long tail."""
+    from stages.partition import run
+
+    params, paths = project_of(context)
+    with console.progress("partition") as progress:
+        result = run(
+            params.partition,
+            manifest=paths.index("database"),
+            output=paths.partition,
+            seed=params.seed,
+            progress=progress,
+        )
+    console.facts("partition", result.facts())
+
+
+@cli.command()
+@click.option("--shards", type=ShardRange(), help="Work shards to do, such as 0-63 (default: all).")
+@click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Default: all three.")
+@click.option("--replace", is_flag=True, help="Drop features made by another recipe and begin anew.")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask: local:WORKERS or tcp://host:port.")
+@DEVICE
+@click.pass_context
+def extract(
+    context: click.Context,
+    shards: tuple[int, ...] | None,
+    splits: tuple[str, ...],
+    replace: bool,
+    scheduler: str | None,
+    device: str,
+) -> None:
+    """Put images and planned views through the frozen backbone, once; run it again to continue."""
+    from pipeline.extraction import extract_split
+
+    params, paths = project_of(context)
+    chosen = shards_of(params, shards)
+    for split in splits or SPLITS:
+        console.say(f"extract {split}: {params.extract.backbone} on {device_name(device)}")
+        with console.progress(f"extract {split}") as progress:
+            result = extract_split(
+                params, paths, split, shards=chosen, device=resolve(device), replace=replace, scheduler=scheduler,
+                progress=progress,
+            )
+        console.facts(f"extract {split}", result.facts())
+
+
+@cli.command("train-heads")
+@click.option("--groups", type=GroupSet(), default="all", show_default=True, help="all, or numbers: 0,3 or 0-2.")
+@DEVICE
+@click.pass_context
+def train_heads(context: click.Context, groups: tuple[int, ...] | None, device: str) -> None:
+    """Train the projection and the groups' heads from cached features."""
+    from stages.train import run
+
+    params, paths = project_of(context)
+    console.say(f"train-heads: on {device_name(device)}")
+    with console.progress("train") as progress:
+        result = run(
+            params.train,
+            partition=paths.partition,
+            features=paths.features("database"),
+            views=paths.features("views") if params.train.augment_views else None,
+            manifest=paths.index("database"),
+            output=paths.localiser,
+            groups="all" if groups is None else groups,
+            seed=params.seed,
+            device=resolve(device),
+            log=paths.training_log,
+            progress=progress,
+        )
+    console.facts("train-heads", result.facts())
+
+
+@cli.command("eval")
+@DEVICE
+@click.pass_context
+def evaluate(context: click.Context, device: str) -> None:
+    """Localise the queries and write metrics.json, predictions and the LR@N curve."""
+    from stages.eval import run
+
+    params, paths = project_of(context)
+    run(
+        params.eval,
+        localiser=paths.localiser,
+        features=paths.features("queries"),
+        manifest=paths.index("queries"),
+        metrics=paths.metrics,
+        predictions=paths.predictions,
+        curve=paths.curve,
+        device=resolve(device),
+    )
+    show_metrics(paths.project)
+
+
+@cli.command()
+@click.option("--bad", is_flag=True, help="List the images that could not be read, with the reason.")
+@click.pass_context
+def status(context: click.Context, bad: bool) -> None:
+    """Show what is done, missing and bad, how large it is and how fast it went."""
+    from pipeline import status as report
+
+    params, paths = project_of(context)
+    console.table("artifacts", report.COLUMNS, report.artifacts(params, paths))
+    if bad:
+        console.table("unreadable images", ("split", "row", "key", "reason"), report.bad_images(paths))
+
+
+def shards_of(params: Params, shards: tuple[int, ...] | None) -> Sequence[int]:
+    """Return the shards asked for, all if none were, once they are known to exist."""
+    every = range(params.extract.shards)
+    beyond = [shard for shard in shards or () if shard not in every]
+    if beyond:
+        raise ConfigError(f"--shards names {beyond[0]}, expected 0 to {every[-1]}: extract.shards is {len(every)}")
+    return shards or every
+
+
+def source_of(params: Params, paths: Paths, split: str) -> Path:
+    """Return where a split's images are; the toy city is drawn first if it is not there yet."""
+    source: str = getattr(params.data, split)
+    if source != "toycity":
+        return paths.project / source
+    from stages.city import draw
+
+    with console.progress("draw the toy city") as progress:
+        draw(params.toycity, paths.toycity, progress=progress)
+    return paths.toycity / split
+
+
+def resolve(device: str) -> str:
+    """Return the device that `auto` stands for here."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(device: str) -> str:
+    """Return a device in words, so that nobody is on the CPU without knowing."""
+    import torch
+
+    resolved = resolve(device)
+    if resolved.startswith("cuda") and torch.cuda.is_available():
+        return f"{resolved} ({torch.cuda.get_device_name(resolved)})"
+    return f"{resolved} ({torch.get_num_threads()} threads)"
+
+
+def show_metrics(project: Path) -> None:
+    """Print what metrics.json says, localiser by localiser."""
+    import json
+
+    numbers: dict[str, dict[str, object]] = json.loads(Paths(project, "").metrics.read_text())
+    names = list(dict.fromkeys(name for block in numbers.values() for name in block))
+    rows = [[name.replace("_", " "), *(block.get(name, "") for block in numbers.values())] for name in names]
+    console.table("localisation, percent within the radius", ("", *numbers), rows)

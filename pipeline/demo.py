@@ -1,0 +1,34 @@
+"""The demo: a project folder, the whole pipeline on the toy city, a first commit to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.params import load_params
+from pipeline.project import commit_all, make_project, reproduce, template
+
+STAND_IN = "efficientnet_lite0"
+
+
+def run(folder: Path, *, say: Callable[[str], None]) -> None:
+    """Run the pipeline in `folder`, laid out on first use with a backbone whose weights are in reach.
+
+    The choice is made once, when the folder is laid out, and stands in its params.yaml.
+    """
+    if not (folder / "params.yaml").exists():
+        make_project(folder, {"extract.backbone": reachable_backbone(say)})
+    reproduce(folder)
+    commit_all(folder, "Run the demo")
+    say(f"\nThis ran in {folder}: change its params.yaml and `dvc repro` there, then compare with `dvc metrics diff`.")
+
+
+def reachable_backbone(say: Callable[[str], None]) -> str:
+    """Return the default backbone if its weights can be had here, else the one whose weights come with pip."""
+    from stages.weights import weights_reachable
+
+    extract = load_params(template("params.yaml")).extract
+    if weights_reachable(extract.backbone, extract.weights):
+        return extract.backbone
+    say(f"the weights of {extract.backbone} are not in reach here, so the demo runs with {STAND_IN}")
+    return STAND_IN

@@ -1,0 +1,88 @@
+"""What DVC reruns after which change, on a small toy city with the real program."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.project import commit_all, make_project, set_params
+
+SMALL = {
+    "toycity.images": 240,
+    "toycity.queries": 30,
+    "extract.backbone": "efficientnet_lite0",
+    "extract.image_size": 96,
+    "train.steps": 60,
+}
+ALL = {"index", "partition", "extract@database", "extract@queries", "extract@views", "train", "eval"}
+
+
+def dvc(project: Path, *arguments: str) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=project,
+        env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def stages_run(output: str) -> set[str]:
+    lines = [line for line in output.splitlines() if line.startswith("Running stage '")]
+    return {line.split("'")[1] for line in lines}
+
+
+def files_of(store: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("city")
+    make_project(folder, SMALL)
+    assert stages_run(dvc(folder, "repro")) == ALL
+    commit_all(folder, "Baseline")
+    return folder
+
+
+def test_a_second_repro_runs_nothing(project: Path) -> None:
+    assert stages_run(dvc(project, "repro")) == set()
+
+
+def test_metrics_are_shown_and_compared(project: Path) -> None:
+    shown = json.loads(dvc(project, "metrics", "show", "--json"))
+    numbers = shown[""]["data"]["metrics.json"]["data"]["classify"]
+    assert {"LR@1", "LR@5", "LR@10", "LR@20"} <= set(numbers)
+    assert 0 <= numbers["LR@1"] <= numbers["LR@20"] <= 100
+
+
+def test_a_training_parameter_reruns_training_and_evaluation_only(project: Path) -> None:
+    features = project / "data" / "features"
+    before = files_of(features)
+    output = dvc(project, "exp", "run", "-S", "train.steps=30")
+    assert stages_run(output) == {"train", "eval"}
+    assert files_of(features) == before
+    difference = json.loads(dvc(project, "metrics", "diff", "--json", "HEAD"))
+    assert "metrics.json" in difference
+
+
+def test_a_partition_parameter_never_extracts_the_database_again(project: Path) -> None:
+    before = files_of(project / "data" / "features" / "efficientnet_lite0-96" / "database.zarr")
+    set_params(project / "params.yaml", {"partition.cell_m": 15.0})
+    assert stages_run(dvc(project, "repro")) == {"partition", "extract@views", "train", "eval"}
+    assert files_of(project / "data" / "features" / "efficientnet_lite0-96" / "database.zarr") == before
+
+
+def test_another_backbone_extracts_everything_again_and_keeps_the_old_features(project: Path) -> None:
+    set_params(project / "params.yaml", {"extract.image_size": 64})
+    assert stages_run(dvc(project, "repro")) >= {"extract@database", "extract@queries", "extract@views"}
+    assert (project / "data" / "features" / "efficientnet_lite0-96" / "database.zarr").exists()
