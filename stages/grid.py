@@ -45,8 +45,9 @@ def cells(positions: Positions, cell_m: float) -> Cells:
             "index the images again with `pipeline index`"
         )
     corners = np.floor(positions / cell_m)
-    # The quotient is rounded: just below a border it may come out as the border itself.
+    # The quotient is rounded, so next to a border it may fall on the wrong side.
     corners -= corners * cell_m > positions
+    corners += (corners + 1) * cell_m <= positions
     return corners.astype(np.int64)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,14 +177,15 @@ def write_manifest(
     """
     root_text = str(root) if root.is_absolute() else os.path.relpath(root, path.parent)
     seal = _Seal()
-    with replacing(path) as partial:
+    with replacing(path) as partial, ThreadPoolExecutor(1) as pool:
         writer: pq.ParquetWriter | None = None
         try:
             for batch in batches:
                 if writer is None:
                     writer = _writer(partial, batch.schema)
-                seal.add(batch)
+                sealing = pool.submit(seal.add, batch)
                 writer.write_batch(batch, row_group_size=ROW_GROUP_ROWS)
+                sealing.result()
             if writer is None:
                 raise InputError(f"no image to write to {path}: expected at least one with a position")
             note = {"root": root_text, "zone": zone, "source": source, "digest": seal.digest()}

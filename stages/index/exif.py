@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from PIL import ExifTags, Image
 
-from stages.index.found import Fault, Found
+from stages.index.found import Fault
 
 
-def read_exif(path: Path, row: int, found: Found) -> None:
-    """Read position, heading and time of one photo into a row of `found`, or a fault."""
+@dataclass(frozen=True)
+class Photo:
+    """What one photo says: degrees, heading in degrees (NaN if unknown), timestamp ("" if unknown)."""
+
+    latitude: float
+    longitude: float
+    heading: float
+    timestamp: str
+
+
+def read_exif(path: Path) -> Photo | Fault:
+    """Return where, when and in which direction a photo was taken, or why that cannot be said."""
     try:
         with Image.open(path) as image:
             exif = image.getexif()
             gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
             taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, "")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        found.faults[row] = Fault.UNREADABLE
-        return
+        return Fault.UNREADABLE
     latitude = _degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "S")
     longitude = _degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "W")
     if latitude is None or longitude is None:
-        found.faults[row] = Fault.NO_GPS
-        return
-    found.faults[row] = Fault.NONE
-    found.latlon[row] = True
-    found.positions[row] = latitude, longitude
-    found.heading[row] = _number(gps.get(ExifTags.GPS.GPSImgDirection))
-    stamps = found.timestamp.to_pylist()
-    stamps[row] = _timestamp(str(taken))
-    found.timestamp = pa.array(stamps, pa.string())
+        return Fault.NO_GPS
+    heading = _number(gps.get(ExifTags.GPS.GPSImgDirection))
+    return Photo(latitude, longitude, heading, _timestamp(str(taken)))
 
 
 def _degrees(gps: dict[int, Any], tag: int, reference_tag: int, negative: str) -> float | None:

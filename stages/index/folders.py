@@ -75,9 +75,21 @@ def _leads_up(link: Path) -> bool:
 def _find(root: Path, keys: list[str]) -> Found:
     shown = [os.fsencode(key).decode("utf-8", "backslashreplace") for key in keys]
     found = parse_names(pa.array(shown, pa.string()))
-    for row in np.flatnonzero(found.faults):
+    stamps: dict[int, str] = {}
+    for row in np.flatnonzero(found.faults).tolist():
         if shown[row] != keys[row]:
             found.faults[row] = Fault.NOT_TEXT
         elif found.faults[row] == Fault.NO_POSITION:
-            read_exif(root / keys[row], int(row), found)
+            photo = read_exif(root / keys[row])
+            if isinstance(photo, Fault):
+                found.faults[row] = photo
+                continue
+            found.faults[row] = Fault.NONE
+            found.latlon[row] = True
+            found.positions[row] = photo.latitude, photo.longitude
+            found.heading[row] = photo.heading
+            stamps[row] = photo.timestamp
+    if stamps:
+        texts = found.timestamp.to_pylist()
+        found.timestamp = pa.array([stamps.get(row, text) for row, text in enumerate(texts)], pa.string())
     return found

@@ -15,7 +15,7 @@ from stages.index.found import Fault, Found
 from stages.index.names import parse_names
 
 BLOCK_BYTES = 1 << 26
-NEWLINE, RETURN = np.uint8(ord("\n")), np.uint8(ord("\r"))
+NEWLINE = np.uint8(ord("\n"))
 _LONGEST = 1 << 16
 _MARK = b"\xef\xbb\xbf"
 
@@ -38,17 +38,19 @@ def found_in_list(path: Path) -> Iterator[tuple[Found, int]]:
                     f"{path} has no line end in {filled:,} bytes: expected a list of paths, one a line"
                 )
             if end > first:
-                yield _parse(memoryview(buffer)[first:end]), done
+                text = memoryview(buffer)[first:end]
+                if buffer.find(b"\r", 0, end) >= 0:
+                    text = memoryview(text.tobytes().replace(b"\r\n", b"\n"))
+                yield _parse(text), done
             buffer[: filled - end] = buffer[end:filled]
             held = filled - end
     if held:
-        yield _parse(memoryview(buffer[:held].removeprefix(_MARK) + b"\n")), done
+        last = bytes(buffer[:held]).removeprefix(_MARK).removesuffix(b"\r")
+        yield _parse(memoryview(last + b"\n")), done
 
 
 def _parse(text: memoryview) -> Found:
     """Return what lines name that each end with a line end."""
-    if np.any(np.frombuffer(text, np.uint8) == RETURN):
-        text = memoryview(text.tobytes().replace(b"\r\n", b"\n"))
     keys = _lines(np.frombuffer(text, np.uint8))
     try:
         keys.validate(full=True)

@@ -195,11 +195,12 @@ class Layout:
             if not good.all():
                 block_rows, values, stamp = block_rows[good], values[:, good], stamp[good]
             fits[first : first + BLOCK_ROWS] = good
-            found.positions[block_rows] = values[:2].T
+            place = _compact(block_rows)
+            found.positions[place] = values[:2].T
             if self.at[9] - self.at[8] > 1:
-                found.heading[block_rows] = values[2]
+                found.heading[place] = values[2]
             stamps.add(block_rows, stamp)
-        read = candidates[fits]
+        read = _compact(candidates[fits])
         found.zone_numbers[read] = self.fields.zone_number
         found.bands[read] = ord(self.fields.band) if self.fields.band else 0
         matched[matched] = fits
@@ -248,6 +249,13 @@ def _bytes_of(keys: pa.StringArray) -> tuple[Bytes, Rows, Rows]:
     )
     text = np.frombuffer(text_buffer, np.uint8) if text_buffer is not None else np.zeros(0, np.uint8)
     return text, offsets[:-1], np.diff(offsets)
+
+
+def _compact(rows: Rows) -> Rows | slice:
+    """Return rising rows as a slice if none is left out between them: numpy copies those faster."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 def _windows(text: Bytes, width: int) -> npt.NDArray[np.void]:

@@ -153,7 +153,8 @@ class _Scan:
         first = next(batches, None)
         if first is None:
             raise InputError(
-                f"{self._source} holds no image with a usable position; skipped: {self.tally.words()}"
+                f"{self._source} holds no image with a usable position; skipped: {self.tally.words()}; expected "
+                "SF-XL names, photos with GPS, or a .csv with path, lat, lon"
             )
         root = self._source if self._source.is_dir() else self._source.parent
         name = self._zone.name if self._zone else ""
@@ -162,8 +163,9 @@ class _Scan:
         return name
 
     def _usable(self) -> Iterator[pa.RecordBatch]:
+        entries = _open(self._source)
         total = 0 if self._source.is_dir() else self._source.stat().st_size
-        for found, done in _open(self._source):
+        for found, done in entries:
             check_range(found)
             if self.tally.rows == 0:
                 self._told_by = "exif" if found.latlon[found.faults == Fault.NONE][:1].any() else "names"

@@ -1,0 +1,53 @@
+"""Shard ranges and group sets: what a person may type, and what is refused with one line."""
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pipeline.options import GroupSet, ShardRange
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("5", (5,)),
+        ("0-3", (0, 1, 2, 3)),
+        ("0,3,7-9", (0, 3, 7, 8, 9)),
+        ("9,1-2,2", (1, 2, 9)),
+        (" 1 , 2 ", (1, 2)),
+        ("4-4", (4,)),
+    ],
+)
+def test_numbers_are_sorted_and_each_once(text, numbers):
+    assert ShardRange().convert(text, None, None) == numbers
+    assert GroupSet().convert(text, None, None) == numbers
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5-2", "-1", "-3-2", "a", "1-", "1..3", "1,,2", "1.5", "٣", "0-99999999", "1-2-3"]
+)
+@pytest.mark.parametrize("kind", [ShardRange, GroupSet])
+def test_anything_else_is_refused_in_one_line(kind, text):
+    @click.command()
+    @click.option("--pick", type=kind())
+    def command(pick):
+        raise AssertionError("must not run")
+
+    result = CliRunner().invoke(command, ["--pick", text])
+    assert result.exit_code == 2
+    assert len([line for line in result.output.splitlines() if line.startswith("Error")]) == 1
+    assert "given as" in result.output
+
+
+def test_a_backward_range_says_which_and_how_it_should_be():
+    with pytest.raises(click.BadParameter, match="the range 5-2 runs backwards: expected 2-5"):
+        ShardRange().convert("5-2", None, None)
+
+
+@pytest.mark.parametrize("text", ["all", "ALL", " all "])
+def test_all_groups_is_none(text):
+    assert GroupSet().convert(text, None, None) is None
+
+
+def test_defaults_pass_through():
+    assert ShardRange().convert((1, 2), None, None) == (1, 2)
