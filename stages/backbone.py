@@ -209,7 +209,8 @@ def load_backbone(
     if weights == RANDOM:
         model = _random_model(name, image_size)
     else:
-        model = _empty_model(name, image_size)
+        with torch.device("meta"):  # no memory until the checkpoint's tensors are put in place
+            model = _empty_model(name, image_size)
         load_weights(model, find_weights(name, BACKBONES[name].source, weights), name=name)
     return Backbone(card, model, precision=precision).to(device)
 
@@ -227,8 +228,9 @@ def _spec(name: str) -> BackboneSpec:
 
 def _empty_model(name: str, image_size: int) -> nn.Module:
     spec = BACKBONES[name]
-    sized: dict[str, Any] = {"img_size": image_size} if spec.kind == "vit" else {}
-    model: nn.Module = timm.create_model(spec.model, pretrained=False, num_classes=0, **sized)
+    # Initial weights are soon replaced, or need not be good: skip timm's slow initialisation.
+    vit: dict[str, Any] = {"img_size": image_size, "weight_init": "skip"} if spec.kind == "vit" else {}
+    model: nn.Module = timm.create_model(spec.model, pretrained=False, num_classes=0, **vit)
     return model
 
 
@@ -237,9 +239,11 @@ def _random_model(name: str, image_size: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_RANDOM_SEED)
         model = _empty_model(name, image_size)
-    for key, parameter in model.named_parameters():
-        if key.endswith(".gamma"):  # layer scale begins near 0, which would switch the blocks off
-            nn.init.ones_(parameter)
+        for key, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02 if BACKBONES[name].kind == "vit" else 0.1)
+            else:  # scales, layer scale among them, are 1, and shifts 0
+                nn.init.constant_(parameter, float(not key.endswith("bias")))
     return model
 
 

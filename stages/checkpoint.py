@@ -46,6 +46,7 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
         if "pos_embed" in state:
             grid = math.isqrt(vit.patch_embed.num_patches)
             state["pos_embed"] = resample_position_embedding(state["pos_embed"], grid)
+            _require_positions(state, expected, path, name)
         state = checkpoint_filter_fn(state, vit)
         state = {key: value for key, value in state.items() if not key.startswith("head.")}
     elif not set(expected) <= set(state):
@@ -60,7 +61,7 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
             if keys
         )
         raise WeightsError(f"{path} does not fit {name}: it {fault}. Give this backbone's own weights file")
-    model.load_state_dict({key: state[key] for key in expected})
+    model.load_state_dict({key: state[key] for key in expected}, assign=True)
 
 
 def resample_position_embedding(embedding: Tensor, grid: int) -> Tensor:
@@ -104,6 +105,18 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds no state dict: expected tensors by name")
     return dict(state)
+
+
+def _require_positions(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, name: str) -> None:
+    """Refuse a checkpoint with registers for a backbone without, and the other way round."""
+    # In the authors' layout with registers the class token still has a position; timm adds it in.
+    positions = state["pos_embed"].shape[1] - ("register_tokens" in state)
+    wanted = expected["pos_embed"].shape[1]
+    if positions != wanted:
+        raise WeightsError(
+            f"{path} does not fit {name}: {positions} positions instead of {wanted}, so one of the two has "
+            "registers and the other has not. Give this backbone's own weights file"
+        )
 
 
 def _in_order(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

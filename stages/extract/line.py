@@ -137,7 +137,8 @@ def backbone_for(config: ExtractConfig, device: str, weights_id: str) -> Backbon
     if backbone.weights_id != weights_id:
         raise WeightsError(
             f"the weights of {config.backbone} on this machine are "
-            f"{backbone.weights_id[:16]}, those of the store {weights_id[:16]}: copy the same file to every worker"
+            f"{backbone.weights_id[:16]}, those of the store {weights_id[:16]}: "
+            "copy the same file to every worker"
         )
     return backbone
 
