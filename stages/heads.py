@@ -124,7 +124,7 @@ class Head(nn.Module):
             Index in the group of each row's class, int64, shape (B,).
         """
         if self.settings.kind == "linear":
-            return functional.cross_entropy(self(embeddings).float(), labels)
+            return functional.cross_entropy(_wide(self(embeddings)), labels)
         unit = functional.normalize(self.prototypes, dim=1)
         loss: Tensor = _MarginCrossEntropy.apply(embeddings, unit, labels, self.settings)
         return loss
@@ -170,6 +170,10 @@ def log_odds(logits: Tensor) -> Tensor:
     return odds.scatter(1, winner, logits.gather(1, winner) - others)
 
 
+def _wide(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
 class _MarginCrossEntropy(torch.autograd.Function):
     """Mean cross entropy of margin logits with one B x K buffer each way.
 
@@ -180,9 +184,7 @@ class _MarginCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, embeddings: Tensor, unit: Tensor, labels: Tensor, settings: HeadSettings) -> Tensor:
-        logits = (embeddings * settings.scale) @ unit.T
-        if logits.dtype in (torch.bfloat16, torch.float16):
-            logits = logits.float()
+        logits = _wide((embeddings * settings.scale) @ unit.T)
         column = labels.unsqueeze(1)
         target, slope = margin_cosine(logits.gather(1, column) / settings.scale, settings)
         logits.scatter_(1, column, target * settings.scale)

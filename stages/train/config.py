@@ -23,10 +23,10 @@ class ValidationConfig:
     times : int
         How often to validate, evenly spread over the training.
     patience : int
-        Stop after this many validations in a row without a better one.
+        Stop after this many validations in a row that are clearly worse than the best.
     refit : bool
         Afterwards train anew on all images, the held-out ones too, for as
-        many steps as were best. Costs the time again; worth it in a small city.
+        many steps as were chosen. Costs the time again; worth it in a small city.
     score : {"softmax", "cosine"}
         How classes of different groups are compared, as ``eval.score``.
     radius_m : float

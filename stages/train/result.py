@@ -22,7 +22,7 @@ class TrainResult:
     Attributes
     ----------
     steps : int
-        Steps behind the weights that are kept, or taken without a better one at the end.
+        Steps that the last pass took.
     samples : int
         Images and views drawn, in all passes.
     samples_per_s, seconds : float
@@ -35,9 +35,9 @@ class TrainResult:
         Images trained on, images of classes left out since their features are
         bad, images held out for validation, views ready to join.
     validation_lr1 : float or None
-        The best LR@1 in percent on the images held out; it was chosen, so it flatters.
-    best_step : int
-        The step that had it.
+        LR@1 in percent on the images held out when the weights were chosen; it flatters a little.
+    kept_step : int
+        The step that was chosen.
     classes : int
         Classes of the groups trained.
     groups : tuple of int
@@ -57,7 +57,7 @@ class TrainResult:
     held_out: int
     views: int
     validation_lr1: float | None
-    best_step: int
+    kept_step: int
     classes: int
     groups: tuple[int, ...]
     projection: str
@@ -137,8 +137,8 @@ def summarise(
         masked=masked,
         held_out=validation.images,
         views=final.views,
-        validation_lr1=validation.best_percent if validation.images else None,
-        best_step=validation.best_step if validation.images else final.loop.steps,
+        validation_lr1=validation.kept_percent if validation.images else None,
+        kept_step=validation.kept_step if validation.images else final.loop.steps,
         classes=int(np.isin(classes.group, groups).sum()),
         groups=groups,
         projection="trained" if whole else "frozen",

@@ -88,7 +88,7 @@ def run(
     final = first = job.train(rows, held)
     if config.validation.refit and held.any():
         first = first.without_weights()
-        final = job.train(rows | held, held & False, first.validation.best_step)
+        final = job.train(rows | held, held & False, first.validation.kept_step)
     seconds = time.perf_counter() - begun
     masked = int(((files.labels >= 0) & ~files.reader.valid).sum())
     result = summarise(final, first, groups=job.chosen, seconds=seconds, masked=masked, whole=groups == "all")

@@ -1,0 +1,115 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from training_city import CONFIG, RECIPE, build_city, write_rows, write_store
+
+from cache.errors import RecipeMismatch, StoreError
+from stages.errors import ConfigError, InputError
+from stages.eval import EvalConfig, run
+from stages.recall import errors_m, recall_percent
+from stages.train import run as train
+
+CONFIG_EVAL = EvalConfig("softmax", 25.0, (1, 5, 10, 20))
+BAD = (3, 90)
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory):
+    city = build_city(tmp_path_factory.mktemp("eval") / "city", bad_queries=BAD)
+    train(replace(CONFIG, initial_weights="data", max_steps=40), **city.inputs(), seed=0)
+    return city
+
+
+def test_recall_by_hand():
+    truth = np.array([[0.0, 0.0], [0.0, 0.0], [100.0, 0.0], [0.0, 0.0]])
+    predicted = np.array(
+        [
+            [[0, 25], [0, 0], [0, 0]],  # exactly 25 m: right at once
+            [[0, 25.01], [60, 0], [3, 4]],  # right at the third
+            [[0, 0], [90, 0], [np.nan, np.nan]],  # right at the second, no third
+            [[np.nan, np.nan]] * 3,  # no answer at all
+        ]
+    )
+    errors = errors_m(predicted, truth)
+    assert errors[1, 2] == 5
+    assert np.isinf(errors[3]).all()
+    assert recall_percent(errors, 25.0, (1, 2, 3, 9)) == {1: 25.0, 2: 50.0, 3: 75.0, 9: 75.0}
+    assert recall_percent(errors[:0], 25.0, (1,)) == {1: 0.0}
+
+
+@pytest.mark.parametrize("score", ["softmax", "cosine"])
+def test_files_agree_with_each_other(city, score):
+    result = run(replace(CONFIG_EVAL, score=score), **city.outputs())
+    rows = pq.read_table(city.folder / "predictions.parquet")
+    numbers = json.loads((city.folder / "metrics.json").read_text())["classify"]
+    curve = list(csv.DictReader((city.folder / "lr_curve.csv").read_text().splitlines()))
+    assert rows.num_rows == result.queries == numbers["queries"] == 100
+    assert rows["key"].to_pylist()[:2] == ["0.jpg", "1.jpg"]
+    for top in CONFIG_EVAL.top:
+        share = 100 * np.mean(rows[f"correct@{top}"].to_numpy())
+        assert numbers[f"LR@{top}"] == pytest.approx(share)
+        assert result.recall[top] == pytest.approx(share)
+        assert float(curve[top - 1]["recall"]) == pytest.approx(share)
+    assert [row["n"] for row in curve] == [str(n) for n in range(1, 21)]
+    truth = np.stack([rows["utm_east"], rows["utm_north"]], 1)
+    answer = np.stack([rows["predicted_east"], rows["predicted_north"]], 1)
+    error = np.linalg.norm(truth - answer, axis=1)
+    sound = np.setdiff1d(np.arange(100), BAD)
+    np.testing.assert_allclose(rows["error_m"].to_numpy()[sound], error[sound])
+    np.testing.assert_array_equal(rows["correct@1"].to_numpy()[sound], error[sound] <= 25)
+    assert result.median_error_m == pytest.approx(np.median(error[sound]))
+    first = np.array([ids[0] for ids in rows["class_ids"].to_pylist()])
+    np.testing.assert_array_equal(city.classes.centres[first[sound]], answer[sound])
+
+
+def test_unreadable_queries_count_as_not_localised(city):
+    result = run(CONFIG_EVAL, **city.outputs())
+    rows = pq.read_table(city.folder / "predictions.parquet")
+    assert result.unreadable == 2
+    assert result.recall[20] <= 98
+    for row in BAD:
+        assert np.isinf(rows["error_m"][row].as_py())
+        assert not rows["correct@20"][row].as_py()
+        assert set(rows["class_ids"][row].as_py()) == {-1}
+
+
+def test_chance_and_ceiling(city):
+    result = run(CONFIG_EVAL, **city.outputs())
+    rows = pq.read_table(city.folder / "predictions.parquet")
+    truth = np.stack([rows["utm_east"], rows["utm_north"]], 1)
+    near = np.linalg.norm(truth[:, None] - city.classes.centres[None], axis=2) <= 25
+    assert result.chance == pytest.approx(100 * near.mean())
+    assert result.ceiling == pytest.approx(100 * near.any(axis=1).mean())
+
+
+def test_random_weights_are_said(city):
+    result = run(CONFIG_EVAL, **city.outputs())
+    assert result.weights == "random"
+    assert "untrained" in dict(result.facts())["note"]
+
+
+def test_queries_that_do_not_belong_are_refused(city, tmp_path):
+    features = np.zeros((100, 24))
+    write_store(tmp_path / "other.zarr", features, replace(RECIPE, image_size=98))
+    with pytest.raises(RecipeMismatch, match="image_size"):
+        run(CONFIG_EVAL, **{**city.outputs(), "features": tmp_path / "other.zarr"})
+    write_store(tmp_path / "short.zarr", features[:5])
+    with pytest.raises(InputError, match="5 rows"):
+        run(CONFIG_EVAL, **{**city.outputs(), "features": tmp_path / "short.zarr"})
+    write_rows(tmp_path / "zone.parquet", np.zeros((100, 2)), [""] * 100, zone="36R")
+    with pytest.raises(InputError, match="36R"):
+        run(CONFIG_EVAL, **{**city.outputs(), "manifest": tmp_path / "zone.parquet"})
+    write_store(tmp_path / "part.zarr", features)
+    next((tmp_path / "part.zarr" / "ledger").glob("*.json")).unlink()
+    with pytest.raises(StoreError, match="pipeline extract"):
+        run(CONFIG_EVAL, **{**city.outputs(), "features": tmp_path / "part.zarr"})
+
+
+@pytest.mark.parametrize("change", [{"radius_m": 0.0}, {"top": ()}, {"top": (0, 1)}])
+def test_config_refuses(change):
+    with pytest.raises(ConfigError, match=f"eval.{next(iter(change))}"):
+        replace(CONFIG_EVAL, **change)

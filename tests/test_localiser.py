@@ -1,0 +1,124 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from training_city import RECIPE, build_city, partition
+
+from stages import localiser as module
+from stages.errors import InputError
+from stages.heads import HeadSettings
+from stages.localiser import Localiser
+
+SETTINGS = HeadSettings("aamc", 100.0, 0.2, False)
+
+
+def make(positions=None, groups_per_side=2, settings=SETTINGS, least=1):
+    positions = np.random.default_rng(0).uniform(0, 100, (200, 2)) if positions is None else positions
+    table, _ = partition(positions, groups_per_side, least=least)
+    torch.manual_seed(0)
+    return Localiser.new(table, RECIPE, ("cls", "avg"), 6, settings)
+
+
+def features(rows=40):
+    return np.random.default_rng(1).normal(size=(rows, 24)).astype(np.float16)
+
+
+def plain_scores(localiser, rows, score):
+    """Equations 4.16 and 4.18 in float64, class by class."""
+    weight = localiser.projection.weight.detach().double().numpy()
+    out = np.zeros((len(rows), len(localiser.classes)))
+    for i, h in enumerate(rows.astype(np.float64)):
+        z = weight @ h
+        z /= np.linalg.norm(z)
+        for group, head in enumerate(localiser.heads):
+            w = head.prototypes.detach().double().numpy()
+            cosine = np.array([p @ z / np.linalg.norm(p) for p in w])
+            logits = head.settings.scale * cosine
+            p = np.exp(logits - logits.max())
+            out[i, localiser.classes.group_slice(group)] = cosine if score == "cosine" else p / p.sum()
+    return out
+
+
+@pytest.mark.parametrize("score", ["softmax", "cosine"])
+def test_scores_are_those_of_the_equations(score):
+    # A scale of 3 keeps float64 probabilities apart, so that the plain ranking is exact.
+    localiser = make(settings=HeadSettings("aamc", 3.0, 0.2, False))
+    expected = plain_scores(localiser, features(), score)
+    found = localiser.predict(features(), top=20, score=score)
+    np.testing.assert_allclose(found.score, -np.sort(-expected, axis=1)[:, :20], atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(expected, found.class_id, 1), found.score, atol=1e-5)
+    np.testing.assert_array_equal(found.positions, localiser.classes.centres[found.class_id])
+    assert all(len(set(row)) == 20 for row in found.class_id)
+
+
+@pytest.mark.parametrize("score", ["softmax", "cosine"])
+def test_blocks_change_nothing(score, monkeypatch):
+    localiser = make()
+    whole = localiser.predict(features(), top=5, score=score)
+    monkeypatch.setattr(module, "_SCORES_IN_MEMORY", 32)
+    pieces = localiser.predict(features(), top=5, score=score)
+    np.testing.assert_array_equal(whole.class_id, pieces.class_id)
+    np.testing.assert_allclose(whole.score, pieces.score, atol=1e-5)
+
+
+def test_fewer_classes_than_asked_for():
+    localiser = make(np.array([[5.0, 5.0], [5.0, 45.0]]))
+    found = localiser.predict(features(3), top=4, score="cosine")
+    assert (found.class_id[:, 2:] == -1).all()
+    assert np.isneginf(found.score[:, 2:]).all()
+    assert np.isnan(found.positions[:, 2:]).all()
+    assert len(localiser.predict(features(0), top=4, score="softmax").class_id) == 0
+
+
+def test_a_group_of_one_class_does_not_win_every_query():
+    localiser = make(np.array([[5.0, 5.0], [5.0, 45.0], [25.0, 25.0]]))
+    found = localiser.predict(features(), top=3, score="softmax")
+    assert (localiser.classes.group[found.class_id[:, 2]] == 3).all()
+
+
+@pytest.mark.parametrize("rows", [np.zeros((2, 5)), np.full((2, 24), np.nan), np.zeros(24)])
+def test_unfit_features_are_refused(rows):
+    with pytest.raises(InputError):
+        make().predict(rows, top=1, score="cosine")
+
+
+def test_saved_and_loaded_predicts_the_same(tmp_path):
+    localiser = make()
+    localiser.projection.shift.fill_(0.5)
+    localiser.save(tmp_path / "localiser")
+    localiser.save(tmp_path / "localiser")  # over the old one
+    loaded = Localiser.load(tmp_path / "localiser")
+    for score in ("softmax", "cosine"):
+        ours, theirs = (x.predict(features(), top=7, score=score) for x in (localiser, loaded))
+        np.testing.assert_array_equal(ours.class_id, theirs.class_id)
+        np.testing.assert_array_equal(ours.score, theirs.score)
+    assert loaded.recipe == RECIPE
+    assert loaded.inputs == ("cls", "avg")
+    meta = json.loads((tmp_path / "localiser" / "meta.json").read_text())
+    assert meta["cell_m"] == 20
+    assert meta["head"]["kind"] == "aamc"
+    assert [path.name for path in tmp_path.iterdir()] == ["localiser"]
+
+
+def test_load_names_the_fault(tmp_path):
+    with pytest.raises(InputError, match="train-heads"):
+        Localiser.load(tmp_path)
+    make().save(tmp_path / "a")
+    (tmp_path / "a" / "localiser.safetensors").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="damaged"):
+        Localiser.load(tmp_path / "a")
+    make().save(tmp_path / "a")
+    make(groups_per_side=1).save(tmp_path / "b")
+    shutil.copy(tmp_path / "a" / "localiser.safetensors", tmp_path / "b")
+    with pytest.raises(InputError, match="fit"):
+        Localiser.load(tmp_path / "b")
+    (tmp_path / "a" / "meta.json").write_text('{"format": 0}')
+    with pytest.raises(InputError, match="format"):
+        Localiser.load(tmp_path / "a")
+
+
+def test_city_helper_agrees_with_itself(tmp_path):
+    city = build_city(tmp_path)
+    assert (np.bincount(city.labels) == city.classes.images).all()
