@@ -137,6 +137,7 @@ def test_every_row_holds_its_own_image(manifest, tmp_path, photos):
     assert (result.rows, result.done, result.computed, result.reused) == (ROWS, 0, ROWS, 0)
     assert (result.bad, result.missing_rows, result.device) == ((), 0, "cpu")
     assert result.images_per_s > 0
+    assert ("computed", ROWS) in result.facts()
     assert min(result.read_s, result.compute_s, result.write_s) > 0
     assert seen[-1] == (ROWS, ROWS)
     reader = FeatureReader.open(store)
@@ -293,6 +294,7 @@ def test_bad_images_are_listed_and_touch_no_other_row(manifest, broken, tmp_path
         (149, "0149.jpg", "no such file"),
     ]
     assert result.computed == ROWS - 4
+    assert ("bad: 0011.jpg", "empty file") in result.facts()
     sound, hurt = (FeatureReader.open(tmp_path / name / "database.zarr") for name in "ab")
     hurt.require_complete()
     assert np.flatnonzero(~hurt.valid).tolist() == [10, 11, 70, 149]

@@ -63,6 +63,28 @@ class ExtractResult:
     missing_rows: int
     device: str
 
+    def facts(self) -> list[tuple[str, object]]:
+        """Return what a person wants to know of the run, in reading order."""
+        facts: list[tuple[str, object]] = [
+            ("rows", self.rows),
+            ("done before", self.done),
+            ("computed", self.computed),
+            ("reused", self.reused),
+            ("bad", len(self.bad)),
+            ("missing in other shards", self.missing_rows),
+            ("device", self.device),
+        ]
+        if self.computed:
+            facts += [
+                ("images per second", round(self.images_per_s, 1)),
+                (
+                    "reading / computing / writing",
+                    f"{self.read_s:.1f} / {self.compute_s:.1f} / {self.write_s:.1f} s",
+                ),
+            ]
+        facts.append(("seconds", round(self.seconds, 1)))
+        return facts + [(f"bad: {item.key}", item.reason) for item in self.bad[:5]]
+
 
 def run(
     config: ExtractConfig,
