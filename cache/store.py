@@ -1,7 +1,4 @@
-"""Feature stores on disk: created whole, opened with care, never mixed up.
-
-A store is a Zarr v3 group; FORMAT.md describes it. Everything here works on local folders.
-"""
+"""Feature stores on disk (FORMAT.md): created whole, opened with care, never mixed up."""
 
 from __future__ import annotations
 

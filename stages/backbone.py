@@ -161,10 +161,7 @@ def describe_backbone(
 
 
 def preprocess_for(name: str, image_size: int) -> Preprocess:
-    """Return a backbone's standard preprocessing at an image size in pixels.
-
-    The shorter side becomes 256 / 224 of the image size, as is standard for these backbones.
-    """
+    """Return a backbone's standard preprocessing: the shorter side becomes 256 / 224 of the image size."""
     spec = _spec(name)
     resize = round(image_size * 256 / 224)
     return Preprocess(image_size, resize, "bicubic", 2 * resize, spec.mean, spec.std)
