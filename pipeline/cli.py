@@ -16,7 +16,10 @@ from pipeline.paths import SPLITS, Paths
 from stages.errors import ConfigError
 
 DEVICE = click.option(
-    "--device", default="auto", show_default=True, help="auto (the GPU if there is one), cpu, cuda, cuda:1, ..."
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto (the GPU if there is one), cpu, cuda, cuda:1, ...",
 )
 
 
@@ -95,7 +98,12 @@ def index(context: click.Context) -> None:
         source = source_of(params, paths, split)
         with console.progress(f"index {split}") as progress:
             result = run(
-                params.index, source=source, output=paths.index(split), split=split, zone=zone, progress=progress
+                params.index,
+                source=source,
+                output=paths.index(split),
+                split=split,
+                zone=zone,
+                progress=progress,
             )
         zone = result.zone or None
         console.facts(f"index {split}: {source}", result.facts())
@@ -143,14 +151,22 @@ def extract(
         console.say(f"extract {split}: {params.extract.backbone} on {device_name(device)}")
         with console.progress(f"extract {split}") as progress:
             result = extract_split(
-                params, paths, split, shards=chosen, device=resolve(device), replace=replace, scheduler=scheduler,
+                params,
+                paths,
+                split,
+                shards=chosen,
+                device=resolve(device),
+                replace=replace,
+                scheduler=scheduler,
                 progress=progress,
             )
         console.facts(f"extract {split}", result.facts())
 
 
 @cli.command("train-heads")
-@click.option("--groups", type=GroupSet(), default="all", show_default=True, help="all, or numbers: 0,3 or 0-2.")
+@click.option(
+    "--groups", type=GroupSet(), default="all", show_default=True, help="all, or numbers: 0,3 or 0-2."
+)
 @DEVICE
 @click.pass_context
 def train_heads(context: click.Context, groups: tuple[int, ...] | None, device: str) -> None:
@@ -204,8 +220,8 @@ def status(context: click.Context, bad: bool) -> None:
     """Show what is done, missing and bad, how large it is and how fast it went."""
     from pipeline import status as report
 
-    params, paths = project_of(context)
-    console.table("artifacts", report.COLUMNS, report.artifacts(params, paths))
+    _, paths = project_of(context)
+    console.table("artifacts", report.COLUMNS, report.artifacts(paths))
     if bad:
         console.table("unreadable images", ("split", "row", "key", "reason"), report.bad_images(paths))
 
@@ -215,7 +231,9 @@ def shards_of(params: Params, shards: tuple[int, ...] | None) -> Sequence[int]:
     every = range(params.extract.shards)
     beyond = [shard for shard in shards or () if shard not in every]
     if beyond:
-        raise ConfigError(f"--shards names {beyond[0]}, expected 0 to {every[-1]}: extract.shards is {len(every)}")
+        raise ConfigError(
+            f"--shards names {beyond[0]}, expected 0 to {every[-1]}: extract.shards is {len(every)}"
+        )
     return shards or every
 
 

@@ -20,12 +20,14 @@ def run(folder: Path, *, say: Callable[[str], None]) -> None:
         make_project(folder, {"extract.backbone": reachable_backbone(say)})
     reproduce(folder)
     commit_all(folder, "Run the demo")
-    say(f"\nThis ran in {folder}: change its params.yaml and `dvc repro` there, then compare with `dvc metrics diff`.")
+    say(
+        f"\nThis ran in {folder}: change its params.yaml, `dvc repro` there, compare with `dvc metrics diff`."
+    )
 
 
 def reachable_backbone(say: Callable[[str], None]) -> str:
-    """Return the default backbone if its weights can be had here, else the one whose weights come with pip."""
-    from stages.weights import weights_reachable
+    """Return the default backbone if its weights can be had here, else the one that comes with pip."""
+    from stages.backbone import weights_reachable
 
     extract = load_params(template("params.yaml")).extract
     if weights_reachable(extract.backbone, extract.weights):
