@@ -149,7 +149,7 @@ def split_rows(
     if not usable.any():
         raise InputError(
             f"no image to train on: {int((files.labels >= 0).sum())} images have a class; "
-            "lower partition.min_images_per_class, or see `pipeline cache` for bad rows"
+            "lower partition.min_images_per_class, or see `pipeline status --bad`"
         )
     held = np.zeros_like(usable)
     wanted = round(min(config.validation.share * usable.sum(), config.validation.max_images))
