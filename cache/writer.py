@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -113,18 +110,3 @@ class ChunkWriter:
             raise StoreError(
                 f"{self.store.path} was replaced while this run wrote to it: start the run again"
             )
-
-
-def log_timing(store_path: Path, timing: Mapping[str, float | int | str]) -> None:
-    """Append one line to the store's ``<split>.timings.jsonl``, beside the store.
-
-    Timings live outside the store: what a store holds depends on the features alone.
-    """
-    path = store_path.with_name(store_path.name.removesuffix(".zarr") + ".timings.jsonl")
-    line = json.dumps(dict(timing)) + "\n"
-    # One write in append mode, so that lines of several processes do not mix.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)

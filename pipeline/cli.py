@@ -171,7 +171,7 @@ def extract(
 @click.pass_context
 def train_heads(context: click.Context, groups: tuple[int, ...] | None, device: str) -> None:
     """Train the projection and the groups' heads from cached features."""
-    from stages.train import run
+    from stages.train.stage import run
 
     params, paths = project_of(context)
     console.say(f"train-heads: on {device_name(device)}")
@@ -197,7 +197,7 @@ def train_heads(context: click.Context, groups: tuple[int, ...] | None, device: 
 @click.pass_context
 def evaluate(context: click.Context, device: str) -> None:
     """Localise the queries and write metrics.json, predictions and the LR@N curve."""
-    from stages.eval import run
+    from stages.eval.stage import run
 
     params, paths = project_of(context)
     run(

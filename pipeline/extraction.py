@@ -8,7 +8,7 @@ from pipeline.cluster import connect, map_shards
 from pipeline.params import Params
 from pipeline.paths import Paths
 from stages.classes import ViewPlan
-from stages.extract import ExtractResult, ShardOrder, ShardResult, run
+from stages.extract.stage import ExtractResult, ShardOrder, ShardResult, run
 from stages.manifest import Manifest
 
 Progress = Callable[[int, int], None]

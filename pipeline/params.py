@@ -13,11 +13,11 @@ from pipeline.typed import build, shown
 from stages.augment import AugmentConfig
 from stages.city import CityConfig
 from stages.errors import ConfigError
-from stages.eval import EvalConfig
-from stages.extract import ExtractConfig
+from stages.eval.config import EvalConfig
+from stages.extract.config import ExtractConfig
 from stages.index import IndexConfig
 from stages.partition import PartitionConfig
-from stages.train import TrainConfig
+from stages.train.config import TrainConfig
 
 
 @dataclass(frozen=True)

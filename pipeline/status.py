@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cache.reader import FeatureReader
-from cache.writer import read_timings
+from cache.timings import total_timings
 from pipeline.console import size
 from pipeline.paths import SPLITS, Paths
 from stages.manifest import Manifest
@@ -46,7 +46,7 @@ def _store(name: str, path: Path) -> Row:
     if not path.exists():
         return _absent(name)
     reader = FeatureReader.open(path)
-    timing = read_timings(path)
+    timing = total_timings(path)
     seconds = {part: timing[f"{part}_s"] for part in ("read", "compute", "write")}
     slowest = max(seconds["compute"], 1e-9)
     return (

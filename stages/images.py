@@ -23,7 +23,7 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, st
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-class UnreadableImage(InputError):  # noqa: N818 (says what the image is)
+class UnreadableImage(InputError):
     """A file gives no picture.
 
     Parameters

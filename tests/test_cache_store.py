@@ -22,7 +22,8 @@ from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.spec import MAX_CHUNK_ROWS, MIN_CHUNK_ROWS, StoreSpec
 from cache.store import create_or_open, drop_reusable, open_store, reusable, row_ids
-from cache.writer import ChunkWriter, log_timing
+from cache.timings import log_timing
+from cache.writer import ChunkWriter
 
 OUTPUTS = {"cls": 6, "avg": 4}
 RECIPE = Recipe(

@@ -9,9 +9,10 @@ from training_city import CONFIG, RECIPE, build_city, write_rows, write_store
 
 from cache.errors import RecipeMismatch, StoreError
 from stages.errors import ConfigError, InputError
-from stages.eval import EvalConfig, run
+from stages.eval.config import EvalConfig
+from stages.eval.stage import run
 from stages.recall import errors_m, recall_percent
-from stages.train import run as train
+from stages.train.stage import run as train
 
 CONFIG_EVAL = EvalConfig("softmax", 25.0, (1, 5, 10, 20))
 BAD = (3, 90)

@@ -26,7 +26,7 @@ from stages.augment import AugmentConfig, augment
 from stages.backbone import Backbone, load_backbone
 from stages.classes import ViewPlan
 from stages.errors import ConfigError, InputError, WeightsError
-from stages.extract import ExtractConfig
+from stages.extract.config import ExtractConfig
 from stages.extract.line import backbone_for
 from stages.images import read_image
 from stages.manifest import Manifest, write_manifest

@@ -12,11 +12,11 @@ from training_city import CONFIG, VALIDATION, build_city, write_rows
 from cache.errors import StoreError
 from stages.classes import ViewPlan
 from stages.errors import ConfigError, InputError
-from stages.eval import EvalConfig
-from stages.eval import run as evaluate
-from stages.train import run
+from stages.eval.config import EvalConfig
+from stages.eval.stage import run as evaluate
 from stages.train.holdout import visit_numbers
 from stages.train.samplers import GroupSampler
+from stages.train.stage import run
 from stages.train.validation import Validation
 
 EVAL = EvalConfig("cosine", 25.0, (1, 5))

@@ -17,7 +17,8 @@ import torch
 from cache.ledger import BadRow
 from cache.reader import FeatureReader
 from cache.store import FeatureStore, open_store
-from cache.writer import ChunkWriter, log_timing
+from cache.timings import log_timing
+from cache.writer import ChunkWriter
 from stages.backbone import Backbone, load_backbone
 from stages.errors import InputError, WeightsError
 from stages.extract.config import ExtractConfig
