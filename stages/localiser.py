@@ -137,10 +137,8 @@ class Localiser:
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
         self.classes.save(partial / "classes.parquet")
-        save_file(
-            {name: value.cpu().contiguous() for name, value in self.tensors().items()},
-            partial / "localiser.safetensors",
-        )
+        tensors = {name: value.cpu().contiguous() for name, value in self.tensors().items()}
+        save_file(tensors, partial / "localiser.safetensors")
         (partial / "meta.json").write_text(json.dumps(self.meta, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(old)
