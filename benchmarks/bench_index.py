@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -67,10 +66,10 @@ def write_list(path, rows, *, padded, seed=0):
 
 
 def plain_loop(path, limit):
-    """Read the same five facts of each name as the index does, the plain way; return seconds per million."""
+    """Read the same five facts of each name as the index does, the plain way."""
     with path.open() as file:
         names = [line.rstrip("\n") for line, _ in zip(file, range(limit), strict=False)]
-    start = time.perf_counter()
+    start = clocks()
     east, north, zone, heading, stamp = [], [], [], [], []
     for name in names:
         fields = name.split("@")
@@ -79,32 +78,48 @@ def plain_loop(path, limit):
         zone.append(fields[3] + fields[4])
         heading.append(float(fields[9]))
         stamp.append(fields[13])
-    arrays = np.array(east), np.array(north), np.array(heading)
-    return (time.perf_counter() - start) / len(names) * 1e6, len(arrays)
+    np.array(east), np.array(north), np.array(heading)
+    return since(start, len(names))
 
 
-def read_names(path):
-    """Return the seconds that reading the list and its names takes, without writing anything."""
-    start = time.perf_counter()
-    rows = sum(len(found) for found, _ in found_in_list(path))
-    return time.perf_counter() - start, rows
+def read_names(path, rows):
+    """Read the list and its names without writing anything."""
+    start = clocks()
+    if sum(len(found) for found, _ in found_in_list(path)) != rows:
+        raise SystemExit("rows were lost")
+    return since(start, rows)
 
 
-def in_own_process(stage, folder):
+def clocks():
+    """Return wall-clock and processor seconds; on a busy machine only the second tells the work done."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return np.array([time.perf_counter(), used.ru_utime + used.ru_stime])
+
+
+def since(start, rows):
+    """Return wall-clock and processor seconds per million rows since `start`."""
+    return (clocks() - start) / rows * 1e6
+
+
+def peak_memory_gb():
+    """Return the most memory this process has held; getrusage's figure would include its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
+
+
+def in_own_process(stage, folder, rows):
     """Run one stage in a process of its own; return its seconds, its peak memory in GB and what it said."""
-    command = [sys.executable, __file__, "--stage", stage, "--folder", str(folder)]
-    seconds, peak_gb, said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split(
-        "\t"
-    )
-    return float(seconds), float(peak_gb), said.strip()
+    command = [sys.executable, __file__, "--stage", stage, "--folder", str(folder), "--rows", str(rows)]
+    *numbers, said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\t")
+    wall_s, busy_s, peak_gb, idle_gb = map(float, numbers)
+    return np.array([wall_s, busy_s]), f"peak {peak_gb:.2f} GB, {idle_gb:.2f} of it imports; {said.strip()}"
 
 
-def run_stage(stage, folder):
+def run_stage(stage, folder, rows):
     params = load_params(ROOT / "params.yaml")
     manifest = folder / "manifest.parquet"
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    before_s = used.ru_utime + used.ru_stime
-    before_gb = peak_memory_gb()
+    idle_gb = peak_memory_gb()
+    start = clocks()
     if stage == "index":
         result = index.run(params.index, source=folder / "names.txt", output=manifest, split="database")
         said = f"{result.rows:,} rows, zone {result.zone}"
@@ -114,24 +129,14 @@ def run_stage(stage, folder):
             f"{result.classes:,} classes, {result.images_in_classes:,} images in them, tail up to "
             f"{result.tail_count}, {result.views:,} views ({result.views_per_image:.2f} an image)"
         )
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    said += f"; {before_gb:.2f} GB before it began; {used.ru_utime + used.ru_stime - before_s:.1f} s of processor time"
-    print(result.seconds, peak_memory_gb(), said, sep="\t")
+    print(*since(start, rows), peak_memory_gb(), idle_gb, said, sep="\t")
 
 
-def peak_memory_gb():
-    """Return the most memory this process has held; getrusage's figure would include its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
-
-
-def show(name, seconds, rows, loop_s, further=""):
-    per_million = [second / rows * 1e6 for second in seconds]
-    middle = statistics.median(per_million)
-    spread = f"{min(per_million):.3f}..{max(per_million):.3f}"
-    print(
-        f"{name:18}{middle:8.3f} s per million ({spread}, n={len(seconds)}){loop_s / middle:7.1f} x  {further}"
-    )
+def show(name, times, loop, further=""):
+    wall_s, busy_s = np.median(times, axis=0)
+    spread = f"{np.min(times, axis=0)[0]:.3f}..{np.max(times, axis=0)[0]:.3f}, n={len(times)}"
+    faster = f"{loop[0] / wall_s:.1f} x by the clock, {loop[1] / busy_s:.1f} x in processor time"
+    print(f"{name:17} {wall_s:.3f} s per million ({spread}), processor {busy_s:.3f} s; {faster}; {further}")
 
 
 def main():
@@ -145,7 +150,7 @@ def main():
     parser.add_argument("--stage", choices=("index", "partition"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage:
-        run_stage(options.stage, options.folder)
+        run_stage(options.stage, options.folder, options.rows)
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         measure(Path(name), options.rows, options.repeat, padded=not options.unpadded)
@@ -158,17 +163,15 @@ def measure(folder, rows, repeat, *, padded):
     print(f"{cpu or platform.processor()}, {pa.cpu_count()} cores, {platform.system()}; {versions}")
     path = folder / "names.txt"
     write_list(path, rows, padded=padded)
-    print(
-        f"{rows:,} names, {path.stat().st_size / 1e6:,.0f} MB, of {'one length' if padded else 'several lengths'}"
-    )
-    loops = [plain_loop(path, min(rows, 1_000_000))[0] for _ in range(repeat)]
-    loop_s = statistics.median(loops)
-    show("plain split loop", loops, 1e6, loop_s)
-    show("reading names", [read_names(path)[0] for _ in range(repeat)], rows, loop_s)
+    layout = "of one length" if padded else "of several lengths"
+    print(f"{rows:,} names {layout}, {path.stat().st_size / 1e6:,.0f} MB")
+    loops = [plain_loop(path, min(rows, 1_000_000)) for _ in range(repeat)]
+    loop = np.median(loops, axis=0)
+    show("plain split loop", loops, loop)
+    show("reading names", [read_names(path, rows) for _ in range(repeat)], loop)
     for stage in ("index", "partition"):
-        runs = [in_own_process(stage, folder) for _ in range(repeat)]
-        peak = max(run[1] for run in runs)
-        show(f"{stage} stage", [run[0] for run in runs], rows, loop_s, f"peak {peak:.2f} GB; {runs[-1][2]}")
+        times, said = zip(*(in_own_process(stage, folder, rows) for _ in range(repeat)), strict=True)
+        show(f"{stage} stage", times, loop, said[-1])
     size = (folder / "manifest.parquet").stat().st_size
     print(f"manifest {size / 1e6:,.0f} MB")
 

@@ -180,11 +180,11 @@ def write_manifest(
     with replacing(path) as partial, ThreadPoolExecutor(1) as pool:
         writer: pq.ParquetWriter | None = None
         try:
-            for batch in batches:
+            for piece in _row_groups(batches):
                 if writer is None:
-                    writer = _writer(partial, batch.schema)
-                sealing = pool.submit(seal.add, batch)
-                writer.write_batch(batch, row_group_size=ROW_GROUP_ROWS)
+                    writer = _writer(partial, piece[0].schema)
+                sealing = pool.submit(seal.add, piece)
+                writer.write_table(pa.Table.from_batches(piece), row_group_size=ROW_GROUP_ROWS)
                 sealing.result()
             if writer is None:
                 raise InputError(f"no image to write to {path}: expected at least one with a position")
@@ -195,6 +195,24 @@ def write_manifest(
                 writer.close()
         _refuse_duplicates(partial, seal.duplicates())
     return Manifest.open(path)
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Yield batches cut and gathered so that each list, but for the last, makes one row group."""
+    piece: list[pa.RecordBatch] = []
+    room = ROW_GROUP_ROWS
+    for batch in batches:
+        start = 0
+        while start < batch.num_rows:
+            part = batch.slice(start, room)
+            piece.append(part)
+            start += part.num_rows
+            room -= part.num_rows
+            if room == 0:
+                yield piece
+                piece, room = [], ROW_GROUP_ROWS
+    if piece:
+        yield piece
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -233,12 +251,13 @@ class _Seal:
         self._sums = [hashlib.sha256() for _ in range(3)]
         self._hashes: list[Hashes] = []
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        hashes = key_hashes(batch["key"])
-        self._hashes.append(hashes)
-        columns = (hashes, batch["utm_east"].to_numpy(), batch["utm_north"].to_numpy())
-        for total, column in zip(self._sums, columns, strict=True):
-            total.update(column.data)
+    def add(self, batches: list[pa.RecordBatch]) -> None:
+        for batch in batches:
+            hashes = key_hashes(batch["key"])
+            self._hashes.append(hashes)
+            columns = (hashes, batch["utm_east"].to_numpy(), batch["utm_north"].to_numpy())
+            for total, column in zip(self._sums, columns, strict=True):
+                total.update(column.data)
 
     def digest(self) -> str:
         """Return a sha256 of all keys and positions, the same however the rows were cut into batches."""

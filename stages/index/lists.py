@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,8 @@ from stages.errors import InputError
 from stages.index.found import Fault, Found
 from stages.index.names import parse_names
 
-BLOCK_BYTES = 1 << 26
+BLOCK_BYTES = 1 << 23  # larger ones make the allocator fetch fresh pages for every block
+MOST_WORKERS = 8
 NEWLINE = np.uint8(ord("\n"))
 _LONGEST = 1 << 16
 _MARK = b"\xef\xbb\xbf"
@@ -25,37 +29,47 @@ def found_in_list(path: Path) -> Iterator[tuple[Found, int]]:
 
     Blank lines count for nothing; a line may end in LF or CRLF.
     """
-    buffer = bytearray(BLOCK_BYTES)
-    held = done = 0
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    pending: deque[tuple[Future[Found], int]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for text, done in _texts(path):
+            pending.append((pool.submit(_parse, text), done))
+            if len(pending) > workers:
+                future, done_before = pending.popleft()
+                yield future.result(), done_before
+        for future, done in pending:
+            yield future.result(), done
+
+
+def _texts(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Yield a file in pieces that end with a line end, and how many bytes have been read."""
+    rest = b""
     with path.open("rb") as file:
-        while count := file.readinto(memoryview(buffer)[held:]):
-            filled = held + count
-            first = len(_MARK) if done == 0 and buffer.startswith(_MARK) else 0
-            done += count
-            end = buffer.rfind(b"\n", 0, filled) + 1
-            if end == 0 and filled == len(buffer):
+        while block := file.read(BLOCK_BYTES):
+            if file.tell() == len(block):
+                block = block.removeprefix(_MARK)
+            end = block.rfind(b"\n") + 1
+            if end == 0 and len(block) == BLOCK_BYTES:
                 raise InputError(
-                    f"{path} has no line end in {filled:,} bytes: expected a list of paths, one a line"
+                    f"{path} has no line end in {BLOCK_BYTES:,} bytes: expected paths, one a line"
                 )
-            if end > first:
-                text = memoryview(buffer)[first:end]
-                if buffer.find(b"\r", 0, end) >= 0:
-                    text = memoryview(text.tobytes().replace(b"\r\n", b"\n"))
-                yield _parse(text), done
-            buffer[: filled - end] = buffer[end:filled]
-            held = filled - end
-    if held:
-        last = bytes(buffer[:held]).removeprefix(_MARK).removesuffix(b"\r")
-        yield _parse(memoryview(last + b"\n")), done
+            if end:
+                yield rest + block[:end], file.tell()
+                rest = b""
+            rest += block[end:]
+        if rest:
+            yield rest + b"\n", file.tell()
 
 
-def _parse(text: memoryview) -> Found:
+def _parse(text: bytes) -> Found:
     """Return what lines name that each end with a line end."""
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n")
     keys = _lines(np.frombuffer(text, np.uint8))
     try:
         keys.validate(full=True)
     except pa.ArrowInvalid:
-        return _parse_bytes(text.tobytes())
+        return _parse_bytes(text)
     return parse_names(keys)
 
 

@@ -153,8 +153,8 @@ class _Scan:
         first = next(batches, None)
         if first is None:
             raise InputError(
-                f"{self._source} holds no image with a usable position; skipped: {self.tally.words()}; expected "
-                "SF-XL names, photos with GPS, or a .csv with path, lat, lon"
+                f"{self._source} holds no image with a usable position; skipped: {self.tally.words()}; "
+                "expected SF-XL names, photos with GPS, or a .csv with path, lat, lon"
             )
         root = self._source if self._source.is_dir() else self._source.parent
         name = self._zone.name if self._zone else ""
