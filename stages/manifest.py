@@ -7,7 +7,6 @@ or by a range of rows.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.errors import InputError
-from stages.keys import Hashes, key_hashes
 from stages.parquet import NOTE_KEY, note_bytes, note_of, open_parquet, replacing
+from stages.seal import Seal
 
 ROW_GROUP_ROWS = 1 << 17  # a range of keys costs at most this many rows of decoding beyond itself
 REQUIRED = pa.schema(
@@ -176,7 +175,7 @@ def write_manifest(
         If a key comes twice; nothing is written then.
     """
     root_text = str(root) if root.is_absolute() else os.path.relpath(root, path.parent)
-    seal = _Seal()
+    seal = Seal()
     with replacing(path) as partial, ThreadPoolExecutor(1) as pool:
         writer: pq.ParquetWriter | None = None
         try:
@@ -242,35 +241,3 @@ def _refuse_duplicates(path: Path, rows: npt.NDArray[np.int64]) -> None:
             if len(keys) == 3:
                 break
     raise DuplicateKeyError(rows, keys)
-
-
-class _Seal:
-    """What is known of a manifest only when all of it has passed: its digest and its duplicate keys."""
-
-    def __init__(self) -> None:
-        self._sums = [hashlib.sha256() for _ in range(3)]
-        self._hashes: list[Hashes] = []
-
-    def add(self, batches: list[pa.RecordBatch]) -> None:
-        for batch in batches:
-            hashes = key_hashes(batch["key"])
-            self._hashes.append(hashes)
-            columns = (hashes, batch["utm_east"].to_numpy(), batch["utm_north"].to_numpy())
-            for total, column in zip(self._sums, columns, strict=True):
-                total.update(column.data)
-
-    def digest(self) -> str:
-        """Return a sha256 of all keys and positions, the same however the rows were cut into batches."""
-        return hashlib.sha256(b"".join(total.digest() for total in self._sums)).hexdigest()
-
-    def duplicates(self) -> npt.NDArray[np.int64]:
-        """Return the rows whose key an earlier row has."""
-        hashes = np.concatenate(self._hashes)
-        self._hashes.clear()
-        ordered = np.sort(hashes)
-        repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        if not len(repeated):
-            return np.zeros(0, np.int64)
-        rows = np.flatnonzero(np.isin(hashes, repeated))
-        _, first = np.unique(hashes[rows], return_index=True)
-        return np.delete(rows, first)

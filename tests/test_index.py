@@ -13,10 +13,11 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from stages.errors import InputError
 from stages.index import IndexConfig, run
+from stages.index.fields import parse_name
 from stages.index.folders import keys_below
 from stages.index.found import Fault
 from stages.index.lists import BLOCK_BYTES, found_in_list
-from stages.index.names import parse_name, parse_names
+from stages.index.names import parse_names
 from stages.manifest import DuplicateKeyError, Manifest
 
 SKIP, STOP = IndexConfig(on_error="skip"), IndexConfig(on_error="stop")
