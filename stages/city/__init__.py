@@ -1,4 +1,4 @@
-"""The toy city: a data set that the project draws itself, with the names, the long tail and the weather of a real one."""
+"""The toy city: a data set that the project draws itself, long tail, weather and file names included."""
 
 from stages.city.config import CityConfig, CityResult
 from stages.city.drawing import draw

@@ -10,12 +10,12 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 _FAR_M = 1.0e6
 _REACH_M = 300.0
-HORIZON = 0.57
+HORIZON = 0.71
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Position (local metres), heading, lens and frame side in pixels; always level, so that walls stay upright."""
+    """Position (local metres), heading, lens, frame side in pixels; always level: walls stay upright."""
 
     x_m: float
     y_m: float

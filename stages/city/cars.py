@@ -12,23 +12,24 @@ from stages.city.camera import Camera
 from stages.city.light import Day
 
 _PAINTS = np.array(
-    [(198, 200, 204), (40, 42, 46), (128, 132, 136), (150, 36, 34), (36, 62, 110), (226, 226, 222), (70, 84, 70),
-     (176, 148, 104), (24, 90, 120), (204, 152, 44)],
+    [(198, 200, 204), (40, 42, 46), (128, 132, 136), (150, 36, 34), (36, 62, 110), (226, 226, 222),
+     (70, 84, 70), (176, 148, 104), (24, 90, 120), (204, 152, 44)],
     np.float32,
 )  # fmt: skip
 _GLASS = np.array((48, 56, 66), np.float32)
-# Profiles run from the front bumper over the roof to the rear: metres along, metres up, what the next face is.
+# Profiles run from the front bumper over the roof to the rear: metres along, up, what the next face is.
 _PROFILES: dict[str, tuple[tuple[float, float, str], ...]] = {
     "sedan": (
-        (2.2, 0.3, "body"), (2.2, 0.72, "body"), (1.1, 0.92, "glass"), (0.45, 1.42, "body"), (-0.95, 1.42, "glass"),
-        (-1.6, 0.98, "body"), (-2.2, 0.9, "body"), (-2.2, 0.3, "body"),
+        (2.2, 0.3, "body"), (2.2, 0.72, "body"), (1.1, 0.92, "glass"), (0.45, 1.42, "body"),
+        (-0.95, 1.42, "glass"), (-1.6, 0.98, "body"), (-2.2, 0.9, "body"), (-2.2, 0.3, "body"),
     ),
     "suv": (
-        (2.3, 0.35, "body"), (2.3, 0.95, "body"), (1.2, 1.1, "glass"), (0.65, 1.75, "body"), (-1.9, 1.75, "glass"),
-        (-2.3, 1.1, "body"), (-2.3, 0.35, "body"),
+        (2.3, 0.35, "body"), (2.3, 0.95, "body"), (1.2, 1.1, "glass"), (0.65, 1.75, "body"),
+        (-1.9, 1.75, "glass"), (-2.3, 1.1, "body"), (-2.3, 0.35, "body"),
     ),
     "van": (
-        (2.6, 0.35, "body"), (2.6, 1.0, "glass"), (1.9, 2.1, "body"), (-2.6, 2.15, "body"), (-2.6, 0.35, "body"),
+        (2.6, 0.35, "body"), (2.6, 1.0, "glass"), (1.9, 2.1, "body"), (-2.6, 2.15, "body"),
+        (-2.6, 0.35, "body"),
     ),
 }  # fmt: skip
 _WINDOWS: dict[str, tuple[tuple[float, float], ...]] = {

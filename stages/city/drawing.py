@@ -95,7 +95,7 @@ def _draw_all(
     city: City, image_px: int, shots: list[Shot], part: Path, workers: int, progress: Progress | None
 ) -> None:
     # Neighbours together: a worker then draws few facades for many shots.
-    ordered = sorted(shots, key=lambda shot: (shot.street, shot.x_m + shot.y_m))
+    ordered = sorted(shots, key=lambda shot: (shot.street, shot.day, shot.number))
     batches = [ordered[i : i + _BATCH] for i in range(0, len(ordered), _BATCH)]
     done = 0
     for count in _run(city, image_px, batches, part, min(workers, len(batches))):

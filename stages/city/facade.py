@@ -7,6 +7,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from stages.city.ground_floor import draw_ground_floor
+from stages.city.patterns import pattern_mask
 from stages.city.style import Colour, Style
 from stages.city.windows import draw_window
 
@@ -49,7 +50,8 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 def _wall(style: Style, width: int, height: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Bare wall with the grain of its material and the dirt of its years."""
-    y, x = np.mgrid[0:height, 0:width]
+    y, x = np.mgrid[0:height, 0:width].astype(np.int32)
+    base = height - round(style.ground_m * PX_PER_M)
     tone = np.ones((height, width), np.float32)
     if style.material == "brick":
         row = y // 4
@@ -70,9 +72,11 @@ def _wall(style: Style, width: int, height: int, rng: np.random.Generator) -> np
         tone -= 0.22 * ((y % 8 == 7) | ((x + shift) % 10 == 0))
     small = rng.normal(0, 1, (height // 24 + 2, width // 24 + 2)).astype(np.float32)
     dirt = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
-    tone += 0.05 * dirt + rng.normal(0, 0.025, tone.shape).astype(np.float32)
+    tone += 0.05 * dirt + np.float32(0.025) * rng.standard_normal(tone.shape, np.float32)
     tone *= 1.04 - 0.12 * (y / height) ** 4
-    return np.clip(tone[..., None] * np.array(style.wall, np.float32), 0, 255).astype(np.uint8)
+    second = pattern_mask(style.pattern, width, height, round(style.pitch_m * PX_PER_M), base)
+    colour = np.where(second[..., None], np.array(style.second, np.float32), np.array(style.wall, np.float32))
+    return np.clip(tone[..., None] * colour, 0, 255).astype(np.uint8)
 
 
 def _mural(

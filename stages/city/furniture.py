@@ -25,6 +25,8 @@ class Furniture:
         self._city = city
         self._sprites = tree_sprites(city.seed)
         self._things: dict[tuple[int, int], list[Thing]] = {}
+        self._cars: dict[tuple[int, int], list[Car]] = {}
+        self._day = -1
 
     def draw(self, picture: Image.Image, camera: Camera, day: Day, walls: Floats, shot: Shot) -> None:
         """Paint everything in view onto the picture, the far things first.
@@ -77,7 +79,8 @@ class Furniture:
         """Local (x, y) `along` metres down a face and `out_m` in front of it."""
         x0, y0, x1, y1 = self._city.blocks[block].tolist()
         return (
-            (x0 + along, y0 - out_m), (x1 + out_m, y0 + along), (x1 - along, y1 + out_m), (x0 - out_m, y1 - along),
+            (x0 + along, y0 - out_m), (x1 + out_m, y0 + along), (x1 - along, y1 + out_m),
+            (x0 - out_m, y1 - along),
         )[face]  # fmt: skip
 
     def _length(self, block: int, face: int) -> float:
@@ -90,12 +93,12 @@ class Furniture:
         if key not in self._things:
             rng = np.random.default_rng((self._city.seed, 70, block, face))
             things: list[Thing] = []
-            gap = float(rng.choice([9.0, 13.0, 19.0, 1e9]))
+            gap = float(rng.choice([12.0, 18.0, 27.0, 1e9]))
             kind = int(rng.integers(len(self._sprites)))
             for along in np.arange(5.0, self._length(block, face) - 4.0, gap):
                 if rng.random() < 0.8:
                     x, y = self._kerb(block, face, float(along + rng.normal(0, 0.8)), PAVEMENT_M - 0.7)
-                    things.append(("tree", x, y, float(rng.uniform(4.0, 6.5)), kind))
+                    things.append(("tree", x, y, float(rng.uniform(3.6, 5.2)), kind))
             for along in np.arange(1.5, self._length(block, face), 26.0):
                 x, y = self._kerb(block, face, float(along), PAVEMENT_M - 0.4)
                 things.append(("lamp", x, y, 6.5, face))
@@ -103,8 +106,17 @@ class Furniture:
         return self._things[key]
 
     def _parked(self, block: int, face: int, day: int) -> list[Car]:
+        """Cars at the kerb before a face, others every day."""
+        if day != self._day:
+            self._day = day
+            self._cars.clear()
+        if (block, face) not in self._cars:
+            self._cars[block, face] = self._park(block, face, day)
+        return self._cars[block, face]
+
+    def _park(self, block: int, face: int, day: int) -> list[Car]:
         rng = np.random.default_rng((day, 71, block, face))
-        share = float(rng.uniform(0.15, 0.65))
+        share = float(rng.uniform(0.05, 0.3))
         cars = []
         for along in np.arange(5.0, self._length(block, face) - 4.0, 5.8):
             if rng.random() < share:
@@ -118,9 +130,9 @@ class Furniture:
         """Cars that drive by, sometimes right in front of a query's lens."""
         rng = np.random.default_rng((shot.day, 72, shot.number))
         cars = []
-        for _ in range(int(rng.integers(0, 3 if shot.query else 2))):
-            away = float(rng.uniform(6.0, 30.0))
-            turn = np.deg2rad(camera.heading_deg + rng.uniform(-30, 30))
+        for _ in range(int(rng.integers(0, 4 if shot.query else 2))):
+            away = float(rng.uniform(7.0, 60.0))
+            turn = np.deg2rad(camera.heading_deg + rng.uniform(-40, 40))
             x, y = camera.x_m + away * np.sin(turn), camera.y_m + away * np.cos(turn)
             place = self._lane(float(x), float(y))
             if place is not None:
@@ -142,23 +154,16 @@ class Furniture:
     ) -> None:
         _, _, _, height_m, kind = thing
         size = round(height_m * camera.focal_px / depth)
-        if depth < 2.5 or size < 6:
+        if depth < 3.0 or size < 6:
             return
         sprite = self._sprites[kind].resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        light = day.ambient + 0.6 * day.sun
-        bands = [
-            sprite.getchannel(c).point(_curve(float(light[c]), depth, day.sight_m, float(day.horizon[c])))
-            for c in range(3)
-        ]
+        haze = 1.0 - float(np.exp(-depth / day.sight_m))
+        light = (day.ambient + 0.6 * day.sun) * (1.0 - haze)
+        curve = np.minimum(255.0, np.arange(256) * light[:, None] + haze * day.horizon[:, None])
+        leaves = sprite.convert("RGB").point(curve.ravel().astype(int).tolist())
         base = camera.horizon_px + camera.eye_m * camera.focal_px / depth
-        picture.paste(
-            Image.merge("RGB", bands), (round(column - size / 2), round(base - size)), sprite.getchannel("A")
-        )
-
-
-def _curve(light: float, depth: float, sight_m: float, horizon: float) -> list[int]:
-    haze = 1.0 - float(np.exp(-depth / sight_m))
-    return [int(min(255.0, level * light * (1 - haze) + haze * horizon)) for level in range(256)]
+        corner = (round(column - size / 2), round(base - size))
+        picture.paste(leaves, corner, sprite.getchannel("A"))
 
 
 def _lamp(draw: ImageDraw.ImageDraw, camera: Camera, day: Day, thing: Thing) -> None:

@@ -1,4 +1,4 @@
-"""Road and pavement: a point's look follows from where it lies across and along, by two one-dimensional tables."""
+"""Road and pavement: what a point shows follows from its zone across and along the streets."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from stages.city.light import Day
 from stages.city.streets import KERB_LANE_M, PAVEMENT_M, City
 
 _STEP_M = 0.05
-_MARGIN_M = 400.0
+_MARGIN_M = 620.0
 _NOISE_PX = 512
+_GRAIN_PX = 14.0
+_FAR_M = 400.0
 # Zones of one axis. Blocks carry the dash of a centre line along them and the joints of the slabs.
 BLOCK, BLOCK_DASH, BLOCK_JOINT, WALK, WALK_JOINT, KERB, PARKING, EDGE, LANE_A, LANE_B, CENTRE = range(11)
+_ZONES = 11
 _ROAD = (PARKING, EDGE, LANE_A, LANE_B, CENTRE)
 
 _ASPHALT, _ASPHALT_DARK, _SLAB, _JOINT, _STONE, _WHITE, _YELLOW = range(7)
@@ -38,46 +41,40 @@ class Ground:
     def __init__(self, city: City) -> None:
         self._x = _zones(city.x_streets)
         self._y = _zones(city.y_streets)
-        self._colours = _COLOURS[_looks()]
+        self._colours = _COLOURS[_looks()].reshape(-1, 3)
         self._noise = _noise(city.seed)
 
-    def render(self, camera: Camera, day: Day) -> npt.NDArray[np.float32]:
-        """Rows below the horizon, float32 (rows, side, 3), haze not yet applied."""
+    def paint(self, frame: npt.NDArray[np.uint8], camera: Camera, day: Day) -> None:
+        """Paint the rows below the horizon of `frame` (side, side, 4)."""
         side = camera.side_px
         top = int(np.ceil(camera.horizon_px + 0.5))
-        depth = (camera.eye_m * camera.focal_px / (np.arange(top, side) + 0.5 - camera.horizon_px)).astype(
-            np.float32
-        )
+        below = np.arange(top, side) + 0.5 - camera.horizon_px
+        depth = np.minimum(_FAR_M, camera.eye_m * camera.focal_px / below).astype(np.float32)
         dx, dy = camera.rays()
-        x = np.float32(camera.x_m) + depth[:, None] * dx
-        y = np.float32(camera.y_m) + depth[:, None] * dy
-        zone_x = self._x[_index(x, self._x.size)]
-        zone_y = self._y[_index(y, self._y.size)]
-        colour = self._colours[zone_x, zone_y]
-        grain_px = 14.0
-        coarse = (
-            (x * grain_px).astype(np.int32) & (_NOISE_PX - 1),
-            (y * grain_px).astype(np.int32) & (_NOISE_PX - 1),
-        )
-        fade = np.minimum(1.0, 14.0 / depth)[:, None].astype(np.float32)
-        tone = 1.0 + fade * self._noise[coarse[1], coarse[0]]
+        x = np.float32(camera.x_m + _MARGIN_M) + depth[:, None] * dx
+        y = np.float32(camera.y_m + _MARGIN_M) + depth[:, None] * dy
+        zone = self._x.take((x / _STEP_M).astype(np.int32)) * _ZONES
+        zone += self._y.take((y / _STEP_M).astype(np.int32))
+        texel = (y * _GRAIN_PX).astype(np.int32) & (_NOISE_PX - 1)
+        texel *= _NOISE_PX
+        texel += (x * _GRAIN_PX).astype(np.int32) & (_NOISE_PX - 1)
+        haze = (1.0 - np.exp(-depth / day.sight_m)).astype(np.float32)
+        fade = np.minimum(1.0, 14.0 / depth) * (1.0 - haze)
+        tone = (1.0 - haze)[:, None] + fade[:, None] * self._noise.take(texel)
         light = day.ambient + 0.7 * day.sun
-        shine = 0.0
+        palette = self._colours * light
         if day.rain:
-            shine = 0.35
-        colour = colour * tone[..., None] * light
-        return colour * (1 - shine) + shine * 0.8 * day.horizon if shine else colour
+            palette = 0.65 * palette + 0.28 * day.horizon
+        for channel in range(3):
+            lit = palette[:, channel].take(zone) * tone + (haze * day.horizon[channel])[:, None]
+            frame[top:, :, channel] = np.minimum(lit, 255.0)
 
 
-def _index(metres: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.int32]:
-    return np.clip((metres + _MARGIN_M) / _STEP_M, 0, size - 1).astype(np.int32)
-
-
-def _zones(streets: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+def _zones(streets: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
     """The zone of every step along one axis."""
     steps = int((streets[-1, 1] + 2 * _MARGIN_M) / _STEP_M)
     metres = (np.arange(steps) + 0.5) * _STEP_M - _MARGIN_M
-    zones = np.full(steps, BLOCK, np.uint8)
+    zones = np.full(steps, BLOCK, np.int32)
     zones[metres % 6.0 < 2.6] = BLOCK_DASH
     zones[metres % 1.5 < 0.06] = BLOCK_JOINT
     for low, high in streets.tolist():
@@ -95,9 +92,9 @@ def _zones(streets: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
 
 def _looks() -> npt.NDArray[np.int64]:
     """Look of each pair of zones (x zone, y zone); the table is the same read either way."""
-    looks = np.full((11, 11), _ASPHALT)
-    for one in range(11):
-        for two in range(11):
+    looks = np.full((_ZONES, _ZONES), _ASPHALT)
+    for one in range(_ZONES):
+        for two in range(_ZONES):
             looks[one, two] = _look(one, two)
     return looks
 
@@ -108,8 +105,8 @@ def _look(one: int, two: int) -> int:
         return _SLAB
     if low <= BLOCK_JOINT:
         along = {
-            WALK: _JOINT if low == BLOCK_JOINT else _SLAB, WALK_JOINT: _JOINT, KERB: _STONE, PARKING: _ASPHALT_DARK,
-            EDGE: _WHITE, CENTRE: _YELLOW if low == BLOCK_DASH else _ASPHALT,
+            WALK: _JOINT if low == BLOCK_JOINT else _SLAB, WALK_JOINT: _JOINT, KERB: _STONE,
+            PARKING: _ASPHALT_DARK, EDGE: _WHITE, CENTRE: _YELLOW if low == BLOCK_DASH else _ASPHALT,
         }  # fmt: skip
         return along.get(high, _ASPHALT)
     if high <= KERB:
@@ -129,4 +126,4 @@ def _noise(seed: int) -> npt.NDArray[np.float32]:
         scale = _NOISE_PX // side
         large = Image.fromarray(wrapped).resize(((side + 4) * scale,) * 2, Image.Resampling.BICUBIC)
         tile += np.asarray(large)[2 * scale : -2 * scale, 2 * scale : -2 * scale]
-    return tile
+    return tile.ravel()

@@ -24,8 +24,8 @@ class Sky:
             hills += 0.022 / wave * np.sin(wave * bearing + rng.uniform(0, 2 * np.pi))
         self._hills = np.maximum(0.006, hills)
 
-    def render(self, camera: Camera, day: Day, shift: int) -> npt.NDArray[np.float32]:
-        """The whole frame as sky and hills, float32 (side, side, 3)."""
+    def render(self, camera: Camera, day: Day, shift: int) -> npt.NDArray[np.uint8]:
+        """The whole frame as sky and hills, uint8 (side, side, 4)."""
         small = camera.side_px // 4
         scale = camera.side_px / small
         rows = (np.arange(small) + 0.5) * scale
@@ -47,15 +47,9 @@ class Sky:
         ridge = up[:, None] < hill
         green = np.array([96, 112, 106], np.float32) * (day.ambient + 0.6 * day.sun)
         frame[ridge] = 0.5 * green + 0.5 * day.horizon
-        channels = [
-            np.asarray(
-                Image.fromarray(frame[..., c].astype(np.float32)).resize(
-                    (camera.side_px,) * 2, Image.Resampling.BILINEAR
-                )
-            )
-            for c in range(3)
-        ]
-        return np.stack(channels, axis=-1)
+        small_frame = Image.fromarray(np.clip(frame, 0, 255).astype(np.uint8))
+        large = small_frame.resize((camera.side_px,) * 2, Image.Resampling.BILINEAR)
+        return np.array(large.convert("RGBA"))
 
 
 def _clouds(rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -65,4 +59,4 @@ def _clouds(rng: np.random.Generator) -> npt.NDArray[np.float32]:
     spectrum = np.fft.fft2(rng.normal(size=(_TILE_PX, _TILE_PX))) / frequency**1.7
     tile = np.fft.ifft2(spectrum).real
     low, high = np.percentile(tile, [2, 98])
-    return np.clip((tile - low) / (high - low), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((tile - low) / (high - low), 0, 1), np.float32)

@@ -18,7 +18,8 @@ PAVEMENT_M = 3.2
 KERB_LANE_M = 2.2
 _AVENUES = (
     "Alder", "Birch", "Cedar", "Dogwood", "Elder", "Fir", "Ginkgo", "Hazel", "Ironwood", "Juniper", "Katsura",
-    "Larch", "Maple", "Nutmeg", "Oak", "Poplar", "Quince", "Rowan", "Spruce", "Tamarack", "Ulmo", "Walnut", "Yew",
+    "Larch", "Maple", "Nutmeg", "Oak", "Poplar", "Quince", "Rowan", "Spruce", "Tamarack", "Ulmo", "Walnut",
+    "Yew",
 )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stages.city.patterns import PATTERNS
+
 Colour = tuple[int, int, int]
 
 _WALLS: tuple[Colour, ...] = (
@@ -13,14 +15,18 @@ _WALLS: tuple[Colour, ...] = (
     (186, 194, 190), (150, 162, 168), (204, 186, 140), (178, 190, 168), (206, 170, 150), (132, 136, 142),
     (226, 222, 214), (160, 148, 128), (190, 200, 208), (116, 104, 98), (208, 150, 120), (142, 158, 140),
 )  # fmt: skip
+_SECONDS: tuple[Colour, ...] = (
+    (236, 230, 216), (96, 62, 50), (70, 78, 86), (196, 96, 70), (84, 118, 132), (120, 138, 96),
+    (218, 184, 110), (150, 70, 78), (58, 52, 50), (170, 150, 190),
+)  # fmt: skip
 _ACCENTS: tuple[Colour, ...] = (
     (152, 44, 40), (36, 74, 112), (40, 96, 70), (214, 160, 44), (92, 56, 100), (40, 44, 50), (186, 92, 40),
     (34, 110, 118), (228, 224, 212), (120, 70, 44),
 )  # fmt: skip
-_FIRST = ("GOLDEN", "MISSION", "BAY", "SUNSET", "EL", "CASA", "STAR", "LUCKY", "ROSA", "BLUE", "OLD", "TWIN", "FOG",
-          "CORONA", "PIER", "MOON")  # fmt: skip
-_TRADE = ("CAFE", "BOOKS", "MARKET", "BAR", "LAUNDRY", "TAQUERIA", "HOTEL", "BAKERY", "RECORDS", "BIKES", "PIZZA",
-          "FLOWERS", "DONUTS", "TAILOR", "NOODLES", "SHOES")  # fmt: skip
+_FIRST = ("GOLDEN", "MISSION", "BAY", "SUNSET", "EL", "CASA", "STAR", "LUCKY", "ROSA", "BLUE", "OLD", "TWIN",
+          "FOG", "CORONA", "PIER", "MOON")  # fmt: skip
+_TRADE = ("CAFE", "BOOKS", "MARKET", "BAR", "LAUNDRY", "TAQUERIA", "HOTEL", "BAKERY", "RECORDS", "BIKES",
+          "PIZZA", "FLOWERS", "DONUTS", "TAILOR", "NOODLES", "SHOES")  # fmt: skip
 
 WINDOWS = ("sash", "casement", "arch", "wide", "ribbon", "bay", "round", "tall", "grid", "slit")
 WALLS = ("stucco", "brick", "siding", "panel", "tile", "shingle")
@@ -34,6 +40,9 @@ class Style:
 
     seed: int
     material: str
+    pattern: str
+    pitch_m: float
+    second: Colour
     wall: Colour
     trim: Colour
     accent: Colour
@@ -69,21 +78,25 @@ def building_style(city_seed: int, block: int, building: int) -> Style:
     window = pick(WINDOWS)
     ground = pick(GROUNDS)
     top = pick(TOPS)
+    second = _SECONDS[int(rng.integers(len(_SECONDS)))]
     wall = _WALLS[int(rng.integers(len(_WALLS)))]
     jitter = rng.integers(-14, 15, 3)
     return Style(
         seed=int(rng.integers(1 << 30)),
         material=pick(WALLS),
+        pattern="plain" if rng.random() < 0.3 else pick(PATTERNS),
+        pitch_m=float(rng.uniform(0.9, 2.6)),
+        second=second,
         wall=(_byte(wall[0] + jitter[0]), _byte(wall[1] + jitter[1]), _byte(wall[2] + jitter[2])),
         trim=_ACCENTS[int(rng.integers(len(_ACCENTS)))] if rng.random() < 0.35 else (232, 228, 218),
         accent=_ACCENTS[int(rng.integers(len(_ACCENTS)))],
-        floors=int(rng.choice([1, 2, 2, 3, 3, 4, 5])),
+        floors=int(rng.choice([1, 1, 2, 2, 3, 3, 4, 5])),
         floor_m=float(rng.uniform(2.9, 3.6)),
         ground_m=float(rng.uniform(3.4, 4.4)),
         window=window,
-        bay_m=float(rng.uniform(2.0, 4.2)) if window != "slit" else float(rng.uniform(1.2, 1.8)),
-        window_width=float(rng.uniform(0.38, 0.68)),
-        window_height=float(rng.uniform(0.48, 0.68)),
+        bay_m=float(rng.uniform(1.9, 5.2)) if window != "slit" else float(rng.uniform(1.2, 1.8)),
+        window_width=float(rng.uniform(0.32, 0.72)),
+        window_height=float(rng.uniform(0.38, 0.7)),
         top=top,
         top_m={"cornice": 0.9, "gable": 2.8, "parapet": 1.0, "flat": 0.35, "stepped": 1.8, "mansard": 2.6}[
             top

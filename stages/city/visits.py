@@ -12,9 +12,11 @@ from stages.city.names import pano_id, sfxl_name
 from stages.city.streets import ORIGIN, City, Segment, visited_segments
 
 OUTSIDE_M = 25.0
-_TAIL_EXPONENT = 1.3
-_CROPS = 4
-_SPACING_M = 10.0
+_TAIL_EXPONENT = 1.6
+_CROPS = 2.5
+_SPACING_M = 6.0
+_QUERY_OFFSET_M = 1.3
+_QUERY_TURN_DEG = 9.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def plan_visits(city: City, config: CityConfig) -> list[Shot]:
 def _long_tail(segments: list[Segment], images: int) -> list[int]:
     """Images per segment: Zipf, at least one pass each while they last, exactly `images` in all."""
     weights = (1.0 + np.arange(len(segments))) ** -_TAIL_EXPONENT
-    least = np.array([_CROPS * _stops(segment) for segment in segments])
+    least = np.array([int(_CROPS * _stops(segment)) for segment in segments])
     least = np.minimum(least, images // len(segments))
     spare = images - int(least.sum())
     extra = np.floor(spare * weights / weights.sum()).astype(int)
@@ -79,20 +81,25 @@ def _drive(segment: Segment, images: int, rng: np.random.Generator, number: int)
     shots: list[Shot] = []
     while True:
         day = int(rng.integers(1 << 30))
-        turn = float(rng.choice([0.0, 30.0, 60.0]))
+        turn = float(rng.choice([0.0, 8.0, 352.0]))
         forth = bool(rng.integers(2))
         month = f"{rng.integers(2009, 2016)}{rng.integers(1, 13):02d}"
         lane = (1 if (segment.axis == 1) == forth else -1) * float(rng.uniform(1.2, 2.2))
         first = segment.start_m + float(rng.uniform(0.0, 4.0))
         for stop in range(_stops(segment)):
-            along = first + stop * _SPACING_M + float(rng.normal(0.0, 0.6))
+            along = first + stop * _SPACING_M + float(rng.normal(0.0, 0.4))
             x, y = segment.point(along, lane)
             pano = pano_id(day, stop, number)
-            for crop in range(_CROPS):
+            for crop in _crops(stop):
                 if len(shots) == images:
                     return shots
-                heading = (turn + crop * 360.0 / _CROPS) % 360.0
+                heading = (turn + crop + 90.0 * segment.axis) % 360.0
                 shots.append(_shot("database", segment, x, y, heading, pano, month, day, number + len(shots)))
+
+
+def _crops(stop: int) -> tuple[float, ...]:
+    """Headings kept of a panorama: both rows of houses, at every other stop the street itself."""
+    return (0.0, 180.0, 90.0 if stop % 4 == 0 else 270.0) if stop % 2 == 0 else (0.0, 180.0)
 
 
 def _stand(
@@ -101,16 +108,19 @@ def _stand(
     """A query photo on `segment`, or the same far from every database image."""
     middle = (segment.start_m + segment.stop_m) / 2
     reach = 4.0 if outside else (segment.stop_m - segment.start_m) / 2 - 1.0
-    half = segment.width_m / 2 - 2.0
     for _ in range(1000):
-        x, y = segment.point(middle + float(rng.uniform(-reach, reach)), float(rng.uniform(-half, half)))
-        nearest = float(np.hypot(*(positions - (x, y)).T).min())
-        if nearest > OUTSIDE_M + 1.0 if outside else nearest < 8.0:
+        x, y = segment.point(middle + float(rng.uniform(-reach, reach)), float(rng.uniform(-2.5, 2.5)))
+        away = np.hypot(*(positions - (x, y)).T)
+        if outside and away.min() > OUTSIDE_M + 1.0:
+            break
+        if not outside and away.min() < 6.5:
+            # People stand a few metres from where the car once drove.
+            x, y = positions[away.argmin()] + rng.normal(0.0, _QUERY_OFFSET_M, 2)
             break
     else:
         raise RuntimeError(f"no room for a query on {segment}")
-    facing = float(rng.choice([0.0, 180.0])) + (90.0 if segment.axis else 0.0)
-    heading = round(facing + float(rng.normal(0.0, 30.0))) % 360
+    facing = float(rng.choice([0.0, 180.0])) + 90.0 * segment.axis
+    heading = round(facing + float(rng.normal(0.0, _QUERY_TURN_DEG))) % 360
     month = f"{rng.integers(2019, 2023)}{rng.integers(1, 13):02d}"
     day = int(rng.integers(1 << 30))
     return _shot("queries", segment, x, y, heading, pano_id(day, number), month, day, number, rng)
@@ -120,12 +130,12 @@ def _shot(
     folder: str, segment: Segment, x: float, y: float, heading: float, pano: str, month: str, day: int,
     number: int, rng: np.random.Generator | None = None,
 ) -> Shot:  # fmt: skip
-    x, y = round(x, 2), round(y, 2)
+    x, y = round(float(x), 2), round(float(y), 2)
     name = sfxl_name(x + ORIGIN[0], y + ORIGIN[1], pano=pano, heading_deg=heading, timestamp=month)
-    fov, eye, tilt = 75.0, 2.4, 0.0
+    fov, eye, tilt = 82.0, 2.3, 0.0
     if rng is not None:
         fov, eye, tilt = (
-            float(rng.uniform(60.0, 82.0)), float(rng.uniform(1.5, 1.8)), float(rng.normal(0.0, 1.5)),
+            float(rng.uniform(84.0, 92.0)), float(rng.uniform(1.5, 1.8)), float(rng.normal(0.0, 1.2)),
         )  # fmt: skip
     path = f"{folder}/{name}"
     return Shot(path, segment.name, x, y, heading, fov, eye, tilt, day, number, rng is not None)
