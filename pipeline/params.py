@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from pipeline.typed import build, shown
 from stages.augment import AugmentConfig
@@ -51,15 +51,8 @@ class Params:
     eval: EvalConfig
 
 
-def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
+def load_params(path: Path) -> Params:
     """Return the settings of a params.yaml.
-
-    Parameters
-    ----------
-    path
-        The YAML file.
-    overrides
-        Settings that win over the file, each "section.key=value" with a YAML value.
 
     Raises
     ------
@@ -67,10 +60,7 @@ def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
         If the file is missing or no YAML, or a key is unknown, missing, of the
         wrong type or out of range; the message names it.
     """
-    settings = read_settings(path)
-    for override in overrides:
-        _apply(settings, override)
-    return build(Params, settings)
+    return build(Params, read_settings(path))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -82,49 +72,13 @@ def read_settings(path: Path) -> dict[str, Any]:
         If the file is missing, no YAML, holds a key twice or no sections.
     """
     try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+        settings = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: lay out a project with `pipeline init FOLDER`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} holds {shown(settings)}: expected sections such as `index:` and `train:`")
     return settings
-
-
-def _apply(settings: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    *sections, last = key.strip().split(".")
-    if not equals or not all([*sections, last]):
-        raise ConfigError(
-            f"'{override}' is no setting: expected section.key=value, for instance partition.cell_m=20"
-        )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"the value of '{override}' is no valid YAML: {' '.join(str(error).split())}"
-        ) from error
-    section = settings
-    for i, name in enumerate(sections):
-        section = section.setdefault(name, {})
-        if not isinstance(section, dict):
-            raise ConfigError(
-                f"'{override}' sets a key of {'.'.join(sections[: i + 1])}, which is no section"
-            )
-    section[last] = value
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key given twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)

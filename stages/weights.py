@@ -9,12 +9,13 @@ import socket
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import torch
-from torch import nn
-
 from stages.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
@@ -121,8 +122,15 @@ def _local(source: WeightsSource) -> Path | None:
     cached = try_to_load_from_cache(source.hub_repo, HUB_FILE)
     if isinstance(cached, str):
         return Path(cached)
-    original = Path(torch.hub.get_dir()) / "checkpoints" / source.original
+    original = _hub_checkpoints() / source.original
     return original if original.is_file() else None
+
+
+def _hub_checkpoints() -> Path:
+    """Where torch.hub keeps the authors' checkpoints."""
+    import torch  # here, since the names of backbones are known without it
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def _package_file() -> Path | None:
@@ -160,7 +168,7 @@ def _download(name: str, source: WeightsSource) -> Path:
             return Path(hf_hub_download(source.hub_repo, HUB_FILE, etag_timeout=_CONNECT_S))
         except (HfHubHTTPError, OSError) as error:
             fault = f"the download failed ({str(error).splitlines()[0]})"
-    checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
+    checkpoints = _hub_checkpoints()
     raise WeightsError(
         f"the weights of {name} are not on this machine and {fault}: fetch {source.original} "
         f"(or {HUB_FILE} of {source.hub_repo}) elsewhere and set extract.weights to its path, "
