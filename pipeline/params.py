@@ -78,7 +78,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except YAMLError as error:
-        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+        fault = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{path} is no valid YAML: {' '.join(fault.split())}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} holds {shown(settings)}: expected sections such as `index:` and `train:`")
     return settings

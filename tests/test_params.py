@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 
 from pipeline.params import Params, load_params
+from pipeline.project import parse_setting, set_params
 from pipeline.typed import build
 from stages.errors import ConfigError
 
@@ -91,33 +92,43 @@ def test_the_shipped_settings_load_and_hold_a_section_per_room():
     assert params.index.on_error == "skip"
 
 
-def test_overrides_win_and_are_checked_like_the_file():
-    params = load_params(SHIPPED, ["partition.cell_m=20", "index.on_error=stop", "seed=7"])
-    assert (params.partition.cell_m, params.index.on_error, params.seed) == (20.0, "stop", 7)
-    with pytest.raises(ConfigError, match=r"partition.cel_m is not a known parameter: did you mean cell_m\?"):
-        load_params(SHIPPED, ["partition.cel_m=20"])
+def with_setting(tmp_path, name, value):
+    path = tmp_path / "params.yaml"
+    path.write_text(SHIPPED.read_text())
+    set_params(path, {name: value})
+    return load_params(path)
+
+
+def test_a_changed_setting_is_read_and_the_comments_stay(tmp_path):
+    assert with_setting(tmp_path, "partition.cell_m", 20).partition.cell_m == 20.0
+    assert "# M, cell side in metres" in (tmp_path / "params.yaml").read_text()
+    with pytest.raises(ConfigError, match=r"partition.cel_m is not a parameter"):
+        with_setting(tmp_path, "partition.cel_m", 20)
     with pytest.raises(ConfigError, match=r"partition.cell_m is 'wide': expected a number"):
-        load_params(SHIPPED, ["partition.cell_m=wide"])
-    with pytest.raises(ConfigError, match=r"expected section.key=value"):
-        load_params(SHIPPED, ["partition.cell_m"])
-    with pytest.raises(ConfigError, match="seed, which is no section"):
-        load_params(SHIPPED, ["seed.deep=1"])
+        with_setting(tmp_path, "partition.cell_m", "wide")
+
+
+def test_a_setting_on_the_command_line_is_read_as_yaml():
+    assert parse_setting("partition.cell_m=20") == ("partition.cell_m", 20)
+    assert parse_setting("extract.outputs=[cls, avg]") == ("extract.outputs", ["cls", "avg"])
+    with pytest.raises(ConfigError, match=r"expected section\.key=value"):
+        parse_setting("partition.cell_m")
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("name", "value", "message"),
     [
-        ("partition.cell_m=-1", "partition.cell_m is -1"),
-        ("partition.groups_per_side=0", "partition.groups_per_side is 0"),
-        ("partition.p_min=0.9", "partition.p_min is 0.9"),
-        ("partition.head_quantile=0.1", "partition.head_quantile is 0.1"),
-        ("partition.max_views=-1", "partition.max_views is -1"),
-        ("index.on_error=ignore", r"index.on_error is 'ignore': expected skip \| stop"),
+        ("partition.cell_m", -1, "partition.cell_m is -1"),
+        ("partition.groups_per_side", 0, "partition.groups_per_side is 0"),
+        ("partition.p_min", 0.9, "partition.p_min is 0.9"),
+        ("partition.head_quantile", 0.1, "partition.head_quantile is 0.1"),
+        ("partition.max_views", -1, "partition.max_views is -1"),
+        ("index.on_error", "ignore", r"index.on_error is 'ignore': expected skip \| stop"),
     ],
 )
-def test_values_out_of_range_are_named(override, message):
+def test_values_out_of_range_are_named(tmp_path, name, value, message):
     with pytest.raises(ConfigError, match=message):
-        load_params(SHIPPED, [override])
+        with_setting(tmp_path, name, value)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +137,7 @@ def test_values_out_of_range_are_named(override, message):
         ("", "is empty|holds empty"),
         ("- 1\n", "expected sections"),
         ("seed: [1\n", "no valid YAML"),
-        ("seed: 0\nseed: 1\n", "'seed' is given twice"),
+        ("seed: 0\nseed: 1\n", 'duplicate key "seed"'),
         ("sead: 0\n", r"sead is not a known parameter: did you mean seed\?"),
         ("seed: 0\n", "data is missing"),
     ],
