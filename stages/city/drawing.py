@@ -53,10 +53,7 @@ def draw(
     found = _drawn_before(config, folder)
     if found is not None:
         return found
-    if folder.exists() and any(folder.iterdir()) and not (folder / "city.json").is_file():
-        raise InputError(
-            f"{folder} holds files but no city.json, expected an empty folder or a toy city: move them away"
-        )
+    _refuse_strangers(folder)
     city = lay_out(config.images, config.seed)
     shots = plan_visits(city, config)
     part = folder.with_name(folder.name + ".part")
@@ -71,6 +68,14 @@ def draw(
         shutil.rmtree(folder)
     part.rename(folder)
     return result
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raise if the folder holds files that no drawing has put there: they would be deleted."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / "city.json").is_file():
+        raise InputError(
+            f"{folder} holds files but no city.json, expected an empty folder or a toy city: move them away"
+        )
 
 
 def _drawn_before(config: CityConfig, folder: Path) -> CityResult | None:

@@ -78,16 +78,15 @@ def building_style(city_seed: int, block: int, building: int) -> Style:
     window = pick(WINDOWS)
     ground = pick(GROUNDS)
     top = pick(TOPS)
-    second = _SECONDS[int(rng.integers(len(_SECONDS)))]
     wall = _WALLS[int(rng.integers(len(_WALLS)))]
-    jitter = rng.integers(-14, 15, 3)
+    red, green, blue = (_byte(channel + int(rng.integers(-14, 15))) for channel in wall)
     return Style(
         seed=int(rng.integers(1 << 30)),
         material=pick(WALLS),
         pattern="plain" if rng.random() < 0.3 else pick(PATTERNS),
         pitch_m=float(rng.uniform(0.9, 2.6)),
-        second=second,
-        wall=(_byte(wall[0] + jitter[0]), _byte(wall[1] + jitter[1]), _byte(wall[2] + jitter[2])),
+        second=_SECONDS[int(rng.integers(len(_SECONDS)))],
+        wall=(red, green, blue),
         trim=_ACCENTS[int(rng.integers(len(_ACCENTS)))] if rng.random() < 0.35 else (232, 228, 218),
         accent=_ACCENTS[int(rng.integers(len(_ACCENTS)))],
         floors=int(rng.choice([1, 1, 2, 2, 3, 3, 4, 5])),
