@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +13,13 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.errors import InputError
+from stages.opening import HeicReaderMissing, open_picture
+
+_LONGEST_STRIP = 32
+"""Long side over short side up to which an image is resized whole."""
 
 # What Pillow raises on damaged files, beside its own UnidentifiedImageError (an OSError).
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, struct.error, zlib.error)
-
-# A file that claims to be larger than Pillow's limit is refused, not merely warned of. Set once here,
-# since warning filters belong to the process and cannot be changed safely by one thread of many.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 class UnreadableImage(InputError):
@@ -62,9 +61,7 @@ def read_image(path: Path, *, decode_at_least: int | None = None) -> Image.Image
     try:
         if path.stat().st_size == 0:
             raise UnreadableImage(path, "empty file")
-        with Image.open(path) as image:
-            if decode_at_least is not None:
-                image.draft(None, (decode_at_least, decode_at_least))
+        with open_picture(path, decode_at_least=decode_at_least) as image:
             image.load()
             return _rgb(_upright(image))
     except FileNotFoundError:
@@ -93,6 +90,7 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Return the pixels of an RGB image: (S, S, 3) uint8."""
+        image = _without_far_ends(image)
         width, height = image.size
         short = min(width, height)
         scaled = (self.resize * width // short, self.resize * height // short)
@@ -106,6 +104,16 @@ class Preprocess:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the recipe."""
         return asdict(self)
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """Cut the ends off an image that is a strip, whose resized length would fill the memory."""
+    width, height = image.size
+    reach = _LONGEST_STRIP * min(width, height)
+    if max(width, height) <= reach:
+        return image
+    left, top = max(0, (width - reach) // 2), max(0, (height - reach) // 2)
+    return image.crop((left, top, left + min(width, reach), top + min(height, reach)))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -134,6 +142,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception, path: Path) -> str:
     text = " ".join(str(error).replace(str(path), "").split()) or type(error).__name__
+    if isinstance(error, HeicReaderMissing):
+        return str(error)
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     if "truncated" in text.lower():

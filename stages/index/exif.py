@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from stages.index.found import Fault
+from stages.opening import open_picture
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Photo:
 def read_exif(path: Path) -> Photo | Fault:
     """Return where, when and in which direction a photo was taken, or why that cannot be said."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path, decode_at_least=1) as image:
             exif = image.getexif()
             gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
             taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, "")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Fault.UNREADABLE
     latitude = _degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "S")
     longitude = _degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "W")

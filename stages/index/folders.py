@@ -12,9 +12,10 @@ import pyarrow as pa
 from stages.index.exif import read_exif
 from stages.index.found import Fault, Found
 from stages.index.names import parse_names
+from stages.opening import HEIC_SUFFIXES
 
 BATCH_ROWS = 1 << 18
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", *HEIC_SUFFIXES)
 
 
 def found_in_folder(root: Path) -> Iterator[tuple[Found, int]]:

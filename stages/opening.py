@@ -1,0 +1,92 @@
+"""Photo files -> opened pictures: HEIC when its reader is installed, JPEGs larger than Pillow's limit."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+
+HEIC_SUFFIXES = (".heic", ".heif")
+HEIC_MISSING = "a HEIC photo, which needs one more package: run `pip install 'placecache[heic]'`"
+LARGEST_JPEG_PX = 1 << 29
+"""Pixels of the largest JPEG that is decoded at a reduced size: more than twice any phone's."""
+
+_HEIC_READER = "pillow_heif"
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+# A file that claims to be larger than Pillow's limit is refused, not merely warned of. Set once here,
+# since warning filters belong to the process and cannot be changed safely by one thread of many.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+class HeicReaderMissing(UnidentifiedImageError):
+    """A HEIC file, and no reader for it."""
+
+
+def open_picture(path: Path, *, decode_at_least: int | None = None) -> Image.Image:
+    """Return the opened picture in a file, its pixels not read yet; close it after use.
+
+    Parameters
+    ----------
+    path : Path
+        An image file.
+    decode_at_least : int, optional
+        Allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep this
+        many pixels. It also lets JPEGs in that are beyond Pillow's limit as they are, but not
+        once reduced.
+
+    Raises
+    ------
+    HeicReaderMissing
+        If it is a HEIC photo and no reader for it is installed.
+    OSError, SyntaxError, ValueError
+        Whatever else Pillow raises on files that are absent or no pictures.
+    PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning
+        If it has more pixels than the limit.
+    """
+    try:
+        image: Image.Image = Image.open(path)
+    except UnidentifiedImageError:
+        if not _is_heic(path):
+            raise
+        image = _open_heic(path)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reduced = None if decode_at_least is None else _large_jpeg(path, decode_at_least)
+        if reduced is None:
+            raise
+        return reduced
+    if decode_at_least is not None:
+        image.draft(None, (decode_at_least, decode_at_least))
+    return image
+
+
+def _large_jpeg(path: Path, decode_at_least: int) -> Image.Image | None:
+    """Return a JPEG set to be decoded at a reduced, safe size; None if it is none or cannot be."""
+    with path.open("rb") as file:
+        if file.read(3) != b"\xff\xd8\xff":
+            return None
+    # The class itself, since Image.open looks at the size before anybody could ask for less.
+    image = JpegImagePlugin.JpegImageFile(path)
+    full = image.width * image.height
+    image.draft(None, (decode_at_least, decode_at_least))
+    if full <= LARGEST_JPEG_PX and image.width * image.height <= (Image.MAX_IMAGE_PIXELS or full):
+        return image
+    image.close()
+    return None
+
+
+def _is_heic(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS
+
+
+def _open_heic(path: Path) -> Image.Image:
+    if importlib.util.find_spec(_HEIC_READER) is None:
+        raise HeicReaderMissing(HEIC_MISSING)
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return Image.open(path)
