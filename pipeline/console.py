@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 out = Console(highlight=False, soft_wrap=True)
+if not out.is_terminal:
+    out.width = 120  # a pipe or a log file has no width of its own, and 80 columns fold the tables
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
