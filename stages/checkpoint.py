@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stages.errors import WeightsError
 
+_SCALE_OFFSET = 0.1  # patches; see `resample_position_embedding`
 _UNREADABLE = (
     OSError,
     RuntimeError,
@@ -45,7 +46,8 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
         vit: Any = model
         if "pos_embed" in state:
             grid = math.isqrt(vit.patch_embed.num_patches)
-            state["pos_embed"] = resample_position_embedding(state["pos_embed"], grid)
+            registers = "reg_token" in expected
+            state["pos_embed"] = resample_position_embedding(state["pos_embed"], grid, registers=registers)
             _require_positions(state, expected, path, name)
         state = checkpoint_filter_fn(state, vit)
         state = {key: value for key, value in state.items() if not key.startswith("head.")}
@@ -64,10 +66,12 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
     model.load_state_dict({key: state[key] for key in expected}, assign=True)
 
 
-def resample_position_embedding(embedding: Tensor, grid: int) -> Tensor:
-    """Return a position embedding for another number of patches.
+def resample_position_embedding(embedding: Tensor, grid: int, *, registers: bool) -> Tensor:
+    """Return a position embedding for another number of patches, as DINOv2's authors resample it.
 
-    Bicubic with antialiasing, as timm resamples it.
+    Their models without registers scale by (grid + 0.1) / n, bicubic without antialiasing; the 0.1
+    belongs to the trained models' features, not only to their guard against rounding. Their models
+    with registers resize to the grid, bicubic with antialiasing.
 
     Parameters
     ----------
@@ -75,6 +79,8 @@ def resample_position_embedding(embedding: Tensor, grid: int) -> Tensor:
         Trained embedding; prefix is 0 or 1 (the class token's position).
     grid : int
         Patches along a side of the image.
+    registers : bool
+        Whether the model has register tokens.
 
     Returns
     -------
@@ -86,7 +92,11 @@ def resample_position_embedding(embedding: Tensor, grid: int) -> Tensor:
         return embedding
     kept, patches = embedding[:, :prefix], embedding[:, prefix:]
     plane = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    plane = F.interpolate(plane, size=(grid, grid), mode="bicubic", antialias=True)
+    if registers:
+        plane = F.interpolate(plane, size=(grid, grid), mode="bicubic", antialias=True)
+    else:
+        scale = (grid + _SCALE_OFFSET) / side
+        plane = F.interpolate(plane, scale_factor=(scale, scale), mode="bicubic")
     patches = plane.permute(0, 2, 3, 1).reshape(1, grid * grid, -1).to(embedding.dtype)
     return torch.cat([kept, patches], dim=1)
 

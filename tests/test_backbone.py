@@ -121,20 +121,21 @@ def test_a_checkpoint_of_another_size_is_resampled(tmp_path):
     large = load_backbone("dinov2_vits14", weights="random", image_size=224)
     torch.save(facebook_layout(large.model.state_dict(), registers=False), tmp_path / "w.pth")
     small = load_backbone("dinov2_vits14", weights=str(tmp_path / "w.pth"), image_size=98)
-    expected = resample_position_embedding(large.model.pos_embed, 7)
+    expected = resample_position_embedding(large.model.pos_embed, 7, registers=False)
     torch.testing.assert_close(small.model.pos_embed, expected)
 
 
+@pytest.mark.parametrize("registers", [False, True])
 @pytest.mark.parametrize("prefix", [0, 1])
-def test_resampling_keeps_prefix_and_constants(prefix):
+def test_resampling_keeps_prefix_and_constants(prefix, registers):
     embedding = torch.full((1, prefix + 37 * 37, 8), 3.0)
     if prefix:
         embedding[:, 0] = -7
-    resampled = resample_position_embedding(embedding, 16)
+    resampled = resample_position_embedding(embedding, 16, registers=registers)
     assert resampled.shape == (1, prefix + 256, 8)
     torch.testing.assert_close(resampled[:, prefix:], torch.full((1, 256, 8), 3.0))
     assert (resampled[:, :prefix] == -7).all()
-    assert resample_position_embedding(embedding, 37) is embedding
+    assert resample_position_embedding(embedding, 37, registers=registers) is embedding
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path):
