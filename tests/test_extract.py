@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-import stages.extract as extract
+from stages.extract import stage as extract
 from cache.errors import RecipeMismatch, StoreError
 from cache.ledger import Ledger
 from cache.reader import FeatureReader
