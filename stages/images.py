@@ -58,10 +58,19 @@ def read_image(path: Path, *, decode_at_least: int | None = None) -> Image.Image
     UnreadableImage
         If the file is missing, empty, truncated, too large or no image.
     """
+    return _picture(path, path, decode_at_least)
+
+
+def decode_image(content: bytes, path: Path, *, decode_at_least: int | None = None) -> Image.Image:
+    """Return the picture in a file's content; `path` names it in errors. See `read_image`."""
+    return _picture(content, path, decode_at_least)
+
+
+def _picture(source: Path | bytes, path: Path, decode_at_least: int | None) -> Image.Image:
     try:
-        if path.stat().st_size == 0:
+        if not (len(source) if isinstance(source, bytes) else source.stat().st_size):
             raise UnreadableImage(path, "empty file")
-        with open_picture(path, decode_at_least=decode_at_least) as image:
+        with open_picture(source, decode_at_least=decode_at_least) as image:
             image.load()
             return _rgb(_upright(image))
     except FileNotFoundError:

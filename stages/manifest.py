@@ -109,17 +109,20 @@ class Manifest:
 
     def keys(self, start: int, stop: int) -> list[str]:
         """Return the keys of rows start .. stop - 1, reading only the row groups that hold them."""
+        keys: list[str] = self.part(["key"], start, stop)["key"].to_pylist()
+        return keys
+
+    def part(self, columns: list[str], start: int, stop: int) -> pa.Table:
+        """Return some columns of rows start .. stop - 1, reading only the row groups that hold them."""
         start, stop = max(start, 0), min(stop, self.rows)
         if start >= stop:
-            return []
+            return self.metadata.schema.to_arrow_schema().empty_table().select(columns)
         sizes = [self.metadata.row_group(i).num_rows for i in range(self.metadata.num_row_groups)]
         ends = np.cumsum(sizes)
         first = int(np.searchsorted(ends, start, side="right"))
         last = int(np.searchsorted(ends, stop, side="left"))
         offset = start - (int(ends[first]) - sizes[first])
-        table = self._read(["key"], range(first, last + 1))
-        keys: list[str] = table["key"].slice(offset, stop - start).to_pylist()
-        return keys
+        return self._read(columns, range(first, last + 1)).slice(offset, stop - start)
 
     def positions(self) -> npt.NDArray[np.float64]:
         """Return (rows, 2) UTM east and north in metres."""

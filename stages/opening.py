@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
@@ -25,13 +27,13 @@ class HeicReaderMissing(UnidentifiedImageError):
     """A HEIC file, and no reader for it."""
 
 
-def open_picture(path: Path, *, decode_at_least: int | None = None) -> Image.Image:
+def open_picture(source: Path | bytes, *, decode_at_least: int | None = None) -> Image.Image:
     """Return the opened picture in a file, its pixels not read yet; close it after use.
 
     Parameters
     ----------
-    path : Path
-        An image file.
+    source : Path or bytes
+        An image file, or what one holds.
     decode_at_least : int, optional
         Allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep this
         many pixels. It also lets JPEGs in that are beyond Pillow's limit as they are, but not
@@ -47,13 +49,13 @@ def open_picture(path: Path, *, decode_at_least: int | None = None) -> Image.Ima
         If it has more pixels than the limit.
     """
     try:
-        image: Image.Image = Image.open(path)
+        image: Image.Image = Image.open(_opened(source))
     except UnidentifiedImageError:
-        if not _is_heic(path):
+        if not _is_heic(source):
             raise
-        image = _open_heic(path)
+        image = _open_heic(source)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        reduced = None if decode_at_least is None else _large_jpeg(path, decode_at_least)
+        reduced = None if decode_at_least is None else _large_jpeg(source, decode_at_least)
         if reduced is None:
             raise
         return reduced
@@ -62,13 +64,13 @@ def open_picture(path: Path, *, decode_at_least: int | None = None) -> Image.Ima
     return image
 
 
-def _large_jpeg(path: Path, decode_at_least: int) -> Image.Image | None:
+def _large_jpeg(source: Path | bytes, decode_at_least: int) -> Image.Image | None:
     """Return a JPEG set to be decoded at a reduced, safe size; None if it is none or cannot be."""
-    with path.open("rb") as file:
+    with _stream(source) as file:
         if file.read(3) != b"\xff\xd8\xff":
             return None
     # The class itself, since Image.open looks at the size before anybody could ask for less.
-    image = JpegImagePlugin.JpegImageFile(path)
+    image = JpegImagePlugin.JpegImageFile(_opened(source))
     full = image.width * image.height
     image.draft(None, (decode_at_least, decode_at_least))
     if full <= LARGEST_JPEG_PX and image.width * image.height <= (Image.MAX_IMAGE_PIXELS or full):
@@ -77,16 +79,25 @@ def _large_jpeg(path: Path, decode_at_least: int) -> Image.Image | None:
     return None
 
 
-def _is_heic(path: Path) -> bool:
-    with path.open("rb") as file:
+def _is_heic(source: Path | bytes) -> bool:
+    with _stream(source) as file:
         head = file.read(12)
     return head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS
 
 
-def _open_heic(path: Path) -> Image.Image:
+def _open_heic(source: Path | bytes) -> Image.Image:
     if importlib.util.find_spec(_HEIC_READER) is None:
         raise HeicReaderMissing(HEIC_MISSING)
     import pillow_heif
 
     pillow_heif.register_heif_opener()
-    return Image.open(path)
+    return Image.open(_opened(source))
+
+
+def _opened(source: Path | bytes) -> Path | BinaryIO:
+    """Return what Pillow opens; a path stays one, since Pillow then closes the file itself."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _stream(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
