@@ -6,51 +6,15 @@ method's (4.12 - 4.18).
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.errors import ConfigError
+from stages.margin import HeadKind, HeadSettings, loss_and_gradients, margin_cosine
 
-HeadKind = Literal["aamc", "lmcc", "linear"]
-_SIN_SQUARED_FLOOR = 1e-6
-"""Keeps d sin/d cos finite where the angle is exactly 0 or pi."""
-
-
-@dataclass(frozen=True)
-class HeadSettings:
-    """How a head turns cosines into logits.
-
-    Attributes
-    ----------
-    kind : {"aamc", "lmcc", "linear"}
-        Additive angular margin (ArcFace), additive cosine margin (CosFace), or
-        a plain linear layer without bias.
-    scale : float
-        s, which multiplies cosines; the linear head has none.
-    margin : float
-        m: radians for ``aamc``, a cosine for ``lmcc``; the linear head has none.
-    easy_margin : bool
-        ``aamc`` only: apply the margin only where the cosine is positive.
-    """
-
-    kind: HeadKind
-    scale: float
-    margin: float
-    easy_margin: bool
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("aamc", "lmcc", "linear"):
-            raise ConfigError(f"train.head is {self.kind!r}; expected aamc, lmcc or linear")
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ConfigError(f"train.scale is {self.scale}; expected a positive number such as 100")
-        limit = math.pi / 2 if self.kind == "aamc" else 1.0
-        if not 0 <= self.margin < limit:
-            raise ConfigError(f"train.margin is {self.margin}; expected 0 <= margin < {limit:.3g}")
+__all__ = ["Head", "HeadKind", "HeadSettings", "Projection", "log_odds", "margin_cosine"]
 
 
 class Projection(nn.Module):
@@ -123,33 +87,8 @@ class Head(nn.Module):
         labels : Tensor
             Index in the group of each row's class, int64, shape (B,).
         """
-        if self.settings.kind == "linear":
-            return functional.cross_entropy(_wide(self(embeddings)), labels)
-        unit = functional.normalize(self.prototypes, dim=1)
-        loss: Tensor = _MarginCrossEntropy.apply(embeddings, unit, labels, self.settings)
+        loss: Tensor = _MarginSoftmax.apply(embeddings, self.prototypes, labels, self.settings)
         return loss
-
-
-def margin_cosine(cosine: Tensor, settings: HeadSettings) -> tuple[Tensor, Tensor]:
-    """Return the true class's cosine after the margin, and its derivative by the cosine.
-
-    ``aamc``: cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m), eq. 4.14.
-    Where theta + m passes pi that would rise again, so cos(theta) - m sin(m)
-    stands in and the target keeps falling with the angle.
-    """
-    margin = settings.margin
-    if settings.kind != "aamc":
-        return cosine - margin, torch.ones_like(cosine)
-    sin_squared = 1 - cosine.square()
-    sine = sin_squared.clamp_min(_SIN_SQUARED_FLOOR).sqrt()
-    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
-    bend = (cosine / sine).where(sin_squared > _SIN_SQUARED_FLOOR, torch.zeros_like(cosine))
-    slope = math.cos(margin) + bend * math.sin(margin)
-    if settings.easy_margin:
-        within, otherwise = cosine > 0, cosine
-    else:
-        within, otherwise = cosine > -math.cos(margin), cosine - margin * math.sin(margin)
-    return shifted.where(within, otherwise), slope.where(within, torch.ones_like(slope))
 
 
 def log_odds(logits: Tensor) -> Tensor:
@@ -170,36 +109,18 @@ def log_odds(logits: Tensor) -> Tensor:
     return odds.scatter(1, winner, logits.gather(1, winner) - others)
 
 
-def _wide(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-
-
-class _MarginCrossEntropy(torch.autograd.Function):
-    """Mean cross entropy of margin logits with one B x K buffer each way.
-
-    Autograd alone would walk over B x K several times more, for the gather and
-    the scatter of a single column. Margins and the softmax are computed in
-    float32 or wider whatever the matrix product's type.
-    """
+class _MarginSoftmax(torch.autograd.Function):
+    """`loss_and_gradients` for autograd: backward only multiplies what forward has computed."""
 
     @staticmethod
-    def forward(ctx: Any, embeddings: Tensor, unit: Tensor, labels: Tensor, settings: HeadSettings) -> Tensor:
-        logits = _wide((embeddings * settings.scale) @ unit.T)
-        column = labels.unsqueeze(1)
-        target, slope = margin_cosine(logits.gather(1, column) / settings.scale, settings)
-        logits.scatter_(1, column, target * settings.scale)
-        log_probability = torch.log_softmax(logits, dim=1)
-        ctx.save_for_backward(embeddings, unit, column, slope, log_probability)
-        ctx.scale = settings.scale
-        return -log_probability.gather(1, column).mean()
+    def forward(
+        ctx: Any, embeddings: Tensor, prototypes: Tensor, labels: Tensor, settings: HeadSettings
+    ) -> Tensor:
+        found = loss_and_gradients(embeddings, prototypes, labels, settings)
+        ctx.save_for_backward(found.embeddings, found.prototypes)
+        return found.loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        embeddings, unit, column, slope, log_probability = ctx.saved_tensors
-        gradient = log_probability.exp()
-        gradient.scatter_(1, column, (gradient.gather(1, column) - 1) * slope)
-        gradient = gradient.to(unit.dtype)
-        factor = (upstream * ctx.scale / len(gradient)).to(unit.dtype)
-        by_embedding = gradient @ unit * factor if ctx.needs_input_grad[0] else None
-        by_unit = gradient.T @ (embeddings * factor) if ctx.needs_input_grad[1] else None
-        return by_embedding, by_unit, None, None
+        by_embedding, by_prototype = ctx.saved_tensors
+        return by_embedding * upstream, by_prototype * upstream, None, None
