@@ -21,11 +21,15 @@ def sync(path: Path) -> None:
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, meets all of it or none of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:  # a full disk, most of the time: leave no crumbs on it
+        partial.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import StoreError
-from cache.files import write_atomic
+from cache.files import sync, write_atomic
 from cache.spec import StoreSpec
 
 
@@ -75,20 +76,34 @@ class Ledger:
             "bad": [{"row": item.row, "key": item.key, "reason": item.reason} for item in bad],
         }
         text = json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
-        write_atomic(self._path(chunk), text.encode())
+        path = self._path(chunk)
+        for partial in self.folder.glob(f".{path.name}.*"):  # left by a writer that was killed
+            partial.unlink(missing_ok=True)
+        write_atomic(path, text.encode())
 
     def reopen(self, chunk: int) -> None:
         """Declare a chunk unfinished again, so that the next run computes it."""
-        self._path(chunk).unlink(missing_ok=True)
+        path = self._path(chunk)
+        if path.exists():
+            path.unlink(missing_ok=True)
+            sync(self.folder)
 
     def done(self, chunk: int) -> bool:
-        """Whether a chunk is finished."""
-        return self._path(chunk).is_file()
+        """Whether a chunk is finished: its entry is there and whole."""
+        try:
+            self.entry(chunk)
+        except StoreError:
+            return False
+        return True
 
     def done_chunks(self) -> npt.NDArray[np.int64]:
         """Numbers of the finished chunks, ascending."""
-        names = (path.name for path in self.folder.glob("[0-9]*.json"))
-        return np.array(sorted(int(name.removesuffix(".json")) for name in names), dtype=np.int64)
+        return np.array([entry.chunk for entry in self.entries()], dtype=np.int64)
+
+    def listed(self) -> list[int]:
+        """Numbers of the chunks that have an entry, whole or torn, ascending."""
+        names = (path.name.removesuffix(".json") for path in self.folder.glob("[0-9]*.json"))
+        return sorted(int(name) for name in names if name.isdigit() and int(name) < self.spec.chunks)
 
     def missing(self) -> npt.NDArray[np.int64]:
         """Numbers of the chunks that are not finished, ascending."""
@@ -112,18 +127,20 @@ class Ledger:
             raise StoreError(f"chunk {chunk} is not finished: no {path}; run `pipeline extract`") from None
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
-                f"{path} is damaged ({error}); delete it and run `pipeline extract` to write its chunk again"
+                f"{path} is damaged ({error}): run `pipeline extract` to write its chunk again"
             ) from error
-        if entry.chunk != chunk or rows != self.spec.chunk_slice(chunk):
+        if entry.chunk != chunk or rows != self.spec.chunk_slice(chunk) or set(entry.crc32) != self._outputs:
             raise StoreError(
-                f"{path} speaks of chunk {entry.chunk}, rows {rows.start} to {rows.stop}; delete it"
+                f"{path} speaks of chunk {entry.chunk}, rows {rows.start} to {rows.stop}: "
+                "run `pipeline extract` to write its chunk again"
             )
         return entry
 
     def entries(self) -> Iterator[Entry]:
-        """Yield what is known of every finished chunk, in order."""
-        for chunk in self.done_chunks():
-            yield self.entry(int(chunk))
+        """Yield what is known of every finished chunk, in order; a damaged entry is no entry."""
+        for chunk in self.listed():
+            with contextlib.suppress(StoreError):
+                yield self.entry(chunk)
 
     def bad_rows(self) -> list[BadRow]:
         """Rows that could not be computed, in order."""
@@ -136,6 +153,10 @@ class Ledger:
             valid[entry.rows] = True
             valid[[bad.row for bad in entry.bad]] = False
         return valid
+
+    @property
+    def _outputs(self) -> set[str]:
+        return set(self.spec.outputs)
 
     def _path(self, chunk: int) -> Path:
         return self.folder / f"{chunk:06d}.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from cache.check import check_chunk
 from cache.errors import StoreError
 from cache.recipe import Recipe
+from cache.spec import number_ranges
 from cache.store import FeatureStore, open_store
 
 if TYPE_CHECKING:
@@ -158,23 +159,16 @@ class FeatureReader:
         command = f"pipeline extract --split {self.store.path.stem}"
         if shards is not None:
             left = sorted({self.store.spec.shard_of_chunk(int(chunk), shards) for chunk in missing})
-            command += f" --shards {_ranges(left)}"
+            command += f" --shards {number_ranges(left)}"
         raise StoreError(f"{self.store.path} lacks {self.missing_rows} of {self.rows} rows: run `{command}`")
 
     def damaged(self) -> list[tuple[int, str]]:
-        """Finished chunks whose bytes are not those that were written.
+        """Finished chunks whose bytes are not those that were written, as (chunk, output or "ledger").
 
-        Returns
-        -------
-        list of (chunk, output)
-            Empty for a sound store.
+        Empty for a sound store; see `cache.check` for what is wrong with each.
         """
-        return [
-            (entry.chunk, name)
-            for entry in self.store.ledger.entries()
-            for name in self.outputs
-            if zlib.crc32(self.read(entry.rows.start, entry.rows.stop, [name]).tobytes()) != entry.crc32[name]
-        ]
+        chunks = self.store.ledger.listed()
+        return [(fault.chunk, fault.output) for chunk in chunks for fault in check_chunk(self.store, chunk)]
 
     def _names(self, outputs: Sequence[str] | None) -> list[str]:
         names = list(self.outputs) if outputs is None else list(outputs)
@@ -185,14 +179,3 @@ class FeatureReader:
                 "choose among them, or add the output to extract.outputs and run `pipeline extract --replace`"
             )
         return names
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Numbers as ``0-3,7``."""
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ",".join(f"{low}-{high}" if high > low else f"{low}" for low, high in spans)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cache.errors import StoreError
@@ -105,3 +106,14 @@ class StoreSpec:
         """Return the work shard that a chunk belongs to: the inverse of `shard_chunks`."""
         self.chunk_slice(chunk)
         return ((chunk + 1) * shards - 1) // self.chunks
+
+
+def number_ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers as a person writes them: ``0-3,7``."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(f"{low}-{high}" if high > low else f"{low}" for low, high in spans)

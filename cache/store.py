@@ -15,16 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from cache.claims import require_unclaimed
 from cache.errors import RecipeMismatch, StoreError
-from cache.files import locked, sync
+from cache.files import locked
 from cache.ledger import Ledger
 from cache.recipe import Recipe
+from cache.skeleton import ATTRIBUTE, FORMAT, LEDGER, ROW_ID, create
 from cache.spec import StoreSpec
-
-FORMAT = 1
-ROW_ID = "row_id"
-LEDGER = "ledger"
-_ATTRIBUTE = "placecache"
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,10 @@ class FeatureStore:
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{self.path} has no array {name!r}, only {', '.join(self.spec.outputs)}")
         return array
+
+    def chunk_file(self, name: str, chunk: int) -> Path:
+        """Return where one chunk of an array lies."""
+        return self.path / name / "c" / str(chunk) / "0"
 
     def row_ids(self, rows: slice = slice(None)) -> npt.NDArray[np.uint64]:
         """Identities of the rows: (n,) uint64."""
@@ -119,13 +120,16 @@ def create_or_open(
     RecipeMismatch
         If the store there was made by another recipe.
     StoreError
-        If what is there is no feature store.
+        If what is there is no feature store, if another run writes to a store that would have to
+        make room, or if the disk is full.
     """
     if row_ids.shape != (spec.rows,):
         raise StoreError(f"{row_ids.shape[0]} row identities for {spec.rows} rows")
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
+        _sweep(path)
         if replace:
+            require_unclaimed(path)
             drop_reusable(path)
             _drop(path)
         if path.exists():
@@ -133,8 +137,9 @@ def create_or_open(
             _require_recipe(store, recipe)
             if store.spec == spec and np.array_equal(store.row_ids(), row_ids):
                 return store
+            require_unclaimed(path)
             path.rename(_aside(path))
-        _create(path, spec, recipe, row_ids)
+        create(path, spec, recipe, row_ids)
         return open_store(path)
 
 
@@ -149,8 +154,14 @@ def open_store(path: Path) -> FeatureStore:
     if not (path / "zarr.json").is_file():
         raise StoreError(f"no feature store at {path}: run `pipeline extract` to make it")
     born = _born(path)
-    group = zarr.open_group(path, mode="r+", zarr_format=3)
-    values: Any = group.attrs.asdict().get(_ATTRIBUTE)
+    try:
+        group = zarr.open_group(path, mode="r+", zarr_format=3)
+        values: Any = group.attrs.asdict().get(ATTRIBUTE)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or not Zarr's
+        raise StoreError(
+            f"{path / 'zarr.json'} is damaged ({error}): put it back from a copy of the store, "
+            "or run `pipeline extract --replace` to compute the features anew"
+        ) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else "none"
         raise StoreError(
@@ -186,45 +197,6 @@ def _require_recipe(store: FeatureStore, recipe: Recipe) -> None:
         )
 
 
-def _create(path: Path, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
-    """Build the store beside its place, then rename it there: it is never seen half made."""
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
-    values = {
-        "format": FORMAT,
-        "rows": spec.rows,
-        "chunk_rows": spec.chunk_rows,
-        "recipe_id": recipe.id,
-        "recipe": recipe.to_dict(),
-    }
-    group = zarr.create_group(new, zarr_format=3, attributes={_ATTRIBUTE: values})
-    for name, length in spec.outputs.items():
-        group.create_array(
-            name,
-            shape=(spec.rows, length),
-            chunks=(spec.chunk_rows, length),
-            dtype=spec.dtype,
-            compressors=None,
-            filters=None,
-            fill_value=float("nan"),
-            config={"write_empty_chunks": True},
-        )
-    ids = group.create_array(
-        ROW_ID,
-        shape=(spec.rows,),
-        chunks=(max(1, min(spec.rows, 1 << 20)),),
-        dtype="uint64",
-        compressors=None,
-        filters=None,
-        config={"write_empty_chunks": True},
-    )
-    ids[:] = row_ids
-    group.create_group(LEDGER)
-    for file in sorted(new.rglob("*")):
-        sync(file)
-    new.rename(path)
-    sync(path.parent)
-
-
 def _aside(path: Path) -> Path:
     """Return a free name beside `path`: several stores wait there if a run was cut short more than once."""
     taken = [_number(aside) for aside in path.parent.glob(f"{path.name}.old*")]
@@ -240,6 +212,13 @@ def _born(path: Path) -> int:
         return (path / "zarr.json").stat().st_ino
     except FileNotFoundError:
         return -1
+
+
+def _sweep(path: Path) -> None:
+    """Delete what kills left beside `path`. The folder is locked: nobody is at work on these."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        if left.suffix in (".new", ".drop"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _drop(path: Path) -> None:

@@ -55,19 +55,27 @@ class ChunkWriter:
         ------
         StoreError
             If arrays are missing or of the wrong shape, if a row that is not bad holds a value
-            that is not finite in the store's dtype, or if the store was replaced meanwhile.
+            that is not finite in the store's dtype, if the store was replaced meanwhile, or if
+            the disk is full or fails.
         """
         bad = dict(sorted((bad or {}).items()))
         rows = self.store.spec.chunk_slice(chunk)
         ready = {name: self._ready(name, arrays, rows, bad) for name in self.store.spec.outputs}
-        self._require_place()
-        checksums = {}
-        for name, features in ready.items():
-            self._write_array(name, chunk, rows, features)
-            checksums[name] = zlib.crc32(features.tobytes())
-        self._require_place()
         listed = tuple(BadRow(row, (keys or {}).get(row, ""), reason) for row, reason in bad.items())
-        self.store.ledger.mark(chunk, checksums, listed)
+        self._require_place()
+        try:
+            self.store.ledger.reopen(chunk)  # a second version is not done until it is whole
+            checksums = {}
+            for name, features in ready.items():
+                self._write_array(name, chunk, rows, features)
+                checksums[name] = zlib.crc32(features.tobytes())
+            self._require_place()
+            self.store.ledger.mark(chunk, checksums, listed)
+        except OSError as error:
+            raise StoreError(
+                f"chunk {chunk} of {self.store.path} cannot be written: {error.strerror or error}; mend that "
+                "(free some space?) and run the same command again, finished chunks are kept"
+            ) from error
 
     def _ready(
         self, name: str, arrays: Mapping[str, npt.NDArray[np.floating]], rows: slice, bad: Mapping[int, str]
@@ -96,7 +104,7 @@ class ChunkWriter:
 
     def _write_array(self, name: str, chunk: int, rows: slice, features: npt.NDArray[np.floating]) -> None:
         """One chunk file, written through Zarr (temporary file, then rename) and forced to the disk."""
-        file = self.store.path / name / "c" / str(chunk) / "0"
+        file = self.store.chunk_file(name, chunk)
         if file.parent.is_dir():
             for partial in file.parent.glob("*.partial"):  # left by a writer that was killed
                 partial.unlink(missing_ok=True)

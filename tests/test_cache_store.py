@@ -256,7 +256,9 @@ def test_a_damaged_ledger_entry_is_named(tmp_path):
     store = filled(tmp_path / "database.zarr")
     (store.path / "ledger/000001.json").write_text("{")
     with pytest.raises(StoreError, match=r"000001\.json is damaged"):
-        store.ledger.valid_mask()
+        store.ledger.entry(1)
+    assert not store.ledger.valid_mask()[64:128].any()
+    assert store.ledger.listed() == [0, 1, 2]
     store.ledger.reopen(1)
     assert store.ledger.missing().tolist() == [1]
     with pytest.raises(StoreError, match="chunk 1 is not finished"):

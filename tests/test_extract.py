@@ -17,7 +17,6 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.extract import stage as extract
 from cache.errors import RecipeMismatch, StoreError
 from cache.ledger import Ledger
 from cache.reader import FeatureReader
@@ -26,6 +25,7 @@ from stages.augment import AugmentConfig, augment
 from stages.backbone import Backbone, load_backbone
 from stages.classes import ViewPlan
 from stages.errors import ConfigError, InputError, WeightsError
+from stages.extract import stage as extract
 from stages.extract.config import ExtractConfig
 from stages.extract.line import backbone_for
 from stages.images import read_image
@@ -42,6 +42,7 @@ CONFIG = ExtractConfig(
     shards=2,
     batch_size=20,
     readers=2,
+    threads=1,
     max_bad_fraction=0.05,
 )
 AUGMENT = AugmentConfig(
@@ -62,15 +63,6 @@ AUGMENT = AugmentConfig(
     erase_p=0.3,
     erase_area=(0.02, 0.2),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small batches gain nothing from threads, and lose much where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def draw(path, seed):
@@ -215,7 +207,6 @@ def killed_run(manifest_path, store):
         original(self, chunk, *rest)
 
     Ledger.mark = deadly
-    torch.set_num_threads(1)
     run(Manifest.open(Path(manifest_path)), Path(store))
 
 

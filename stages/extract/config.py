@@ -33,6 +33,9 @@ class ExtractConfig:
         Images per pass of the backbone.
     readers : int
         Threads that decode images.
+    threads : "auto" or int
+        CPU threads that the backbone computes with, per process. The last bits of CPU features may
+        depend on it. "auto" is PyTorch's own choice, or the machine's cores shared by local workers.
     max_bad_fraction : float
         Share of unreadable images above which a run stops.
 
@@ -51,6 +54,7 @@ class ExtractConfig:
     shards: int
     batch_size: int
     readers: int
+    threads: Literal["auto"] | int
     max_bad_fraction: float
 
     def __post_init__(self) -> None:
@@ -61,5 +65,7 @@ class ExtractConfig:
         for name in ("image_size", "shards", "batch_size", "readers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"extract.{name} is {getattr(self, name)}: expected 1 or more")
+        if self.threads != "auto" and self.threads < 1:
+            raise ConfigError(f"extract.threads is {self.threads}: expected auto, or 1 or more")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ConfigError(f"extract.max_bad_fraction is {self.max_bad_fraction}: expected within 0 and 1")

@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from cache.check import require_sound
 from cache.ledger import BadRow
 from cache.reader import FeatureReader
 from cache.store import FeatureStore, open_store
 from cache.timings import log_timing
 from cache.writer import ChunkWriter
 from stages.backbone import Backbone, load_backbone
-from stages.errors import InputError, WeightsError
+from stages.errors import WeightsError
 from stages.extract.config import ExtractConfig
+from stages.extract.orders import without_finished
 from stages.extract.plan import ShardOrder
 from stages.extract.reading import Batch, read_ahead
+from stages.extract.result import ShardResult, too_many_bad
 from stages.extract.reuse import copy_rows
-
-
-@dataclass
-class ShardResult:
-    """What a worker did for one shard.
-
-    Attributes
-    ----------
-    shard : int
-        Number of the shard.
-    computed, reused : int
-        Rows put through the backbone, and rows copied from older stores.
-    read_s, compute_s, write_s : float
-        Seconds of work of the readers (summed over threads), the backbone and the writer.
-    bad : list of BadRow
-        Rows that could not be computed.
-    """
-
-    shard: int
-    computed: int = 0
-    reused: int = 0
-    read_s: float = 0.0
-    compute_s: float = 0.0
-    write_s: float = 0.0
-    bad: list[BadRow] = field(default_factory=list)
 
 
 @dataclass
@@ -83,7 +60,11 @@ def extract_shard(order: ShardOrder, advance: Callable[[int], None] | None = Non
     """
     store = open_store(order.store)
     result = ShardResult(order.shard)
+    order, finished = without_finished(order, store)
+    for number in finished:
+        _account_finished(result, order, store, number, advance)
     with ExitStack() as stack:
+        stack.enter_context(_threads(order.threads))
         readers = stack.enter_context(ThreadPoolExecutor(order.config.readers, "reader"))
         writer = stack.enter_context(ThreadPoolExecutor(1, "writer"))
         stack.callback(lambda: readers.shutdown(wait=True, cancel_futures=True))
@@ -92,13 +73,15 @@ def extract_shard(order: ShardOrder, advance: Callable[[int], None] | None = Non
         for number in order.todo:
             chunk = _begin(order, store, number)
             for _ in range(-(-len(order.todo[number]) // order.config.batch_size)):
-                batch = next(batches).result()
+                with _timed(chunk.timing, "read_wait_s"):
+                    batch = next(batches).result()
                 _compute(order, chunk, batch)
                 if advance is not None:
                     advance(len(batch.images))
             _account(result, chunk)
             if writing is not None:
-                writing.result()
+                with _timed(chunk.timing, "write_wait_s"):
+                    writing.result()
             writing = writer.submit(_finish, store, chunk, order, result)
             if len(result.bad) > order.bad_limit:
                 break
@@ -107,15 +90,6 @@ def extract_shard(order: ShardOrder, advance: Callable[[int], None] | None = Non
     if len(result.bad) > order.bad_limit:
         raise too_many_bad(result.bad, order.config, order.store)
     return result
-
-
-def too_many_bad(bad: list[BadRow], config: ExtractConfig, store: Path) -> InputError:
-    """Return the error that says which images are bad and what to do."""
-    first = "; ".join(f"{item.key}: {item.reason}" for item in bad[:5])
-    return InputError(
-        f"{len(bad)} images or more of the {store.stem} are bad ({first}), above extract.max_bad_fraction "
-        f"{config.max_bad_fraction}: mend the images or raise it, then run `pipeline extract` again"
-    )
 
 
 @lru_cache(maxsize=1)
@@ -147,7 +121,8 @@ def backbone_for(config: ExtractConfig, device: str, weights_id: str) -> Backbon
 def _begin(order: ShardOrder, store: FeatureStore, number: int) -> _Chunk:
     """Return a chunk with what is known already: its own valid rows, and rows carried over."""
     rows = store.spec.chunk_slice(number)
-    if store.ledger.done(number):
+    if number in order.again and store.ledger.done(number):
+        require_sound(store, number)
         reader = FeatureReader(store)
         features = {name: reader.read(rows.start, rows.stop, [name]) for name in store.spec.outputs}
     else:
@@ -156,7 +131,8 @@ def _begin(order: ShardOrder, store: FeatureStore, number: int) -> _Chunk:
             name: np.full((length, width), np.nan, dtype=store.spec.dtype)
             for name, width in store.spec.outputs.items()
         }
-    chunk = _Chunk(number, rows, features, {"read_s": 0.0, "compute_s": 0.0})
+    timing = dict.fromkeys(("read_s", "compute_s", "read_wait_s", "write_wait_s"), 0.0)
+    chunk = _Chunk(number, rows, features, timing)
     chunk.reused = len(copy_rows(order.carried, rows, features))
     return chunk
 
@@ -182,6 +158,44 @@ def _compute(order: ShardOrder, chunk: _Chunk, batch: Batch) -> None:
         chunk.features[name][rows[good] - chunk.rows.start] = features[good]
     chunk.computed += len(rows) - sum(int(row) in chunk.bad for row in rows)
     chunk.timing["compute_s"] += time.perf_counter() - begun
+
+
+def _account_finished(
+    result: ShardResult,
+    order: ShardOrder,
+    store: FeatureStore,
+    number: int,
+    advance: Callable[[int], None] | None,
+) -> None:
+    """Count a chunk that another worker finished before it was lost."""
+    rows = store.spec.chunk_slice(number)
+    bad = store.ledger.entry(number).bad
+    low, high = np.searchsorted(order.carried.rows, [rows.start, rows.stop])
+    result.reused += int(high - low)
+    result.computed += rows.stop - rows.start - int(high - low) - len(bad)
+    result.bad += bad
+    if advance is not None:
+        advance(rows.stop - rows.start - int(high - low))
+
+
+@contextmanager
+def _timed(timing: dict[str, float], name: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    yield
+    timing[name] += time.perf_counter() - begun
+
+
+@contextmanager
+def _threads(threads: int) -> Iterator[None]:
+    """Let the backbone compute with that many CPU threads; 0 changes nothing."""
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if threads:
+            torch.set_num_threads(before)
 
 
 def _account(result: ShardResult, chunk: _Chunk) -> None:

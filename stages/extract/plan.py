@@ -1,8 +1,8 @@
-"""What remains to be done: which chunks of which shards, and which rows of them."""
+"""What a run is about: where rows come from, what makes their features, what one worker is told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
-from cache.store import FeatureStore, create_or_open, reusable, row_ids
+from cache.store import FeatureStore, create_or_open, row_ids
 from stages.augment import AugmentConfig
 from stages.backbone import describe_backbone
 from stages.classes import ViewPlan
 from stages.errors import InputError
 from stages.extract.config import ExtractConfig
-from stages.extract.reuse import Aside, Carried, find_carried
+from stages.extract.reuse import Carried
 from stages.manifest import Manifest
 
 _KEY_BLOCK = 1 << 17
@@ -101,6 +101,10 @@ class ShardOrder:
         More bad rows than this stop the worker.
     weights_id : str
         SHA-256 of the weights that the store was begun with.
+    again : frozenset of int
+        Chunks of `todo` that are finished and only have bad rows to try again.
+    threads : int
+        CPU threads of the backbone; 0 leaves PyTorch's own choice.
     """
 
     config: ExtractConfig
@@ -117,6 +121,8 @@ class ShardOrder:
     device: str
     bad_limit: int
     weights_id: str
+    again: frozenset[int]
+    threads: int
 
     @property
     def images(self) -> int:
@@ -164,62 +170,3 @@ def open_for(config: ExtractConfig, source: Source, path: Path, *, replace: bool
     recipe = recipe_for(config, source.augment, source.seed)
     spec = StoreSpec.for_rows(source.rows, recipe.outputs, recipe.dtype)
     return create_or_open(path, spec, recipe, row_ids(source.names()), replace=replace)
-
-
-def make_orders(
-    config: ExtractConfig, source: Source, store: FeatureStore, shards: Iterable[int], *, device: str
-) -> list[ShardOrder]:
-    """Return an order for every shard that has work left.
-
-    Chunks that are done are left alone, but for their bad rows: those are tried again, since a
-    missing disk or a broken file may have been mended meanwhile.
-    """
-    shards = sorted(set(shards))
-    spec = store.spec
-    chunks = [chunk for shard in shards for chunk in spec.shard_chunks(shard, config.shards)]
-    rows = sum(_length(spec.chunk_slice(chunk)) for chunk in chunks)
-    bad_limit = int(config.max_bad_fraction * rows)
-    asides = [Aside.of(aside) for aside in reusable(store.path, store.recipe)]
-    orders = []
-    for shard in shards:
-        todo = _todo(store, spec.shard_chunks(shard, config.shards))
-        if not todo:
-            continue
-        carried = find_carried(store, asides, todo)
-        todo = {chunk: np.setdiff1d(rows, carried.rows) for chunk, rows in todo.items()}
-        order_rows = slice(spec.chunk_slice(min(todo)).start, spec.chunk_slice(max(todo)).stop)
-        views = source.views
-        orders.append(
-            ShardOrder(
-                config=config,
-                store=store.path,
-                manifest=source.manifest.path,
-                shard=shard,
-                todo=todo,
-                carried=carried,
-                first_row=order_rows.start,
-                image_row=None if views is None else views.row[order_rows],
-                view=None if views is None else views.view[order_rows],
-                augment=source.augment,
-                seed=source.seed,
-                device=device,
-                bad_limit=bad_limit,
-                weights_id=store.recipe.weights_id,
-            )
-        )
-    return orders
-
-
-def _todo(store: FeatureStore, chunks: range) -> dict[int, npt.NDArray[np.int64]]:
-    todo = {}
-    for chunk in chunks:
-        rows = store.spec.chunk_slice(chunk)
-        if not store.ledger.done(chunk):
-            todo[chunk] = np.arange(rows.start, rows.stop, dtype=np.int64)
-        elif bad := store.ledger.entry(chunk).bad:
-            todo[chunk] = np.array([item.row for item in bad], dtype=np.int64)
-    return todo
-
-
-def _length(rows: slice) -> int:
-    return int(rows.stop - rows.start)

@@ -4,86 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from cache.ledger import BadRow
-from cache.store import FeatureStore, drop_reusable
+from cache.check import Fault
+from cache.claims import claimed
+from cache.store import drop_reusable
 from stages.augment import AugmentConfig
 from stages.classes import ViewPlan
 from stages.errors import ConfigError
 from stages.extract.config import ExtractConfig
-from stages.extract.line import ShardResult, backbone_for, extract_shard, too_many_bad
-from stages.extract.plan import ShardOrder, Source, make_orders, open_for
+from stages.extract.line import backbone_for, extract_shard
+from stages.extract.orders import make_orders, reopen_damaged, rows_of, shards_with_work
+from stages.extract.plan import ShardOrder, Source, open_for
+from stages.extract.result import ExtractResult, ShardResult, too_many_bad
 from stages.manifest import Manifest
 
 __all__ = ["ExtractConfig", "ExtractResult", "ShardOrder", "ShardResult", "extract_shard", "run"]
 
 Mapper = Callable[[Callable[[ShardOrder], ShardResult], Sequence[ShardOrder]], Iterable[ShardResult]]
-
-
-@dataclass(frozen=True)
-class ExtractResult:
-    """What a run of stage one did.
-
-    Attributes
-    ----------
-    rows : int
-        Rows of the shards asked for.
-    done : int
-        Of these, rows that were in the store before.
-    computed, reused : int
-        Rows put through the backbone, and rows copied from a store of the same recipe.
-    bad : tuple of BadRow
-        Rows tried in this run that could not be computed, with the reason.
-    seconds : float
-        Duration of the run.
-    images_per_s : float
-        Rows computed per second of the run; 0 if there were none.
-    read_s, compute_s, write_s : float
-        Seconds of work of the readers (summed over threads), the backbone and the writer.
-    missing_rows : int
-        Rows of the whole store that are still to do, in other shards.
-    device : str
-        Where the backbone ran.
-    """
-
-    rows: int
-    done: int
-    computed: int
-    reused: int
-    bad: tuple[BadRow, ...]
-    seconds: float
-    images_per_s: float
-    read_s: float
-    compute_s: float
-    write_s: float
-    missing_rows: int
-    device: str
-
-    def facts(self) -> list[tuple[str, object]]:
-        """Return what a person wants to know of the run, in reading order."""
-        facts: list[tuple[str, object]] = [
-            ("rows", self.rows),
-            ("done before", self.done),
-            ("computed", self.computed),
-            ("reused", self.reused),
-            ("bad", len(self.bad)),
-            ("missing in other shards", self.missing_rows),
-            ("device", self.device),
-        ]
-        if self.computed:
-            facts += [
-                ("images per second", round(self.images_per_s, 1)),
-                (
-                    "reading / computing / writing",
-                    f"{self.read_s:.1f} / {self.compute_s:.1f} / {self.write_s:.1f} s",
-                ),
-            ]
-        facts.append(("seconds", round(self.seconds, 1)))
-        return facts + [(f"bad: {item.key}", item.reason) for item in self.bad[:5]]
 
 
 def run(
@@ -99,6 +39,7 @@ def run(
     device: str,
     progress: Callable[[int, int], None] | None = None,
     replace: bool = False,
+    repair: bool = False,
     mapper: Mapper | None = None,
 ) -> ExtractResult:
     """Extract the features of some shards and return what was done.
@@ -129,6 +70,8 @@ def run(
         Called with (rows done, rows to do).
     replace : bool
         Drop the store and begin anew.
+    repair : bool
+        First read what is done and do damaged chunks again; without it only torn files are found.
     mapper : callable, optional
         Maps `extract_shard` over orders elsewhere, such as on a cluster; by default this process
         does one after the other. Results may come in any order.
@@ -139,6 +82,8 @@ def run(
         If the backbone cannot be had as configured.
     RecipeMismatch
         If the store was made by another recipe.
+    StoreInUse
+        If another run is at work on these shards.
     InputError
         If too many images are unreadable.
     """
@@ -148,21 +93,44 @@ def run(
     _require_device(device)
     source = Source(manifest, views, augment, seed)
     opened = open_for(config, source, store, replace=replace)
-    shards = sorted(set(shards))
-    rows = sum(_shard_rows(opened, shard, config.shards) for shard in shards)
-    orders = make_orders(config, source, opened, shards, device=device)
-    try:
-        results = list((mapper or _here(progress))(extract_shard, orders))
-    finally:
-        backbone_for.cache_clear()  # gives the device's memory back
-    bad = sorted((item for result in results for item in result.bad), key=lambda item: item.row)
-    if len(bad) > int(config.max_bad_fraction * rows):
-        raise too_many_bad(bad, config, store)
+    wanted = {shard: opened.spec.shard_chunks(shard, config.shards) for shard in sorted(set(shards))}
+    limit = int(config.max_bad_fraction * sum(rows_of(opened, chunks) for chunks in wanted.values()))
+    results: list[ShardResult] = []
+    faults: list[Fault] = []
+    with claimed(store, wanted if repair else shards_with_work(opened, wanted)):
+        faults += reopen_damaged(opened, wanted, thorough=repair)
+        orders = make_orders(config, source, opened, wanted, device=device)
+        try:
+            for result in (mapper or _here(progress))(extract_shard, orders):
+                results.append(result)
+                if sum(len(item.bad) for item in results) > limit:
+                    raise too_many_bad([bad for item in results for bad in item.bad], config, store)
+        finally:
+            backbone_for.cache_clear()  # gives the device's memory back
     missing = opened.ledger.missing()
     if not len(missing):
         drop_reusable(store)
-    seconds = time.perf_counter() - begun
+    return _summary(
+        results,
+        rows=sum(rows_of(opened, chunks) for chunks in wanted.values()),
+        missing_rows=rows_of(opened, missing),
+        seconds=time.perf_counter() - begun,
+        device=_device_name(device),
+        damaged=tuple(faults),
+    )
+
+
+def _summary(
+    results: Sequence[ShardResult],
+    *,
+    rows: int,
+    missing_rows: int,
+    seconds: float,
+    device: str,
+    damaged: tuple[Fault, ...],
+) -> ExtractResult:
     computed, reused = sum(item.computed for item in results), sum(item.reused for item in results)
+    bad = sorted((item for result in results for item in result.bad), key=lambda item: item.row)
     return ExtractResult(
         rows=rows,
         done=rows - computed - reused - len(bad),
@@ -174,8 +142,9 @@ def run(
         read_s=sum(item.read_s for item in results),
         compute_s=sum(item.compute_s for item in results),
         write_s=sum(item.write_s for item in results),
-        missing_rows=sum(_chunk_rows(opened, int(chunk)) for chunk in missing),
-        device=_device_name(device),
+        missing_rows=missing_rows,
+        device=device,
+        damaged=damaged,
     )
 
 
@@ -197,15 +166,6 @@ def _here(progress: Callable[[int, int], None] | None) -> Mapper:
             yield extract_shard(order, advance)
 
     return work
-
-
-def _chunk_rows(store: FeatureStore, chunk: int) -> int:
-    rows = store.spec.chunk_slice(chunk)
-    return int(rows.stop - rows.start)
-
-
-def _shard_rows(store: FeatureStore, shard: int, shards: int) -> int:
-    return sum(_chunk_rows(store, chunk) for chunk in store.spec.shard_chunks(shard, shards))
 
 
 def _require_device(device: str) -> None:

@@ -1,0 +1,78 @@
+"""A store without features: metadata, row identities and an empty ledger, put in place as a whole."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from cache.errors import StoreError
+from cache.files import sync
+from cache.recipe import Recipe
+from cache.spec import StoreSpec
+
+FORMAT = 1
+ROW_ID = "row_id"
+LEDGER = "ledger"
+ATTRIBUTE = "placecache"
+_IDS_PER_CHUNK = 1 << 20
+
+
+def create(path: Path, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
+    """Build a store beside its place, then rename it there: it is never seen half made.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full or fails.
+    """
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    try:
+        _build(new, spec, recipe, row_ids)
+        for file in sorted(new.rglob("*")):
+            sync(file)
+        new.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise StoreError(
+            f"{path} cannot be made: {error.strerror or error}; mend that (free some space?) "
+            "and run the same command again"
+        ) from error
+
+
+def _build(new: Path, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
+    values = {
+        "format": FORMAT,
+        "rows": spec.rows,
+        "chunk_rows": spec.chunk_rows,
+        "recipe_id": recipe.id,
+        "recipe": recipe.to_dict(),
+    }
+    group = zarr.create_group(new, zarr_format=3, attributes={ATTRIBUTE: values})
+    for name, length in spec.outputs.items():
+        group.create_array(
+            name,
+            shape=(spec.rows, length),
+            chunks=(spec.chunk_rows, length),
+            dtype=spec.dtype,
+            compressors=None,
+            filters=None,
+            fill_value=float("nan"),
+            config={"write_empty_chunks": True},
+        )
+    ids = group.create_array(
+        ROW_ID,
+        shape=(spec.rows,),
+        chunks=(max(1, min(spec.rows, _IDS_PER_CHUNK)),),
+        dtype="uint64",
+        compressors=None,
+        filters=None,
+        config={"write_empty_chunks": True},
+    )
+    ids[:] = row_ids
+    group.create_group(LEDGER)
