@@ -226,6 +226,28 @@ def status(context: click.Context, bad: bool) -> None:
         console.table("unreadable images", ("split", "row", "key", "reason"), report.bad_images(paths))
 
 
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("output", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes that pack (default: one per processor core)."
+)
+@click.pass_context
+def pack(context: click.Context, source: Path, output: Path, workers: int | None) -> None:
+    """Gather the images of SOURCE (a folder, .csv, .txt list or .parquet manifest) in large files.
+
+    OUTPUT then holds HDF5 files and manifest.parquet: set data.database or data.queries to that manifest.
+    """
+    from os import cpu_count
+
+    from pipeline.packing import pack as pack_images
+
+    params, _ = project_of(context)
+    with console.progress("pack") as progress:
+        result = pack_images(params, source, output, workers=workers or cpu_count() or 1, progress=progress)
+    console.facts(f"pack {source}: {result.manifest}", result.facts())
+
+
 def shards_of(params: Params, shards: tuple[int, ...] | None) -> Sequence[int]:
     """Return the shards asked for, all if none were, once they are known to exist."""
     every = range(params.extract.shards)

@@ -16,6 +16,7 @@ from stages.errors import ConfigError
 from stages.eval.config import EvalConfig
 from stages.extract.config import ExtractConfig
 from stages.index import IndexConfig
+from stages.pack.config import PackConfig
 from stages.partition import PartitionConfig
 from stages.train.config import TrainConfig
 
@@ -27,7 +28,8 @@ class DataConfig:
     Attributes
     ----------
     database
-        "toycity", a folder, a .csv or a .txt list of paths: images whose position is known.
+        "toycity", a folder, a .csv, a .txt list of paths or a pack's manifest.parquet: images whose
+        position is known.
     queries
         The same, for the photos to be localised.
     """
@@ -44,6 +46,7 @@ class Params:
     data: DataConfig
     toycity: CityConfig
     index: IndexConfig
+    pack: PackConfig
     partition: PartitionConfig
     augment: AugmentConfig
     extract: ExtractConfig

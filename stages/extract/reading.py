@@ -14,8 +14,9 @@ import numpy.typing as npt
 from stages.augment import augment
 from stages.backbone import Preprocess, preprocess_for
 from stages.extract.plan import ShardOrder, view_name
-from stages.images import UnreadableImage, read_image
+from stages.images import UnreadableImage
 from stages.manifest import Manifest
+from stages.packs import ImageSource, Place
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,20 @@ class Image:
     ----------
     row : int
         Row of the store.
-    key : str
-        Key of the image.
+    place : Place
+        Key of the image, and where it lies.
     view : int
         Number of the view; -1 for the image itself.
     """
 
     row: int
-    key: str
+    place: Place
     view: int
 
     @property
     def name(self) -> str:
         """What identifies the row."""
-        return self.key if self.view < 0 else view_name(self.key, self.view)
+        return self.place.key if self.view < 0 else view_name(self.place.key, self.view)
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,18 @@ class Batch:
 
 def read_ahead(readers: ThreadPoolExecutor, order: ShardOrder) -> Iterator[Future[Batch]]:
     """Yield batches in order while the next few are read: as many as there are readers, and one."""
-    manifest = Manifest.open(order.manifest)
+    source = ImageSource(Manifest.open(order.manifest))
     preprocess = preprocess_for(order.config.backbone, order.config.image_size)
     waiting: deque[Future[Batch]] = deque()
-    for images in _batches(order, manifest):
-        waiting.append(readers.submit(_read, images, manifest, order, preprocess))
+    for images in _batches(order, source):
+        waiting.append(readers.submit(_read, images, source, order, preprocess))
         if len(waiting) > order.config.readers:
             yield waiting.popleft()
     while waiting:
         yield waiting.popleft()
 
 
-def _batches(order: ShardOrder, manifest: Manifest) -> Iterator[list[Image]]:
+def _batches(order: ShardOrder, source: ImageSource) -> Iterator[list[Image]]:
     """Yield the images to read; a batch never crosses a chunk.
 
     What a batch holds must not depend on which other chunks were still to be done, since a
@@ -93,28 +94,28 @@ def _batches(order: ShardOrder, manifest: Manifest) -> Iterator[list[Image]]:
         else:
             keyed, views = order.image_row[rows - order.first_row], order.view[rows - order.first_row]
         low = int(keyed[0])
-        keys = manifest.keys(low, int(keyed[-1]) + 1)
+        places = source.places(low, int(keyed[-1]) + 1)
         images = [
-            Image(int(row), keys[int(key) - low], int(view))
+            Image(int(row), places[int(key) - low], int(view))
             for row, key, view in zip(rows, keyed, views, strict=True)
         ]
         for start in range(0, len(images), size):
             yield images[start : start + size]
 
 
-def _read(images: list[Image], manifest: Manifest, order: ShardOrder, preprocess: Preprocess) -> Batch:
+def _read(images: list[Image], source: ImageSource, order: ShardOrder, preprocess: Preprocess) -> Batch:
     begun = time.perf_counter()
     size = preprocess.image_size
     pixels = np.zeros((len(images), size, size, 3), dtype=np.uint8)
     reasons = {}
     for slot, image in enumerate(images):
-        path = manifest.image_path(image.key)
+        key = image.place.key
         try:
-            picture = read_image(path, decode_at_least=preprocess.decode_at_least)
+            picture = source.read(image.place, decode_at_least=preprocess.decode_at_least)
         except UnreadableImage as error:
             reasons[image.row] = error.reason
             continue
         if order.augment is not None:
-            picture = augment(picture, key=image.key, view=image.view, seed=order.seed, config=order.augment)
+            picture = augment(picture, key=key, view=image.view, seed=order.seed, config=order.augment)
         pixels[slot] = preprocess(picture)
     return Batch(images, pixels, reasons, time.perf_counter() - begun)

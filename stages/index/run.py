@@ -17,10 +17,11 @@ from stages.index.config import IndexConfig
 from stages.index.folders import found_in_folder
 from stages.index.found import Fault, Found
 from stages.index.lists import found_in_list
+from stages.index.manifests import found_in_manifest
 from stages.index.tables import found_in_table
 from stages.index.tally import Tally
 from stages.index.zones import Zone, check_range, place, zone_of_first
-from stages.manifest import DuplicateKeyError, write_manifest
+from stages.manifest import DuplicateKeyError, Manifest, write_manifest
 
 Progress = Callable[[int, int], None]
 
@@ -87,7 +88,8 @@ def run(
         The `index` section of params.yaml.
     source
         A folder of images, with SF-XL names or EXIF positions; a .csv with
-        path and lat, lon or utm_east, utm_north[, zone]; or a .txt list of SF-XL paths.
+        path and lat, lon or utm_east, utm_north[, zone]; a .txt list of SF-XL paths; or a
+        .parquet manifest, such as a pack's.
     output
         The manifest to write.
     split
@@ -159,6 +161,9 @@ class _Scan:
         root = self._source if self._source.is_dir() else self._source.parent
         name = self._zone.name if self._zone else ""
         source_kind = "csv" if self._source.suffix.lower() == ".csv" else self._told_by
+        if self._source.suffix.lower() == ".parquet":
+            indexed = Manifest.open(self._source)
+            root, source_kind = indexed.root, indexed.source
         write_manifest(output, _chain(first, batches), root=root, zone=name, source=source_kind)
         return name
 
@@ -213,8 +218,11 @@ def _open(source: Path) -> Iterator[tuple[Found, int]]:
         return found_in_table(source)
     if suffix == ".txt":
         return found_in_list(source)
+    if suffix == ".parquet":
+        return found_in_manifest(source)
     raise InputError(
-        f"{source} is of no known kind: expected a folder of images, a .csv or a .txt list of paths"
+        f"{source} is of no known kind: expected a folder of images, a .csv, a .txt list of paths "
+        "or the manifest of a pack"
     )
 
 

@@ -1,0 +1,24 @@
+"""Pack any source of images: what is no manifest yet is indexed first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.params import Params
+from stages import index
+from stages.pack.stage import PackResult, run
+
+Progress = Callable[[int, int], None]
+
+
+def pack(params: Params, source: Path, output: Path, *, workers: int, progress: Progress) -> PackResult:
+    """Return what packing a folder, a .csv, a .txt list or a .parquet manifest did; see `stages.pack`."""
+    if source.suffix.lower() == ".parquet":
+        return run(params.pack, manifest=source, output=output, workers=workers, progress=progress)
+    indexed = output / ".index.parquet"
+    index.run(params.index, source=source, output=indexed, split="database")
+    try:
+        return run(params.pack, manifest=indexed, output=output, workers=workers, progress=progress)
+    finally:
+        indexed.unlink(missing_ok=True)
