@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace as changed
 
-from pipeline.cluster import connect, map_shards
+from pipeline.cluster import connect, cores, local_workers, map_shards
 from pipeline.params import Params
 from pipeline.paths import Paths
 from stages.classes import ViewPlan
-from stages.extract.stage import ExtractResult, ShardOrder, ShardResult, run
+from stages.extract.stage import ExtractResult, ShardOrder, ShardResult, extract_shard, run
 from stages.manifest import Manifest
 
 Progress = Callable[[int, int], None]
@@ -22,31 +25,76 @@ def extract_split(
     shards: Iterable[int],
     device: str,
     replace: bool,
+    repair: bool,
     scheduler: str | None,
     progress: Progress,
 ) -> ExtractResult:
-    """Return what extracting some shards of one split did; see `stages.extract.run`."""
+    """Return what extracting some shards of one split did; see `stages.extract.stage.run`."""
     views = ViewPlan.load(paths.partition / "views.parquet") if split == "views" else None
 
-    def on_cluster(
-        work: Callable[[ShardOrder], ShardResult], orders: Sequence[ShardOrder]
-    ) -> Iterable[ShardResult]:
-        if not orders:
-            return []
-        with connect(scheduler or "") as client:
-            return map_shards(work, orders, client, progress=progress)
+    def on_cluster(_: object, orders: Sequence[ShardOrder]) -> Iterable[ShardResult]:
+        return work_on_cluster(orders, scheduler or "", progress)
 
-    return run(
-        params.extract,
-        split=split,
-        manifest=Manifest.open(paths.index("database" if split == "views" else split)),
-        store=paths.features(split),
-        shards=shards,
-        views=views,
-        augment=params.augment if split == "views" else None,
-        seed=params.seed,
-        device=device,
-        progress=progress,
-        replace=replace,
-        mapper=on_cluster if scheduler else None,
-    )
+    if scheduler:
+        local_workers(scheduler)  # a slip in the address shows before any work
+    with _ended_like_ctrl_c():
+        return run(
+            params.extract,
+            split=split,
+            manifest=Manifest.open(paths.index("database" if split == "views" else split)),
+            store=paths.features(split),
+            shards=shards,
+            views=views,
+            augment=params.augment if split == "views" else None,
+            seed=params.seed,
+            device=device,
+            progress=progress,
+            replace=replace,
+            repair=repair,
+            mapper=on_cluster if scheduler else None,
+        )
+
+
+def work_on_cluster(
+    orders: Sequence[ShardOrder], scheduler: str, progress: Progress
+) -> Iterator[ShardResult]:
+    """Yield the results of all orders, worked off on a Dask cluster; no orders start none.
+
+    With `extract.threads: auto`, local workers share the machine's cores.
+    """
+    if not orders:
+        return
+    workers = local_workers(scheduler)
+    share = max(1, cores() // workers) if workers else 0
+    orders = [changed(order, threads=order.threads or share) for order in orders]
+    done, total = 0, sum(order.images for order in orders)
+    with connect(scheduler) as client:
+        for order, result in map_shards(extract_on_worker, orders, client):
+            done += order.images
+            progress(done, total)
+            yield result
+
+
+def extract_on_worker(order: ShardOrder) -> ShardResult:
+    """Finish one shard on a Dask worker: `cuda` is spread over the machine's GPUs by worker number."""
+    import torch
+    from distributed import get_worker
+
+    name = str(get_worker().name)
+    if order.device == "cuda" and name.isdigit() and torch.cuda.device_count() > 1:
+        order = changed(order, device=f"cuda:{int(name) % torch.cuda.device_count()}")
+    return extract_shard(order)
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, which batch schedulers send, do what Ctrl-C does: drop the chunk, free the claims."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread, which alone can set handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

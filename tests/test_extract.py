@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from tiny_photos import CONFIG, content, draw, listed, run
 
 from cache.errors import RecipeMismatch, StoreError
 from cache.ledger import Ledger
@@ -25,26 +25,11 @@ from stages.augment import AugmentConfig, augment
 from stages.backbone import Backbone, load_backbone
 from stages.classes import ViewPlan
 from stages.errors import ConfigError, InputError, WeightsError
-from stages.extract import stage as extract
-from stages.extract.config import ExtractConfig
 from stages.extract.line import backbone_for
 from stages.images import read_image
-from stages.manifest import Manifest, write_manifest
+from stages.manifest import Manifest
 
 ROWS = 150
-CONFIG = ExtractConfig(
-    backbone="efficientnet_lite0",
-    weights="pretrained",
-    image_size=32,
-    outputs=("avg", "gem"),
-    dtype="float16",
-    precision="float32",
-    shards=2,
-    batch_size=20,
-    readers=2,
-    threads=1,
-    max_bad_fraction=0.05,
-)
 AUGMENT = AugmentConfig(
     side=48,
     crop_scale=(0.4, 1.0),
@@ -63,26 +48,6 @@ AUGMENT = AugmentConfig(
     erase_p=0.3,
     erase_area=(0.02, 0.2),
 )
-
-
-def draw(path, seed):
-    blocks = np.random.default_rng(seed).integers(0, 255, (4, 6, 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(blocks).resize((60, 40), Image.Resampling.NEAREST).save(path, quality=90)
-
-
-def listed(path, root, keys):
-    count = len(keys)
-    batch = pa.record_batch(
-        {
-            "key": list(keys),
-            "utm_east": np.arange(count, dtype=np.float64),
-            "utm_north": np.zeros(count),
-            "heading": pa.array(np.zeros(count), pa.float32()),
-            "timestamp": [""] * count,
-        }
-    )
-    return write_manifest(path, [batch], root=root, zone="10S", source="names")
 
 
 @pytest.fixture(scope="module")
@@ -110,16 +75,6 @@ def passed(monkeypatch):
 
     monkeypatch.setattr(Backbone, "forward", counted)
     return counts
-
-
-def run(manifest, store, config=CONFIG, shards=None, **options):
-    options = {"split": "database", "seed": 0, "device": "cpu", **options}
-    shards = range(config.shards) if shards is None else shards
-    return extract.run(config, manifest=manifest, store=store, shards=shards, **options)
-
-
-def content(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_every_row_holds_its_own_image(manifest, tmp_path, photos):
