@@ -78,7 +78,7 @@ def query_day(day: int) -> Day:
     weather = str(rng.choice(_WEATHERS, p=[0.22, 0.16, 0.22, 0.12, 0.14, 0.14]))
     blur = float(rng.choice([0.0, 0.4, 0.7], p=[0.6, 0.25, 0.15]))
     noise = float(rng.choice([2.0, 3.5, 5.0], p=[0.5, 0.3, 0.2]))
-    return _day(rng, weather, strength=0.75, blur_px=blur, noise=noise, quality=int(rng.integers(70, 90)))
+    return _day(rng, weather, strength=0.65, blur_px=blur, noise=noise, quality=int(rng.integers(70, 90)))
 
 
 def _day(

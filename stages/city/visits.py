@@ -14,9 +14,9 @@ from stages.city.streets import ORIGIN, City, Segment, visited_segments
 OUTSIDE_M = 25.0
 _TAIL_EXPONENT = 1.6
 _CROPS = 2.5
-_SPACING_M = 6.0
+_SPACING_M = 5.0
 _QUERY_OFFSET_M = 1.3
-_QUERY_TURN_DEG = 9.0
+_QUERY_TURN_DEG = 8.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _drive(segment: Segment, images: int, rng: np.random.Generator, number: int)
         lane = (1 if (segment.axis == 1) == forth else -1) * float(rng.uniform(1.2, 2.2))
         first = segment.start_m + float(rng.uniform(0.0, 4.0))
         for stop in range(_stops(segment)):
-            along = first + stop * _SPACING_M + float(rng.normal(0.0, 0.4))
+            along = first + stop * _SPACING_M + float(rng.normal(0.0, 0.3))
             x, y = segment.point(along, lane)
             pano = pano_id(day, stop, number)
             for crop in _crops(stop):
