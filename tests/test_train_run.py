@@ -100,8 +100,8 @@ def test_masked_rows_never_enter(tmp_path, monkeypatch):
     city = build_city(tmp_path / "city", bad=bad)
     drawn, draw = set(), GroupSampler.draw
 
-    def spy(self, size):
-        batch = draw(self, size)
+    def spy(self, step, size):
+        batch = draw(self, step, size)
         drawn.update(batch.image_classes.tolist())
         return batch
 

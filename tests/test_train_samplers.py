@@ -20,7 +20,7 @@ def within(count, n, p):
 
 @pytest.mark.parametrize("sampling", ["class", "image"])
 def test_frequencies_and_coverage(sampling):
-    batch = sampler(sampling).draw(30_000)
+    batch = sampler(sampling).draw(1, 30_000)
     assert (CLASSES[batch.images] == batch.image_classes).all()
     assert set(batch.images) == set(np.flatnonzero(CLASSES < 3))
     for c in range(3):
@@ -34,7 +34,7 @@ def test_frequencies_and_coverage(sampling):
 def test_classes_without_images_are_never_drawn():
     group = sampler(classes=slice(3, 6))
     assert group.classes.tolist() == [5]
-    assert set(group.draw(100).image_classes) == {5}
+    assert set(group.draw(1, 100).image_classes) == {5}
     assert len(sampler(classes=slice(3, 5)).classes) == 0
 
 
@@ -46,7 +46,7 @@ def test_augmentation_has_the_probability_of_the_class(sampling):
         members = np.flatnonzero(c == CLASSES)
         views += np.repeat(members[: round(share * len(members))], 3).tolist()
     views = np.sort(views)
-    batch = sampler(sampling, p_aug=np.array([0.3, 0.4, 0.5, 0, 0, 0]), views=views).draw(40_000)
+    batch = sampler(sampling, p_aug=np.array([0.3, 0.4, 0.5, 0, 0, 0]), views=views).draw(1, 40_000)
     for c, expected in ((0, 0.3), (1, 0.4), (2, 0.1)):
         drawn = (batch.image_classes == c).sum()
         assert within((batch.view_classes == c).sum(), drawn, expected)
@@ -57,14 +57,14 @@ def test_augmentation_has_the_probability_of_the_class(sampling):
 
 def test_no_views_without_augmentation():
     views = np.flatnonzero(CLASSES == 0)
-    assert len(sampler(p_aug=np.ones(6), views=views, augment=False).draw(100).views) == 0
-    assert len(sampler(p_aug=np.ones(6)).draw(100).views) == 0
+    assert len(sampler(p_aug=np.ones(6), views=views, augment=False).draw(1, 100).views) == 0
+    assert len(sampler(p_aug=np.ones(6)).draw(1, 100).views) == 0
 
 
 def test_same_seed_same_batches():
     views = np.flatnonzero(CLASSES == 0)
     streams = [sampler(p_aug=np.full(6, 0.5), views=views, seed=seed) for seed in ((1, 2), (1, 2), (1, 3))]
-    first, again, other = ([s.draw(50) for _ in range(3)] for s in streams)
+    first, again, other = ([s.draw(step, 50) for step in range(3)] for s in streams)
     for a, b in zip(first, again, strict=True):
         for name in ("images", "image_classes", "views", "view_classes"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))

@@ -34,6 +34,9 @@ CONFIG = TrainConfig(
     initial_weights="random",
     standardise=True,
     sampling="class",
+    schedule="rotate",
+    turn="step",
+    class_sampling=1.0,
     augment_views=True,
     epochs=12.0,
     max_steps=400,
@@ -41,7 +44,10 @@ CONFIG = TrainConfig(
     learning_rate_projection=1e-2,
     learning_rate_heads=3e-2,
     weight_decay=0.0,
-    residency="device",
+    precision="auto",
+    residency="auto",
+    stream_rows=128,
+    checkpoint_s=60.0,
     validation=VALIDATION,
 )
 

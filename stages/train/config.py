@@ -67,13 +67,23 @@ class TrainConfig:
         m: radians for ``aamc``, a cosine for ``lmcc``.
     easy_margin : bool
         ``aamc``: margin only where the cosine is positive.
-    initial_weights : {"data", "random"}
+    initial_weights : {"data", "whitened", "random"}
         ``data``: principal components of the features as projection, means of
-        the classes' embeddings as prototypes.
+        the classes' embeddings as prototypes. ``whitened``: the same with
+        components divided by their deviation.
     standardise : bool
         Give every component of the feature mean 0 and deviation 1 first.
     sampling : {"class", "image"}
         What is equally likely to be drawn: every class or every image of a group.
+    schedule : {"rotate", "joint"}
+        ``rotate``: the groups take turns. ``joint``: a step takes one batch of
+        every group and sums the losses.
+    turn : {"step", "epoch"}
+        How long a turn of ``rotate`` lasts: one step, or as many as the
+        group has images.
+    class_sampling : float
+        Share of the negatives that a step's softmax runs over, drawn anew
+        each step (Partial FC); 1 is all of them.
     augment_views : bool
         Long-tail augmentation: add cached views of the images drawn.
     epochs : float
@@ -86,8 +96,16 @@ class TrainConfig:
         Adam's, of the two kinds of weights.
     weight_decay : float
         Decoupled (AdamW), of all weights.
-    residency : {"device", "host"}
-        Where the features wait: beside the weights, or in main memory.
+    precision : {"auto", "float32", "bfloat16"}
+        Of the inputs of the heads' matrix products; sums and the softmax are
+        float32. ``auto``: bfloat16 on a GPU, float32 on a CPU.
+    residency : {"auto", "device", "host", "stream"}
+        Where the features wait: beside the weights, in main memory, or in
+        the store, a part at a time. ``auto``: the first where they fit.
+    stream_rows : int
+        Rows of such a part; two parts are in memory at a time.
+    checkpoint_s : float
+        Least seconds between two checkpoints; 0 takes one whenever the loss is read.
     validation : ValidationConfig
         What is held out to choose the weights.
     """
@@ -98,9 +116,12 @@ class TrainConfig:
     scale: float
     margin: float
     easy_margin: bool
-    initial_weights: Literal["data", "random"]
+    initial_weights: Literal["data", "whitened", "random"]
     standardise: bool
     sampling: Literal["class", "image"]
+    schedule: Literal["rotate", "joint"]
+    turn: Literal["step", "epoch"]
+    class_sampling: float
     augment_views: bool
     epochs: float
     max_steps: int
@@ -108,7 +129,10 @@ class TrainConfig:
     learning_rate_projection: float
     learning_rate_heads: float
     weight_decay: float
-    residency: Literal["device", "host"]
+    precision: Literal["auto", "float32", "bfloat16"]
+    residency: Literal["auto", "device", "host", "stream"]
+    stream_rows: int
+    checkpoint_s: float
     validation: ValidationConfig
 
     def __post_init__(self) -> None:
@@ -116,9 +140,10 @@ class TrainConfig:
         _require("scale", self.scale, self.scale > 0, "a positive number such as 100")
         limit = 1.57 if self.head == "aamc" else 1.0
         _require("margin", self.margin, 0 <= self.margin < limit, f"0 <= margin < {limit}")
-        for name in ("embedding_dim", "epochs", "max_steps", "batch_size"):
+        for name in ("embedding_dim", "epochs", "max_steps", "batch_size", "stream_rows"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
-        for name in ("learning_rate_projection", "learning_rate_heads", "weight_decay"):
+        _require("class_sampling", self.class_sampling, 0 < self.class_sampling <= 1, "0 < share <= 1")
+        for name in ("learning_rate_projection", "learning_rate_heads", "weight_decay", "checkpoint_s"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or a positive number")
 
 

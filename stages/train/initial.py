@@ -8,89 +8,115 @@ have few images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from typing import Any
 
+import dask.base
 import numpy as np
 import numpy.typing as npt
 import torch
+from dask.delayed import delayed
 from torch import Tensor
 from torch.nn import functional
 
 from stages.heads import Projection
 from stages.localiser import Localiser
+from stages.train.source import Block, Source
 
-_BLOCK_ROWS = 8192
-_SAMPLE_ROWS = 1 << 17
-"""Rows that moments and components are estimated from; more change them little."""
+SAMPLE_ROWS = 1 << 17
+"""Rows that components are estimated from; more change them little."""
+_LEAST_DEVIATION = 1e-6
 
 
-def standardise(projection: Projection, features: Tensor) -> None:
+def standardise(projection: Projection, mean: Tensor, deviation: Tensor) -> None:
     """Let the projection subtract each component's mean and divide by its deviation."""
-    mean, deviation = _moments(features)
     projection.shift.copy_(mean)
-    projection.gain.copy_(1 / deviation.clamp_min(1e-6))
+    projection.gain.copy_(1 / deviation.clamp_min(_LEAST_DEVIATION))
 
 
-@torch.no_grad()
-def principal_components(projection: Projection, features: Tensor) -> None:
-    """Set the projection's weight to the leading components of the standardised features.
-
-    Rows of the weight beyond the F components, if D > F, stay as they are.
-    """
-    length = features.shape[1]
-    device = projection.weight.device
-    scatter = torch.zeros(length, length, dtype=torch.float64, device=device)
-    total = torch.zeros(length, dtype=torch.float64, device=device)
-    rows = 0
-    for block in _blocks(_sample(features)):
-        centred = (block.to(device).double() - projection.shift) * projection.gain
-        scatter += centred.T @ centred
-        total += centred.sum(dim=0)
-        rows += len(block)
-    covariance = scatter / rows - torch.outer(total, total) / rows**2
-    _, vectors = torch.linalg.eigh(covariance)
-    leading = vectors.flip(1).T[: len(projection.weight)]
-    projection.weight[: len(leading)] = leading.float()
-
-
-@torch.no_grad()
-def class_means(
-    localiser: Localiser, features: Tensor, classes: npt.NDArray[np.int64], groups: tuple[int, ...]
-) -> None:
-    """Set the groups' prototypes to the mean embedding of their classes.
-
-    A class without images keeps its random prototype.
-    """
-    for group in groups:
-        ids = localiser.classes.group_slice(group)
-        members = np.flatnonzero((classes >= ids.start) & (classes < ids.stop))
-        prototypes = localiser.heads[group].prototypes
-        total = torch.zeros_like(prototypes)
-        for start in range(0, len(members), _BLOCK_ROWS):
-            chosen = members[start : start + _BLOCK_ROWS]
-            embeddings = localiser.embed(features[torch.from_numpy(chosen).to(features.device)])
-            index = torch.from_numpy(classes[chosen] - ids.start).to(total.device)
-            total.index_add_(0, index, embeddings)
-        found = total.norm(dim=1, keepdim=True) > 0
-        prototypes.copy_(functional.normalize(total, dim=1).where(found, prototypes))
-
-
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+def moments(blocks: Iterable[Block]) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each component over all blocks, each (F,) float32."""
     rows, total, squares = 0, torch.zeros(1), torch.zeros(1)
-    for block in _blocks(_sample(features)):
-        wide = block.double()
+    for features, _ in blocks:
+        wide = features.double()
         total = total.to(wide.device) + wide.sum(dim=0)
         squares = squares.to(wide.device) + wide.square().sum(dim=0)
-        rows += len(block)
+        rows += len(features)
+    return _mean_and_deviation(rows, total, squares)
+
+
+def store_moments(source: Source) -> tuple[Tensor, Tensor]:
+    """Return what `moments` does, over the whole store with dask's threads: a chunk each in memory."""
+
+    def of_chunk(start: int, stop: int) -> tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        keep = source.rows[start:stop]
+        wide = source.reader.read(start, stop, source.inputs)[keep].astype(np.float64)
+        return int(keep.sum()), wide.sum(axis=0), np.square(wide).sum(axis=0)
+
+    lazy: Any = delayed(of_chunk)  # type: ignore[no-untyped-call]
+    chunks = [lazy(start, stop) for start, stop in source.reader.blocks()]
+    sums: Any = dask.base.compute(*chunks, scheduler="threads")  # type: ignore[no-untyped-call]
+    rows, totals, squares = zip(*sums, strict=True)
+    return _mean_and_deviation(sum(rows), torch.from_numpy(sum(totals)), torch.from_numpy(sum(squares)))
+
+
+def _mean_and_deviation(rows: int, total: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
     mean = total / rows
     return mean.float(), (squares / rows - mean.square()).clamp_min(0).sqrt().float()
 
 
-def _sample(features: Tensor) -> Tensor:
-    """Rows spread evenly over all: neighbouring rows are neighbouring photos."""
-    return features[:: max(1, len(features) // _SAMPLE_ROWS)]
+@torch.no_grad()
+def principal_components(projection: Projection, blocks: Iterable[Block], *, whiten: bool) -> None:
+    """Set the projection's weight to the leading components of the standardised features.
+
+    Rows of the weight beyond the F components, if D > F, stay as they are.
+
+    Parameters
+    ----------
+    projection : Projection
+        Standardised already, if it is to be.
+    blocks : iterable of blocks
+        The features, or a sample of them.
+    whiten : bool
+        Divide each component by its deviation.
+    """
+    length, device = projection.weight.shape[1], projection.weight.device
+    scatter = torch.zeros(length, length, dtype=torch.float64, device=device)
+    total = torch.zeros(length, dtype=torch.float64, device=device)
+    rows = 0
+    for features, _ in blocks:
+        centred = (features.to(device).double() - projection.shift) * projection.gain
+        scatter += centred.T @ centred
+        total += centred.sum(dim=0)
+        rows += len(features)
+    covariance = scatter / rows - torch.outer(total, total) / rows**2
+    variances, vectors = torch.linalg.eigh(covariance)
+    leading = vectors.flip(1).T[: len(projection.weight)]
+    if whiten:
+        strongest = variances.flip(0)[: len(leading)].clamp_min(_LEAST_DEVIATION**2)
+        leading = leading * (strongest[0] / strongest).sqrt().clamp_max(_MOST_GAIN).unsqueeze(1)
+    projection.weight[: len(leading)] = leading.float()
 
 
-def _blocks(features: Tensor) -> Iterator[Tensor]:
-    for start in range(0, len(features), _BLOCK_ROWS):
-        yield features[start : start + _BLOCK_ROWS]
+_MOST_GAIN = 1e3
+"""Components that hardly vary are noise: whitening lifts them no further than this."""
+
+
+@torch.no_grad()
+def class_means(localiser: Localiser, blocks: Iterable[Block], groups: tuple[int, ...]) -> None:
+    """Set the groups' prototypes to the mean embedding of their classes.
+
+    A class without images keeps its random prototype.
+    """
+    totals = {group: torch.zeros_like(localiser.heads[group].prototypes) for group in groups}
+    for features, classes in blocks:
+        embeddings = localiser.embed(features)
+        for group, total in totals.items():
+            ids = localiser.classes.group_slice(group)
+            mine = np.flatnonzero((classes >= ids.start) & (classes < ids.stop))
+            index = torch.from_numpy(classes[mine] - ids.start).to(total.device)
+            total.index_add_(0, index, embeddings[torch.from_numpy(mine).to(total.device)])
+    for group, total in totals.items():
+        prototypes = localiser.heads[group].prototypes
+        found = total.norm(dim=1, keepdim=True) > 0
+        prototypes.copy_(functional.normalize(total, dim=1).where(found, prototypes))

@@ -1,24 +1,28 @@
-"""The training loop: the groups take turns (method, section 6)."""
+"""The training loop: one optimiser step after the other (method, section 6)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from stages.errors import InputError
 from stages.localiser import Localiser
+from stages.margin import Buffers, loss_and_gradients
 from stages.train.config import TrainConfig
-from stages.train.samplers import Batch, GroupSampler
-from stages.train.source import TrainingSet
+from stages.train.feed import Feed, Part
+from stages.train.optimiser import DenseAdam, SampledAdam
+from stages.train.ranks import Ranks
+from stages.train.samplers import Batch
 from stages.train.validation import Validation
 
 Progress = Callable[[int, int], None]
-_REPORTS = 50
+REPORTS = 50
 
 
 @dataclass(frozen=True)
@@ -31,111 +35,176 @@ class LogLine:
     validation_lr1: float | None
 
 
-@dataclass(frozen=True)
-class LoopResult:
-    """What the loop did: steps taken, images and views drawn of each class, and its log."""
+@dataclass
+class LoopState:
+    """How far a loop has come: steps taken, images and views drawn of each class, its log."""
 
-    steps: int
     drawn: npt.NDArray[np.int64]
-    log: tuple[LogLine, ...]
+    step: int = 0
+    log: list[LogLine] = field(default_factory=list)
 
 
 class Trainer:
-    """One optimiser step per batch over the projection and one group's prototypes.
+    """Steps over the projection and the prototypes of the groups that are due.
 
     Parameters
     ----------
     localiser : Localiser
         Trained in place.
-    data : TrainingSet
-        Features.
-    samplers : dict of int to GroupSampler
-        The groups that take turns.
+    feed : Feed
+        Batches.
+    groups : tuple of int
+        Groups that this process trains.
     config : TrainConfig
         Rates and sizes.
     train_projection : bool
         False leaves the projection as it is.
+    ranks : Ranks
+        The processes that train together.
     """
 
     def __init__(
         self,
         localiser: Localiser,
-        data: TrainingSet,
-        samplers: dict[int, GroupSampler],
+        feed: Feed,
+        groups: tuple[int, ...],
         config: TrainConfig,
         *,
         train_projection: bool,
+        ranks: Ranks,
     ) -> None:
-        self.localiser, self.data, self.samplers, self.config = localiser, data, samplers, config
-        localiser.projection.requires_grad_(train_projection)
-        self.projection_optimiser = (
-            self._adam(localiser.projection, config.learning_rate_projection) if train_projection else None
+        self.localiser, self.feed, self.config, self.ranks = localiser, feed, config, ranks
+        weight = localiser.projection.requires_grad_(train_projection).weight
+        decay = config.weight_decay
+        self.projection = (
+            DenseAdam(weight, config.learning_rate_projection, decay) if train_projection else None
         )
-        self.head_optimisers = {
-            group: self._adam(localiser.heads[group], config.learning_rate_heads) for group in samplers
+        adam = DenseAdam if config.class_sampling == 1 else SampledAdam
+        self.heads = {
+            group: adam(localiser.heads[group].prototypes, config.learning_rate_heads, decay)
+            for group in groups
         }
-        self.drawn = np.zeros(len(localiser.classes), np.int64)
+        self.state = LoopState(np.zeros(len(localiser.classes), np.int64))
+        self._buffers = Buffers()
+        self._precision = precision_of(config, localiser.device)
 
-    def _adam(self, module: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(module.parameters(), rate, weight_decay=self.config.weight_decay, fused=True)
+    def step(self, number: int) -> Tensor:
+        """Take the step of that number and return its mean loss, still on the device."""
+        part = self.feed.at(number)
+        losses = [self._train_group(group, part, number) for group in part.schedule.at(number)]
+        weight = self.localiser.projection.weight
+        if self.projection is not None and weight.grad is not None:
+            self.ranks.add(weight.grad)
+            self.projection.step(weight.grad)
+        # A streamed part may happen to hold no image of this process's groups.
+        return torch.stack(losses).mean() if losses else torch.zeros((), device=weight.device)
 
-    def step(self, group: int) -> Tensor:
-        """Take one step of a group and return its loss, still on the device."""
-        batch = self.samplers[group].draw(self.config.batch_size)
-        features = self.data.of(batch, self.localiser.device)
-        loss = self.localiser.heads[group].loss(
-            self.localiser.projection(features), self._labels(batch, group)
+    def _train_group(self, group: int, part: Part, number: int) -> Tensor:
+        """Update a group's prototypes, add to the projection's gradient and return the loss."""
+        batch = part.samplers[group].draw(number, self.config.batch_size)
+        head, optimiser, device = self.localiser.heads[group], self.heads[group], self.localiser.device
+        embeddings = self.localiser.projection(part.data.of(batch, device))
+        prototypes, labels, rows = head.prototypes.detach(), self._labels(batch, group), None
+        if batch.faced is not None:
+            faced = batch.faced - self.localiser.classes.group_slice(group).start
+            rows, labels = torch.from_numpy(faced).to(device), np.searchsorted(faced, labels)
+            prototypes = prototypes.index_select(0, rows)
+        found = loss_and_gradients(
+            embeddings.detach(),
+            prototypes,
+            torch.from_numpy(labels).to(device, non_blocking=True),
+            head.settings,
+            buffers=self._buffers,
+            precision=self._precision,
         )
-        loss.backward()  # type: ignore[no-untyped-call]
-        for optimiser in (self.projection_optimiser, self.head_optimisers[group]):
-            if optimiser is not None:
-                optimiser.step()
-                optimiser.zero_grad()
-        return loss.detach()
+        if isinstance(optimiser, DenseAdam):
+            optimiser.step(found.prototypes)
+        elif rows is not None:
+            optimiser.step(rows, prototypes, found.prototypes)
+        if self.projection is not None:
+            embeddings.backward(found.embeddings)
+        return found.loss
 
-    def _labels(self, batch: Batch, group: int) -> Tensor:
+    def _labels(self, batch: Batch, group: int) -> npt.NDArray[np.int64]:
+        """Number in the group of each class of a batch; takes note of what was drawn."""
         classes = np.concatenate([batch.image_classes, batch.view_classes])
-        np.add.at(self.drawn, classes, 1)
-        first = self.localiser.classes.group_slice(group).start
-        return torch.from_numpy(classes - first).to(self.localiser.device, non_blocking=True)
+        np.add.at(self.state.drawn, classes, 1)
+        labels: npt.NDArray[np.int64] = classes - self.localiser.classes.group_slice(group).start
+        return labels
 
-    def run(self, steps: int, validation: Validation, progress: Progress | None) -> LoopResult:
-        """Take up to `steps` steps; keep the weights that validate best.
+    def run(
+        self,
+        steps: int,
+        validation: Validation,
+        progress: Progress | None = None,
+        at_mark: Callable[[LoopState], None] | None = None,
+    ) -> LoopState:
+        """Take the steps that are left of `steps`; keep the weights that validate best.
 
         Parameters
         ----------
         steps : int
-            Steps to take, fewer if the validation's patience runs out.
+            Steps in all, fewer if the validation's patience runs out.
         validation : Validation
             Held-out images; with none of them the last weights are kept.
         progress : callable, optional
             Called with (done, total).
+        at_mark : callable, optional
+            Called whenever a line was added to the log.
         """
-        log = (
-            [LogLine(0, float("nan"), 0.0, validation.measure(self.localiser, 0))] if len(validation) else []
-        )
-        marks = _marks(steps, self.config.validation.times if len(validation) else _REPORTS)
-        groups = list(self.samplers)
-        total, since, drawn = torch.zeros((), device=self.localiser.device), 0, 0
-        clock = time.perf_counter()
-        done = 0
-        for done in range(1, steps + 1):
-            total += self.step(groups[(done - 1) % len(groups)])
-            since += 1
-            if done in marks:
-                loss = total.item() / since  # the only wait for the device
-                now, count = time.perf_counter(), int(self.drawn.sum())
-                percent = validation.measure(self.localiser, done) if len(validation) else None
-                log.append(LogLine(done, loss, (count - drawn) / max(now - clock, 1e-9), percent))
-                total.zero_()
-                since, drawn, clock = 0, count, time.perf_counter()
-                if progress is not None:
-                    progress(done, steps)
-                if validation.exhausted:
-                    break
+        state, marks = self.state, _marks(steps, validation.config.times if len(validation) else REPORTS)
+        if len(validation) and not state.log:
+            state.log.append(LogLine(0, float("nan"), 0.0, self._validate(validation, 0)))
+        total, since = torch.zeros((), device=self.localiser.device), state.step
+        clock, drawn = time.perf_counter(), int(state.drawn.sum())
+        while state.step < steps and not validation.exhausted:
+            state.step += 1
+            total += self.step(state.step)
+            if state.step not in marks:
+                continue
+            self.ranks.add(total)
+            loss = total.item() / (state.step - since) / self.ranks.count  # the only wait for the device
+            _require_finite(loss, state.step)
+            count, seconds = int(state.drawn.sum()), time.perf_counter() - clock
+            percent = self._validate(validation, state.step) if len(validation) else None
+            state.log.append(LogLine(state.step, loss, (count - drawn) / max(seconds, 1e-9), percent))
+            total.zero_()
+            if at_mark is not None:
+                at_mark(state)
+            if progress is not None:
+                progress(state.step, steps)
+            since, drawn, clock = state.step, count, time.perf_counter()
         if len(validation):
             validation.restore(self.localiser)
-        return LoopResult(done, self.drawn, tuple(log))
+        return state
+
+    def _validate(self, validation: Validation, step: int) -> float:
+        self.ranks.share(self.localiser, range(len(self.localiser.heads)))
+        return validation.measure(self.localiser, step, self.ranks.agree)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name; shares memory with what it names."""
+        named = {f"localiser.{name}": value for name, value in self.localiser.tensors().items()}
+        optimisers = {"projection": self.projection, **{str(g): adam for g, adam in self.heads.items()}}
+        for owner, adam in optimisers.items():
+            for name, value in adam.tensors().items() if adam is not None else ():
+                named[f"adam.{owner}.{name}"] = value
+        return named
+
+
+def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """Return the type of the inputs of the heads' matrix products."""
+    if config.precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+
+
+def _require_finite(loss: float, step: int) -> None:
+    if not np.isfinite(loss):
+        raise InputError(
+            f"the loss is {loss} by step {step}: lower train.learning_rate_projection and "
+            "train.learning_rate_heads, or check the store with `pipeline status --bad`"
+        )
 
 
 def _marks(steps: int, times: int) -> frozenset[int]:

@@ -18,9 +18,16 @@ from stages.localiser import Localiser
 from stages.manifest import Manifest
 from stages.train.config import TrainConfig
 from stages.train.holdout import hold_out, visit_numbers
-from stages.train.initial import class_means, principal_components, standardise
-from stages.train.samplers import GroupSampler, Roster
-from stages.train.source import TrainingSet, chosen_inputs, load_rows, load_views, open_views
+from stages.train.initial import (
+    SAMPLE_ROWS,
+    class_means,
+    moments,
+    principal_components,
+    standardise,
+    store_moments,
+)
+from stages.train.reading import chosen_inputs, load_rows, open_views
+from stages.train.source import Source, TrainingSet
 from stages.train.validation import Validation
 
 Groups = Literal["all"] | tuple[int, ...]
@@ -159,30 +166,23 @@ def split_rows(
     return usable & ~held, held
 
 
-def load_training_set(
+def open_source(
     config: TrainConfig,
     files: Files,
     partition: Path,
     views: Path | None,
     trained: npt.NDArray[np.bool_],
-    device: torch.device,
-) -> TrainingSet:
-    """Return the features of the marked rows and of their views, in memory.
+) -> Source:
+    """Return what may be read: the marked rows and their views.
 
     Raises
     ------
     StoreError
         If views are planned and wanted but not extracted.
     """
-    place = device if config.residency == "device" else torch.device("cpu")
-    loaded = load_rows(files.reader, trained, files.inputs, place)
-    view_features, view_images = loaded[:0], np.zeros(0, np.int64)
-    if config.augment_views:
-        plan = ViewPlan.load(partition / "views.parquet")
-        if len(plan):
-            reader = open_views(views, plan, files.reader)
-            view_features, view_images = load_views(reader, plan, trained, files.inputs, place)
-    return TrainingSet(loaded, files.labels[trained].astype(np.int64), view_features, view_images)
+    plan = ViewPlan.load(partition / "views.parquet") if config.augment_views else None
+    reader = open_views(views, plan, files.reader) if plan else None
+    return Source(files.reader, files.inputs, files.labels, trained, reader, plan)
 
 
 def load_validation(
@@ -194,30 +194,22 @@ def load_validation(
 
 
 def initialise(
-    config: TrainConfig, localiser: Localiser, data: TrainingSet, groups: tuple[int, ...], *, whole: bool
+    config: TrainConfig,
+    localiser: Localiser,
+    source: Source,
+    resident: TrainingSet | None,
+    groups: tuple[int, ...],
+    *,
+    whole: bool,
 ) -> None:
     """Set the first weights; the projection's only if the whole localiser is trained."""
+    features = source if resident is None else resident
     if whole and config.standardise:
-        standardise(localiser.projection, data.features)
-    if config.initial_weights == "data":
-        if whole:
-            principal_components(localiser.projection, data.features)
-        class_means(localiser, data.features, data.classes, groups)
-
-
-def make_samplers(
-    config: TrainConfig, classes: ClassTable, data: TrainingSet, groups: tuple[int, ...], seed: int
-) -> dict[int, GroupSampler]:
-    """Return the samplers of the groups that can learn: with one class there is nothing to tell apart."""
-    roster = Roster(data.classes, len(classes), classes.p_aug, data.view_images)
-    samplers = {
-        group: GroupSampler(
-            roster,
-            classes.group_slice(group),
-            sampling=config.sampling,
-            augment=len(data.view_images) > 0,
-            seed=(seed, group),
-        )
-        for group in groups
-    }
-    return {group: sampler for group, sampler in samplers.items() if len(sampler.classes) > 1}
+        found = store_moments(source) if resident is None else moments(resident.blocks(SAMPLE_ROWS))
+        standardise(localiser.projection, *found)
+    if config.initial_weights == "random":
+        return
+    if whole:
+        whiten = config.initial_weights == "whitened"
+        principal_components(localiser.projection, features.blocks(SAMPLE_ROWS), whiten=whiten)
+    class_means(localiser, features.blocks(), groups)

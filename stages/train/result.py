@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from stages.classes import ClassTable
 from stages.localiser import Localiser
 from stages.train.config import TrainConfig
-from stages.train.loop import LoopResult
+from stages.train.loop import LogLine, LoopState
 from stages.train.validation import Validation
 
 BUCKETS = ("head", "mid", "tail")
@@ -44,6 +47,10 @@ class TrainResult:
         The groups trained.
     projection : str
         "trained", or "frozen" where only some groups were trained.
+    residency : str
+        Where the features waited, and why there.
+    resumed_step : int
+        Step at which a checkpoint was taken up; 0 if there was none.
     """
 
     steps: int
@@ -61,6 +68,8 @@ class TrainResult:
     classes: int
     groups: tuple[int, ...]
     projection: str
+    residency: str
+    resumed_step: int
 
     def facts(self) -> list[tuple[str, object]]:
         """Return (name, value) pairs for a person to read."""
@@ -71,85 +80,136 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """One pass over the data: the localiser and what the pass was like.
+class PassRecord:
+    """What one pass over the data was like; plain numbers, so that a checkpoint can hold it.
 
     Attributes
     ----------
-    localiser : Localiser
-        Trained.
-    loop : LoopResult
-        Steps, samples and log.
-    validation : Validation
-        The held-out images, none of them for no validation.
+    steps, samples : int
+        Steps taken, images and views drawn.
+    drawn : dict of str to int
+        Samples per bucket of classes.
+    log : list of LogLine
+        Loss and speed over the steps.
     images, views : int
         Images trained on, views ready to join.
+    held_out : int
+        Images held out.
+    validation_lr1 : float or None
+        LR@1 in percent of the weights kept.
+    kept_step : int
+        Their step.
     """
 
-    localiser: Localiser
-    loop: LoopResult
-    validation: Validation
+    steps: int
+    samples: int
+    drawn: dict[str, int]
+    log: list[LogLine]
     images: int
     views: int
+    held_out: int
+    validation_lr1: float | None
+    kept_step: int
 
-    def without_weights(self) -> Trained:
-        """Return the same without the best weights kept aside: they take as much memory again."""
-        return replace(self, validation=self.validation.emptied())
+    @classmethod
+    def of(
+        cls,
+        state: LoopState,
+        drawn: npt.NDArray[np.int64],
+        classes: ClassTable,
+        validation: Validation,
+        *,
+        images: int,
+        views: int,
+    ) -> PassRecord:
+        """Return the record of a finished pass in which `drawn` samples of each class were drawn."""
+        held_out = len(validation)
+        return cls(
+            steps=state.step,
+            samples=int(drawn.sum()),
+            drawn={name: int(drawn[classes.bucket == name].sum()) for name in BUCKETS},
+            log=state.log,
+            images=images,
+            views=views,
+            held_out=held_out,
+            validation_lr1=validation.kept_percent if held_out else None,
+            kept_step=validation.kept_step if held_out else state.step,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> PassRecord:
+        """Return what `as_dict` was made of."""
+        return cls(**{**fields, "log": [LogLine(**line) for line in fields["log"]]})
 
 
 def summarise(
-    final: Trained,
-    first: Trained,
+    final: PassRecord,
+    first: PassRecord,
+    classes: ClassTable,
     *,
     groups: tuple[int, ...],
     seconds: float,
+    samples: int,
     masked: int,
     whole: bool,
+    residency: str,
+    resumed_step: int,
 ) -> TrainResult:
     """Return the numbers of a finished run.
 
     Parameters
     ----------
-    final : Trained
+    final : PassRecord
         The pass whose weights are kept.
-    first : Trained
+    first : PassRecord
         The pass that was validated; the same one unless all images were trained on afterwards.
+    classes : ClassTable
+        All classes.
     groups : tuple of int
         The groups trained.
     seconds : float
-        Time that all passes took.
+        Time since the run began or was taken up.
+    samples : int
+        Images and views drawn in this time.
     masked : int
         Images left out since their features are bad.
     whole : bool
         Whether the projection was trained.
+    residency : str
+        Where the features waited, and why.
+    resumed_step : int
+        Step at which a checkpoint was taken up, 0 for none.
     """
-    classes, drawn, validation = final.localiser.classes, final.loop.drawn, first.validation
-    passes = {id(run.loop): run.loop for run in (first, final)}.values()
-    samples = sum(int(loop.drawn.sum()) for loop in passes)
     return TrainResult(
-        steps=final.loop.steps,
-        samples=samples,
+        steps=final.steps,
+        samples=first.samples + (final.samples if final is not first else 0),
         samples_per_s=samples / max(seconds, 1e-9),
         seconds=seconds,
-        loss=final.loop.log[-1].loss if final.loop.log else float("nan"),
-        drawn={bucket: int(drawn[classes.bucket == bucket].sum()) for bucket in BUCKETS},
+        loss=final.log[-1].loss if final.log else float("nan"),
+        drawn=final.drawn,
         images=final.images,
         masked=masked,
-        held_out=validation.images,
+        held_out=first.held_out,
         views=final.views,
-        validation_lr1=validation.kept_percent if validation.images else None,
-        kept_step=validation.kept_step if validation.images else final.loop.steps,
+        validation_lr1=first.validation_lr1,
+        kept_step=first.kept_step,
         classes=int(np.isin(classes.group, groups).sum()),
         groups=groups,
         projection="trained" if whole else "frozen",
+        residency=residency,
+        resumed_step=resumed_step,
     )
 
 
 def record(localiser: Localiser, config: TrainConfig, result: TrainResult, seed: int) -> None:
-    """Put what a later reader wants to know into meta.json; no times, so that equal runs give equal files."""
+    """Put the lasting facts into meta.json: equal runs give equal files."""
     facts = asdict(result)
-    for timed in ("seconds", "samples_per_s"):
-        del facts[timed]
+    for passing in ("seconds", "samples_per_s", "residency", "resumed_step"):
+        del facts[passing]
     if not math.isfinite(facts["loss"]):
         facts["loss"] = None
     localiser.meta["training"] = {**facts, "seed": seed, "settings": asdict(config)}

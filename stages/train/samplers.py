@@ -26,12 +26,16 @@ class Batch:
         Images and their class ids.
     views, view_classes : ndarray of int64, shape (A,)
         Views and their class ids; the originals of all of them are in the batch.
+    faced : ndarray of int64, shape (C,), or None
+        Class ids that the softmax runs over, ascending, the batch's own among
+        them; None for all of the group.
     """
 
     images: Indices
     image_classes: Indices
     views: Indices
     view_classes: Indices
+    faced: Indices | None = None
 
 
 class Roster:
@@ -57,13 +61,13 @@ class Roster:
         view_images: npt.NDArray[np.integer],
     ) -> None:
         self.order: Indices = np.argsort(image_classes, kind="stable")
-        counts = np.bincount(image_classes, minlength=class_count)
-        self.ends: Indices = np.cumsum(counts)
-        self.starts: Indices = self.ends - counts
+        self.counts: Indices = np.bincount(image_classes, minlength=class_count)
+        self.ends: Indices = np.cumsum(self.counts)
+        self.starts: Indices = self.ends - self.counts
         self.view_counts: Indices = np.bincount(view_images, minlength=len(image_classes))
         self.view_starts: Indices = np.cumsum(self.view_counts) - self.view_counts
         seen = np.bincount(image_classes[self.view_counts > 0], minlength=class_count)
-        share = seen / np.maximum(counts, 1)
+        share = seen / np.maximum(self.counts, 1)
         # Only images that have views can be augmented: they are, more often, on behalf of the others.
         self.p_view = np.minimum(1.0, np.divide(p_aug, share, out=np.zeros(class_count), where=share > 0))
 
@@ -74,7 +78,9 @@ class Roster:
 
 
 class GroupSampler:
-    """An endless, seeded stream of batches of one group.
+    """The batches of one group: a pure function of the seed and the step.
+
+    So a run can be taken up at any step without replaying those before it.
 
     Parameters
     ----------
@@ -86,8 +92,10 @@ class GroupSampler:
         What is equally likely: each of the group's classes, or each of its images (4.17).
     augment : bool
         Whether views join the batch.
+    class_sampling : float
+        Share of the other classes that the softmax runs over.
     seed : tuple of int
-        Seeds the stream: the run's seed and the group's number.
+        The run's seed and the group's number.
     """
 
     def __init__(
@@ -97,31 +105,49 @@ class GroupSampler:
         *,
         sampling: Literal["class", "image"],
         augment: bool,
+        class_sampling: float = 1.0,
         seed: tuple[int, ...],
     ) -> None:
         self.roster = roster
         self.sampling = sampling
         self.augment = augment
+        self.class_sampling = class_sampling
+        self.group_classes = classes
         self.classes = roster.drawable(classes)
-        self._random = np.random.default_rng(seed)
+        self.seed = seed
 
-    def draw(self, size: int) -> Batch:
-        """Return the next batch of `size` images and the views that join it."""
-        roster = self.roster
+    @property
+    def images(self) -> int:
+        """How many images there are to draw from."""
+        return int(self.roster.counts[self.classes].sum())
+
+    def draw(self, step: int, size: int) -> Batch:
+        """Return the batch of a step: `size` images and the views that join them."""
+        roster, random = self.roster, np.random.default_rng([*self.seed, step])
         if self.sampling == "class":
-            drawn = self.classes[self._random.integers(len(self.classes), size=size)]
-            places = self._random.integers(roster.starts[drawn], roster.ends[drawn])
+            drawn = self.classes[random.integers(len(self.classes), size=size)]
+            places = random.integers(roster.starts[drawn], roster.ends[drawn])
         else:
             first, last = roster.starts[self.classes[0]], roster.ends[self.classes[-1]]
-            places = self._random.integers(first, last, size=size)
+            places = random.integers(first, last, size=size)
             drawn = np.searchsorted(roster.ends, places, side="right")
         images = roster.order[places]
-        chosen = self._augmented(images, drawn) if self.augment else np.zeros(0, np.int64)
-        offsets = self._random.integers(roster.view_counts[images[chosen]]) if len(chosen) else chosen
+        chosen = self._augmented(images, drawn, random) if self.augment else np.zeros(0, np.int64)
+        offsets = random.integers(roster.view_counts[images[chosen]]) if len(chosen) else chosen
         views = roster.view_starts[images[chosen]] + offsets
-        return Batch(images, drawn, views, drawn[chosen])
+        return Batch(images, drawn, views, drawn[chosen], self._faced(drawn, random))
 
-    def _augmented(self, images: Indices, classes: Indices) -> Indices:
+    def _faced(self, drawn: Indices, random: np.random.Generator) -> Indices | None:
+        """Classes drawn, and of all others a random share."""
+        if self.class_sampling == 1:
+            return None
+        first = self.group_classes.start
+        chosen = random.random(self.group_classes.stop - first, np.float32) < self.class_sampling
+        chosen[drawn - first] = True
+        faced: Indices = first + np.flatnonzero(chosen)
+        return faced
+
+    def _augmented(self, images: Indices, classes: Indices, random: np.random.Generator) -> Indices:
         """Places in the batch whose image is augmented."""
-        lot = self._random.random(len(images))
+        lot = random.random(len(images))
         return np.flatnonzero((lot < self.roster.p_view[classes]) & (self.roster.view_counts[images] > 0))

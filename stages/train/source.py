@@ -1,27 +1,30 @@
-"""The features that training reads, resident in memory as they are stored (float16)."""
+"""The features that training reads: rows of the store, in memory as they are stored (float16)."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cache.errors import RecipeMismatch, StoreError
 from cache.reader import FeatureReader
 from stages.classes import ViewPlan
-from stages.errors import ConfigError
+from stages.train.reading import Rows, load_rows
 from stages.train.samplers import Batch
+
+Block = tuple[Tensor, npt.NDArray[np.int64]]
+"""Features (n, F) and the class id of each."""
+_BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The images that may be trained on, and their views.
+    """Images that may be trained on, in memory, and their views.
 
     Attributes
     ----------
@@ -47,120 +50,108 @@ class TrainingSet:
             parts.append(_rows(self.views, batch.views, device))
         return torch.cat(parts).float()
 
+    def blocks(self, sample: int | None = None) -> Iterator[Block]:
+        """Images and their classes, block by block; of about `sample` rows spread evenly, or of all."""
+        # Evenly, since neighbouring rows are neighbouring photos.
+        stride = max(1, len(self.classes) // sample) if sample else 1
+        features, classes = self.features[::stride], self.classes[::stride]
+        for start in range(0, len(classes), _BLOCK_ROWS):
+            yield features[start : start + _BLOCK_ROWS], classes[start : start + _BLOCK_ROWS]
+
 
 def _rows(features: Tensor, rows: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     index = torch.from_numpy(rows).to(features.device, non_blocking=True)
-    return features.index_select(0, index).to(device, non_blocking=True)
+    if features.device == device:
+        return features.index_select(0, index)
+    # Page-locked, so that the copy to the device needs no waiting.
+    staged = torch.empty(len(rows), features.shape[1], dtype=features.dtype, pin_memory=True)
+    return torch.index_select(features, 0, index, out=staged).to(device, non_blocking=True)
 
 
-def chosen_inputs(inputs: str | tuple[str, ...], reader: FeatureReader) -> tuple[str, ...]:
-    """Return the outputs to join into a feature.
+@dataclass(frozen=True)
+class Source:
+    """What may be read of the stores: the rows to train on, and the views of them.
 
-    Raises
-    ------
-    ConfigError
-        If the store lacks one of them.
-    """
-    if isinstance(inputs, str):
-        return tuple(reader.outputs)
-    absent = [name for name in inputs if name not in reader.outputs]
-    if absent:
-        raise ConfigError(
-            f"train.inputs names {', '.join(absent)}, but {reader.store.path} holds "
-            f"{', '.join(reader.outputs)}: choose among these, or add it to extract.outputs"
-        )
-    return inputs
-
-
-def load_rows(
-    reader: FeatureReader, wanted: npt.NDArray[np.bool_], inputs: tuple[str, ...], device: torch.device
-) -> Tensor:
-    """Return features of the rows marked in `wanted`, shape (n, F), read chunk by chunk.
-
-    Raises
-    ------
-    StoreError
-        If the device has no memory for them.
-    """
-    dtype = getattr(torch, reader.recipe.dtype)
-    shape = (int(wanted.sum()), reader.length(inputs))
-    try:
-        features = torch.empty(shape, dtype=dtype, device=device)
-    except (MemoryError, RuntimeError) as error:
-        gigabytes = shape[0] * shape[1] * dtype.itemsize / 1e9
-        raise StoreError(
-            f"{gigabytes:.1f} GB of features do not fit into the memory of {device}: set train.residency "
-            "to host, or train.inputs to fewer outputs"
-        ) from error
-    filled = 0
-    for start, stop in reader.blocks():
-        keep = wanted[start:stop]
-        count = int(keep.sum())
-        if count:
-            block = reader.read(start, stop, inputs)
-            features[filled : filled + count] = torch.from_numpy(block[keep]).to(device)
-            filled += count
-    return features
-
-
-def open_views(path: Path | None, plan: ViewPlan, database: FeatureReader) -> FeatureReader:
-    """Return the store of the planned views.
-
-    Raises
-    ------
-    StoreError
-        If there is none, it is incomplete, or it holds other views than planned.
-    RecipeMismatch
-        If another backbone made it.
-    """
-    if path is None or not path.exists():
-        raise StoreError(
-            f"{len(plan)} views are planned but {path or 'their store'} does not exist: run "
-            "`pipeline extract --split views`, or set train.augment_views to false"
-        )
-    reader = FeatureReader.open(path)
-    if reader.rows != len(plan):
-        raise StoreError(
-            f"{path} holds {reader.rows} views, the plan has {len(plan)}: "
-            "run `pipeline extract --split views`"
-        )
-    reader.require_complete()
-    plain = dataclasses.replace(reader.recipe, augment=None)
-    differences = plain.differences(dataclasses.replace(database.recipe, augment=None))
-    if differences:
-        raise RecipeMismatch(
-            f"{path} was made otherwise than the database ({'; '.join(differences)}): "
-            "run `pipeline extract --split views --replace`"
-        )
-    return reader
-
-
-def place_of_rows(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Return the number of each marked row among the marked ones, -1 elsewhere, shape (rows,)."""
-    return np.where(rows, np.cumsum(rows) - 1, -1)
-
-
-def load_views(
-    reader: FeatureReader,
-    plan: ViewPlan,
-    trained: npt.NDArray[np.bool_],
-    inputs: tuple[str, ...],
-    device: torch.device,
-) -> tuple[Tensor, npt.NDArray[Any]]:
-    """Return features of the sound views of the images trained on, and the image of each.
-
-    Parameters
+    Attributes
     ----------
     reader : FeatureReader
-        Store of the views.
-    plan : ViewPlan
-        Which image each of its rows shows.
-    trained : ndarray of bool, shape (rows,)
-        Manifest rows that are trained on.
+        Store of the database.
     inputs : tuple of str
-        Outputs to join.
-    device : torch.device
-        Where to put them.
+        Outputs joined into a feature.
+    labels : ndarray of int32, shape (rows,)
+        Class id of each row, -1 for none.
+    rows : ndarray of bool, shape (rows,)
+        Rows to train on; bad ones are not among them.
+    view_reader : FeatureReader or None
+        Store of the views; None for no augmentation.
+    plan : ViewPlan or None
+        Which row each view shows.
     """
-    wanted = reader.valid & trained[plan.row]
-    return load_rows(reader, wanted, inputs, device), place_of_rows(trained)[plan.row[wanted]]
+
+    reader: FeatureReader
+    inputs: tuple[str, ...]
+    labels: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.bool_]
+    view_reader: FeatureReader | None
+    plan: ViewPlan | None
+
+    def of_classes(self, classes: npt.NDArray[np.bool_]) -> Source:
+        """Return the same with only the images of the marked classes, shape (K,)."""
+        rows = self.rows.copy()
+        rows[rows] = classes[self.labels[rows]]
+        return dataclasses.replace(self, rows=rows)
+
+    @cached_property
+    def view_rows(self) -> npt.NDArray[np.bool_]:
+        """Sound views of the images trained on, shape (V,)."""
+        if self.view_reader is None or self.plan is None:
+            return np.zeros(0, np.bool_)
+        return self.view_reader.valid & self.rows[self.plan.row]
+
+    @property
+    def images(self) -> int:
+        """How many images there are to train on."""
+        return int(self.rows.sum())
+
+    @property
+    def views(self) -> int:
+        """How many views can join them."""
+        return int(self.view_rows.sum())
+
+    @property
+    def bytes(self) -> int:
+        """Memory that all of it takes."""
+        itemsize: int = np.dtype(self.reader.recipe.dtype).itemsize
+        return (self.images + self.views) * self.reader.length(self.inputs) * itemsize
+
+    def read(self, ranges: Sequence[Rows], place: torch.device) -> TrainingSet:
+        """Return the images of some ranges of rows, in that order, with their views.
+
+        Raises
+        ------
+        StoreError
+            If the place has no memory for them.
+        """
+        features = load_rows(self.reader, self.rows, self.inputs, place, ranges)
+        kept = np.concatenate([start + np.flatnonzero(self.rows[start:stop]) for start, stop in ranges])
+        views, view_images = features[:0], np.zeros(0, np.int64)
+        if self.view_reader is not None and self.plan is not None:
+            spans = [self._view_span(start, stop) for start, stop in ranges]
+            views = load_rows(self.view_reader, self.view_rows, self.inputs, place, spans)
+            shown = [self.plan.row[a:b][self.view_rows[a:b]] for a, b in spans]
+            view_images = np.searchsorted(kept, np.concatenate(shown))
+        return TrainingSet(features, self.labels[kept].astype(np.int64), views, view_images)
+
+    def _view_span(self, start: int, stop: int) -> Rows:
+        first, last = np.searchsorted(self.plan.row, [start, stop]) if self.plan else (0, 0)
+        return int(first), int(last)
+
+    def blocks(self, sample: int | None = None) -> Iterator[Block]:
+        """Images and their classes, chunk by chunk; of chunks spread evenly, or of all."""
+        ranges = list(self.reader.blocks())
+        stride = max(1, self.reader.rows // sample) if sample else 1
+        for start, stop in ranges[:: min(stride, len(ranges))]:
+            keep = self.rows[start:stop]
+            if keep.any():
+                block = self.reader.read(start, stop, self.inputs)[keep]
+                yield torch.from_numpy(block), self.labels[start:stop][keep].astype(np.int64)

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
-import torch
 
 from stages.train.config import TrainConfig
 from stages.train.log import write_log
-from stages.train.loop import Progress, Trainer
-from stages.train.prepare import (
-    Files,
-    Groups,
-    begin_localiser,
-    choose_device,
-    choose_groups,
-    initialise,
-    load_training_set,
-    load_validation,
-    make_samplers,
-    open_files,
-    split_rows,
-)
-from stages.train.result import Trained, TrainResult, record, summarise
+from stages.train.loop import LogLine, Progress
+from stages.train.passes import Run
+from stages.train.prepare import Groups, choose_device, choose_groups, open_files, split_rows
+from stages.train.ranks import Ranks
+from stages.train.result import TrainResult, record, summarise
 
 __all__ = ["TrainResult", "run"]
 
@@ -44,9 +29,14 @@ def run(
     seed: int,
     device: str = "cpu",
     log: Path | None = None,
+    checkpoints: Path | None = None,
     progress: Progress | None = None,
+    report: Callable[[LogLine], None] | None = None,
 ) -> TrainResult:
     """Train a localiser and write it to `output`.
+
+    Started by `torchrun` (inside `ranks.joined`), each process trains some of
+    the groups and the first one writes.
 
     Parameters
     ----------
@@ -68,9 +58,13 @@ def run(
     device : str
         "auto", "cpu", "cuda", "cuda:1", ...
     log : Path, optional
-        CSV of step, loss, samples_per_s and validation_lr1.
+        CSV of step, loss, samples_per_s and validation_lr1, written anew with each line.
+    checkpoints : Path, optional
+        Folder of checkpoints; a run that finds its own there goes on from it.
     progress : callable, optional
         Called with (done, total) steps.
+    report : callable, optional
+        Called with each line of the log.
 
     Raises
     ------
@@ -82,53 +76,47 @@ def run(
         If a setting does not fit the data, or only some groups are asked for without a localiser that fits.
     """
     files = open_files(config, partition, features, manifest)
-    job = _Job(config, files, partition, views, output, groups, seed, choose_device(device), progress)
-    rows, held = split_rows(config, files, job.chosen, seed)
+    chosen, ranks = choose_groups(groups, files.classes), Ranks.current()
+    rows, held = split_rows(config, files, chosen, seed)
+
+    def say(name: str, lines: list[LogLine]) -> None:
+        if name == "first" and log is not None and ranks.first:
+            write_log(log, lines)
+        if report is not None:
+            report(lines[-1])
+
+    job = Run(
+        config,
+        files,
+        partition,
+        views,
+        output,
+        groups,
+        seed,
+        choose_device(device),
+        ranks,
+        checkpoints,
+        progress,
+        say,
+    )
     begun = time.perf_counter()
-    final = first = job.train(rows, held)
-    if config.validation.refit and held.any():
-        first = first.without_weights()
-        final = job.train(rows | held, held & False, first.validation.kept_step)
-    seconds = time.perf_counter() - begun
-    masked = int(((files.labels >= 0) & ~files.reader.valid).sum())
-    result = summarise(final, first, groups=job.chosen, seconds=seconds, masked=masked, whole=groups == "all")
-    record(final.localiser, config, result, seed)
-    final.localiser.save(output)
-    if log is not None:
-        write_log(log, first.loop.log)
+    localiser, final, first = job.train(rows, held)
+    result = summarise(
+        final,
+        first,
+        files.classes,
+        groups=chosen,
+        seconds=time.perf_counter() - begun,
+        samples=job.samples,
+        masked=int(((files.labels >= 0) & ~files.reader.valid).sum()),
+        whole=groups == "all",
+        residency=job.residency,
+        resumed_step=job.resumed_step,
+    )
+    record(localiser, config, result, seed)
+    if ranks.first:
+        localiser.save(output)
+    if log is not None and ranks.first:
+        write_log(log, first.log)
+    job.checkpoints.clear()
     return result
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What both passes share: the first chooses the number of steps, the second uses all images."""
-
-    config: TrainConfig
-    files: Files
-    partition: Path
-    views: Path | None
-    output: Path
-    groups: Groups
-    seed: int
-    device: torch.device
-    progress: Progress | None
-
-    @property
-    def chosen(self) -> tuple[int, ...]:
-        return choose_groups(self.groups, self.files.classes)
-
-    def train(
-        self, rows: npt.NDArray[np.bool_], held: npt.NDArray[np.bool_], steps: int | None = None
-    ) -> Trained:
-        """Train on some rows of the manifest and validate on others."""
-        config, files, whole = self.config, self.files, self.groups == "all"
-        localiser = begin_localiser(config, files, self.output, self.groups, self.seed).to(self.device)
-        data = load_training_set(config, files, self.partition, self.views, rows, self.device)
-        validation = load_validation(config, files, held, self.device)
-        initialise(config, localiser, data, self.chosen, whole=whole)
-        samplers = make_samplers(config, files.classes, data, self.chosen, self.seed)
-        trainer = Trainer(localiser, data, samplers, config, train_projection=whole)
-        if steps is None:
-            steps = min(config.max_steps, math.ceil(config.epochs * len(data.classes) / config.batch_size))
-        loop = trainer.run(steps if samplers else 0, validation, self.progress)
-        return Trained(localiser, loop, validation, len(data.classes), len(data.view_images))

@@ -10,6 +10,7 @@ standard error vanishes and the rule is the usual one.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,8 +38,6 @@ class Validation:
         The best LR@1 so far; -1 before the first.
     kept_percent, kept_step : float, int
         LR@1 and step of the weights kept.
-    images : int
-        How many there are, or were before `emptied`.
     """
 
     features: Tensor
@@ -47,21 +46,27 @@ class Validation:
     best_percent: float = -1.0
     kept_percent: float = -1.0
     kept_step: int = -1
-    images: int = field(init=False)
     _worse: int = 0
     _kept: dict[str, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.images = len(self.features)
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def measure(self, localiser: Localiser, step: int) -> float:
-        """Return LR@1 in percent; the weights are kept if no earlier ones were clearly better."""
+    def measure(self, localiser: Localiser, step: int, agree: Callable[[float], float] = float) -> float:
+        """Return LR@1 in percent; the weights are kept if no earlier ones were clearly better.
+
+        Parameters
+        ----------
+        localiser : Localiser
+            As it is now.
+        step : int
+            How many steps it has seen.
+        agree : callable, optional
+            Makes processes that train together go by one result.
+        """
         predictions = localiser.predict(self.features, top=1, score=self.config.score)
         errors = errors_m(predictions.positions, self.positions)
-        percent = recall_percent(errors, self.config.radius_m, (1,))[1]
+        percent = agree(recall_percent(errors, self.config.radius_m, (1,))[1])
         if self.keeps(percent, step):
             self._kept = {name: value.clone() for name, value in localiser.tensors().items()}
         return percent
@@ -70,7 +75,7 @@ class Validation:
         """Return whether a result is within one standard error of the best, and take note of it."""
         self.best_percent = max(self.best_percent, percent)
         share = self.best_percent / 100
-        if percent < self.best_percent - 100 * math.sqrt(share * (1 - share) / self.images):
+        if percent < self.best_percent - 100 * math.sqrt(share * (1 - share) / len(self)):
             self._worse += 1
             return False
         self.kept_percent, self.kept_step, self._worse = percent, step, 0
@@ -86,9 +91,21 @@ class Validation:
         for name, value in localiser.tensors().items():
             value.copy_(self._kept[name])
 
-    def emptied(self) -> Validation:
-        """Return what was measured, without features and weights."""
-        empty = Validation(self.features[:0], self.positions[:0], self.config)
-        empty.best_percent, empty.images = self.best_percent, self.images
-        empty.kept_percent, empty.kept_step = self.kept_percent, self.kept_step
-        return empty
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights kept, for a checkpoint."""
+        return {f"kept.{name}": value for name, value in self._kept.items()}
+
+    def numbers(self) -> dict[str, float]:
+        """Whatever else a checkpoint needs of it."""
+        return {
+            "best_percent": self.best_percent,
+            "kept_percent": self.kept_percent,
+            "kept_step": self.kept_step,
+            "worse": self._worse,
+        }
+
+    def resume(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
+        """Go on from what `tensors` and `numbers` gave."""
+        self._kept = {name[len("kept.") :]: value for name, value in tensors.items() if name[:5] == "kept."}
+        self.best_percent, self.kept_percent = numbers["best_percent"], numbers["kept_percent"]
+        self.kept_step, self._worse = int(numbers["kept_step"]), int(numbers["worse"])

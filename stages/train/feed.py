@@ -1,0 +1,179 @@
+"""Batches for the steps: out of memory, or out of a store that passes through memory in parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stages.classes import ClassTable
+from stages.train.config import TrainConfig
+from stages.train.parts import PartOrder
+from stages.train.reading import Rows
+from stages.train.samplers import GroupSampler, Roster
+from stages.train.schedule import Schedule
+from stages.train.source import Source, TrainingSet
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images in memory and how batches are drawn from them.
+
+    Attributes
+    ----------
+    data : TrainingSet
+        Features and views.
+    samplers : dict of int to GroupSampler
+        Of the groups that can be drawn from it.
+    schedule : Schedule
+        Which of them a step trains.
+    """
+
+    data: TrainingSet
+    samplers: dict[int, GroupSampler]
+    schedule: Schedule
+
+
+Make = Callable[[TrainingSet], Part]
+
+
+class ResidentFeed:
+    """All images in one part.
+
+    Parameters
+    ----------
+    part : Part
+        It.
+    """
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+
+    def at(self, step: int) -> Part:
+        """Return the part that a step draws from."""
+        return self.part
+
+
+class StreamedFeed:
+    """A part of the store at a time, while a thread reads the next.
+
+    Parameters
+    ----------
+    source : Source
+        The stores.
+    order : PartOrder
+        Which blocks make a part.
+    make : callable
+        Turns what was read into a part.
+    pool : ThreadPoolExecutor
+        Reads ahead.
+    """
+
+    def __init__(self, source: Source, order: PartOrder, make: Make, pool: ThreadPoolExecutor) -> None:
+        self.source, self.order, self.make, self._pool = source, order, make, pool
+        self._ranges: list[Rows] = list(source.reader.blocks())
+        self._number = -1
+        self._part: Part | None = None
+        self._coming: dict[int, Future[Part]] = {}
+
+    def at(self, step: int) -> Part:
+        """Return the part that a step draws from."""
+        number = self.order.part_of(step)
+        if self._part is None or number != self._number:
+            self._part = None  # its memory is needed
+            self._part, self._number = self._fetch(number), number
+        return self._part
+
+    def _fetch(self, number: int) -> Part:
+        coming = self._coming.pop(number, None) or self._pool.submit(self._read, number)
+        part = coming.result()
+        self._coming = {number + 1: self._pool.submit(self._read, number + 1)}
+        return part
+
+    def _read(self, number: int) -> Part:
+        ranges = [self._ranges[block] for block in self.order.blocks_of(number)]
+        return self.make(self.source.read(ranges, torch.device("cpu")))
+
+
+Feed = ResidentFeed | StreamedFeed
+
+
+def schedule_of(
+    config: TrainConfig, source: Source, classes: ClassTable, groups: tuple[int, ...]
+) -> Schedule:
+    """Return the schedule of those groups that can learn: with one class there is nothing to tell apart."""
+    counts = np.bincount(source.labels[source.rows], minlength=len(classes))
+    images = {group: counts[classes.group_slice(group)] for group in groups}
+    learnable = tuple(group for group in groups if np.count_nonzero(images[group]) > 1)
+    totals = [int(images[group].sum()) for group in learnable]
+    return Schedule(config.schedule, config.turn, learnable, totals, config.batch_size)
+
+
+@contextmanager
+def open_feed(
+    config: TrainConfig,
+    source: Source,
+    resident: TrainingSet | None,
+    classes: ClassTable,
+    groups: tuple[int, ...],
+    steps_per_epoch: int,
+    seed: int,
+) -> Iterator[Feed]:
+    """Yield where the steps get their batches from.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Sizes and sampling.
+    source : Source
+        The stores.
+    resident : TrainingSet or None
+        All features, unless they are streamed.
+    classes : ClassTable
+        Classes of all groups.
+    groups : tuple of int
+        Groups to train.
+    steps_per_epoch : int
+        Steps that draw as many images as there are.
+    seed : int
+        Decides what is drawn.
+    """
+
+    def make(data: TrainingSet) -> Part:
+        return _part(config, classes, groups, data, seed)
+
+    if resident is not None:
+        yield ResidentFeed(make(resident))
+        return
+    blocks = len(list(source.reader.blocks()))
+    # Never more parts than steps: each part is drawn from at least once an epoch.
+    per_part = max(1, config.stream_rows // source.reader.chunk_rows, math.ceil(blocks / steps_per_epoch))
+    with ThreadPoolExecutor(1) as pool:
+        yield StreamedFeed(source, PartOrder(blocks, per_part, steps_per_epoch, seed), make, pool)
+
+
+def _part(
+    config: TrainConfig, classes: ClassTable, groups: tuple[int, ...], data: TrainingSet, seed: int
+) -> Part:
+    roster = Roster(data.classes, len(classes), classes.p_aug, data.view_images)
+    samplers = {
+        group: GroupSampler(
+            roster,
+            classes.group_slice(group),
+            sampling=config.sampling,
+            augment=len(data.view_images) > 0,
+            class_sampling=config.class_sampling,
+            seed=(seed, group),
+        )
+        for group in groups
+    }
+    samplers = {group: sampler for group, sampler in samplers.items() if len(sampler.classes)}
+    images = [sampler.images for sampler in samplers.values()]
+    return Part(
+        data, samplers, Schedule(config.schedule, config.turn, list(samplers), images, config.batch_size)
+    )

@@ -1,0 +1,117 @@
+"""Several processes training together: each owns some groups, all share the projection.
+
+Started by `torchrun`, which sets RANK, WORLD_SIZE and LOCAL_RANK. A rank holds
+features, gradients and moments of its own groups only. Every step it adds its
+groups' gradients of the projection to those of the others, so that the
+projection stays the same everywhere and equals that of the joint schedule in
+one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, distributed
+
+from stages.errors import ConfigError
+from stages.localiser import Localiser
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run.
+
+    Attributes
+    ----------
+    rank : int
+        Number of this one.
+    count : int
+        How many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def current(cls) -> Ranks:
+        """Return the processes that have joined; one if none were asked for."""
+        if distributed.is_available() and distributed.is_initialized():
+            return cls(distributed.get_rank(), distributed.get_world_size())
+        return cls()
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and reports."""
+        return self.rank == 0
+
+    def own(self, groups: Sequence[int]) -> tuple[int, ...]:
+        """Return the groups that this process trains.
+
+        Raises
+        ------
+        ConfigError
+            If there are more processes than groups.
+        """
+        if self.count > max(1, len(groups)):
+            raise ConfigError(
+                f"{self.count} processes for {len(groups)} groups: start at most {len(groups)} with torchrun"
+            )
+        return tuple(groups[self.rank :: self.count])
+
+    def add(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all processes."""
+        if self.count > 1:
+            distributed.all_reduce(tensor)
+
+    def total(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the sum of the counts over all processes."""
+        if self.count == 1:
+            return counts
+        summed = torch.from_numpy(counts.copy()).to(_exchange_device())
+        distributed.all_reduce(summed)
+        return summed.cpu().numpy()
+
+    def agree(self, value: float) -> float:
+        """Return the first process's value everywhere."""
+        if self.count == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=_exchange_device())
+        distributed.broadcast(shared, 0)
+        return float(shared.item())
+
+    def share(self, localiser: Localiser, groups: Sequence[int]) -> None:
+        """Give every process the prototypes that the others have trained."""
+        if self.count > 1:
+            for place, group in enumerate(groups):  # `own` deals them out in this order
+                distributed.broadcast(localiser.heads[group].prototypes.detach(), place % self.count)
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Join the other processes if `torchrun` started this one; yields the device of this process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    if device.startswith("cuda"):
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def _exchange_device() -> str:
+    return "cuda" if distributed.get_backend() == "nccl" else "cpu"

@@ -1,0 +1,87 @@
+"""Where the features wait during training: decided by their size, and said why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from stages.errors import ConfigError
+
+Place = Literal["device", "host", "stream"]
+_SHARE = 0.7
+"""Of the free memory; the rest is for batches, logits and whatever else runs."""
+
+
+@dataclass(frozen=True)
+class Residency:
+    """Where features wait, and why there.
+
+    Attributes
+    ----------
+    place : {"device", "host", "stream"}
+        Beside the weights, in main memory, or in the store, a part at a time.
+    reason : str
+        For a person to read.
+    """
+
+    place: Place
+    reason: str
+
+    def where(self, device: torch.device) -> torch.device:
+        """Return the device whose memory holds them."""
+        return device if self.place == "device" else torch.device("cpu")
+
+
+def choose_residency(
+    wanted: Literal["auto", "device", "host", "stream"],
+    feature_bytes: int,
+    weight_bytes: int,
+    device: torch.device,
+    free: tuple[int, int] | None = None,
+) -> Residency:
+    """Return where the features wait: the place asked for, or the fastest in which they fit.
+
+    Parameters
+    ----------
+    wanted : {"auto", "device", "host", "stream"}
+        ``train.residency``.
+    feature_bytes : int
+        Size of all features and views.
+    weight_bytes : int
+        Size of the weights; with gradients and Adam's moments four times as much is set aside.
+    device : torch.device
+        Where the weights are.
+    free : (int, int), optional
+        Free bytes on the device and in main memory; measured by default.
+
+    Raises
+    ------
+    ConfigError
+        If not even the weights fit the device.
+    """
+    on_device, on_host = free or free_bytes(device)
+    size, need = f"{feature_bytes / 1e9:.2f} GB of features", 4 * weight_bytes
+    if need > on_device:
+        raise ConfigError(
+            f"the heads need {need / 1e9:.1f} GB with their gradients and moments, {device} has "
+            f"{on_device / 1e9:.1f} GB free: lower train.embedding_dim, raise partition.min_images_per_class "
+            "or partition.cell_m, or give each GPU some of the groups (torchrun)"
+        )
+    if wanted != "auto":
+        return Residency(wanted, f"{size}; set in params.yaml")
+    if feature_bytes <= _SHARE * (on_device - need):
+        return Residency("device", f"{size} fit {device}, {on_device / 1e9:.1f} GB free")
+    if device.type != "cpu" and feature_bytes <= _SHARE * on_host:
+        return Residency("host", f"{size} do not fit {device}, but main memory, {on_host / 1e9:.1f} GB free")
+    return Residency("stream", f"{size} fit no memory, {on_host / 1e9:.1f} GB of main memory free")
+
+
+def free_bytes(device: torch.device) -> tuple[int, int]:
+    """Return the free bytes on the device and in main memory."""
+    host = int(psutil.virtual_memory().available)
+    if device.type != "cuda":
+        return host, host
+    return int(torch.cuda.mem_get_info(device)[0]), host
