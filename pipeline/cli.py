@@ -213,6 +213,69 @@ def evaluate(context: click.Context, device: str) -> None:
     show_metrics(paths.project)
 
 
+@cli.command("report")
+@click.pass_context
+def write_report(context: click.Context) -> None:
+    """Write report.html: numbers, map, plots, and photos of the worst failures."""
+    from stages.eval.report.stage import run
+
+    params, paths = project_of(context)
+    result = run(
+        params.report,
+        predictions=paths.predictions,
+        metrics=paths.metrics,
+        recall_curve=paths.curve,
+        classes=paths.localiser / "classes.parquet",
+        labels=paths.partition / "labels.npy",
+        database=paths.index("database"),
+        queries=paths.index("queries"),
+        output=paths.report,
+        plots=paths.plots,
+    )
+    console.facts("report", result.facts())
+
+
+@cli.command()
+@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PHOTO...")
+@click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="The localiser's folder.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path, dir_okay=False), help="The backbone's weights, if a file."
+)
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many places to give.")
+@click.option("--map", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML map.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@DEVICE
+@click.pass_context
+def locate(
+    context: click.Context,
+    photos: tuple[Path, ...],
+    model: Path | None,
+    weights: Path | None,
+    top: int,
+    page: Path | None,
+    as_json: bool,
+    device: str,
+) -> int:
+    """Say where photos were taken: files, or folders of them. Exit code 1 if any is unreadable."""
+    from pipeline import located
+    from pipeline.locate import Localiser, photos_of
+    from stages.images import UnreadableImage
+
+    folder = model or Paths(context.obj, "").localiser
+    found = photos_of(photos)
+    localiser = Localiser.load(folder, weights=weights, device=resolve(device))
+    outcomes = []
+    for outcome in localiser.locate_all(found, top=top):
+        outcomes.append(outcome)
+        if not as_json:
+            located.show(outcome)
+    if as_json:
+        click.echo(located.as_json(outcomes))
+    if page is not None:
+        located.write_map(page, localiser, outcomes)
+    return int(any(isinstance(outcome, UnreadableImage) for outcome in outcomes))
+
+
 @cli.command()
 @click.option("--bad", is_flag=True, help="List the images that could not be read, with the reason.")
 @click.pass_context

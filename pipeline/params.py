@@ -14,6 +14,7 @@ from stages.augment import AugmentConfig
 from stages.city import CityConfig
 from stages.errors import ConfigError
 from stages.eval.config import EvalConfig
+from stages.eval.report.config import ReportConfig
 from stages.extract.config import ExtractConfig
 from stages.index import IndexConfig
 from stages.pack.config import PackConfig
@@ -52,6 +53,7 @@ class Params:
     extract: ExtractConfig
     train: TrainConfig
     eval: EvalConfig
+    report: ReportConfig
 
 
 def load_params(path: Path) -> Params:

@@ -65,3 +65,13 @@ class Paths:
     def curve(self) -> Path:
         """LR@N over N, for `dvc plots`."""
         return self.project / "plots" / "lr_curve.csv"
+
+    @property
+    def plots(self) -> Path:
+        """Folder of the plots' data, for `dvc plots`, and of figures for people."""
+        return self.project / "plots"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows where the localiser fails."""
+        return self.project / "report.html"

@@ -1,0 +1,202 @@
+"""A photo -> where it was taken: from the localiser's folder and its backbone, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import utm
+
+from cache.errors import RecipeMismatch
+from cache.recipe import Recipe
+from pipeline.answers import Answer, Place, distance_on_earth_m
+from stages.backbone import Backbone, describe_backbone, load_backbone
+from stages.errors import InputError, WeightsError
+from stages.images import UnreadableImage, read_image
+from stages.index.exif import Photo, read_exif
+from stages.index.folders import keys_below
+from stages.index.zones import Zone
+from stages.localiser import Localiser as TrainedLocaliser
+from stages.weights import PRETRAINED, RANDOM
+
+Features = npt.NDArray[np.floating[Any]]
+
+__all__ = ["Answer", "Localiser", "Place", "photos_of"]
+
+
+class Localiser:
+    """A trained localiser together with its backbone; make one with `load`."""
+
+    def __init__(self, trained: TrainedLocaliser, backbone: Backbone) -> None:
+        self.trained = trained
+        self.backbone = backbone
+
+    @classmethod
+    def load(cls, folder: str | Path, *, weights: str | Path | None = None, device: str = "cpu") -> Localiser:
+        """Return the localiser stored in `folder`, ready for photos.
+
+        Parameters
+        ----------
+        folder : str or Path
+            The folder that `pipeline train-heads` wrote; no other file of the project is needed.
+        weights : str or Path, optional
+            The backbone's weights; by default the published ones, if it was trained on those.
+        device : str
+            Where to compute, such as "cpu" or "cuda".
+
+        Raises
+        ------
+        InputError
+            If there is no localiser or it knows no place.
+        WeightsError
+            If the weights cannot be had, or are not those that it was trained on.
+        RecipeMismatch
+            If this version prepares images otherwise than the one it was trained with.
+        """
+        trained = TrainedLocaliser.load(Path(folder), device)
+        if not len(trained.classes):
+            raise InputError(f"{folder} knows no place: train it on at least one class")
+        recipe = trained.recipe
+        setting = _setting_of(recipe, weights, folder)
+        _require_recipe(recipe, setting, folder)
+        backbone = load_backbone(
+            recipe.backbone,
+            weights=setting,
+            image_size=recipe.image_size,
+            outputs=tuple(recipe.outputs),
+            device=device,
+            precision=recipe.precision,
+        )
+        return cls(trained, backbone)
+
+    def locate(self, photo: str | Path, *, top: int = 5) -> Answer:
+        """Return where a photo was taken.
+
+        Parameters
+        ----------
+        photo : str or Path
+            An image file of any common kind.
+        top : int
+            How many places to give; fewer if the localiser knows fewer.
+
+        Raises
+        ------
+        UnreadableImage
+            If the file gives no picture.
+        """
+        photo = Path(photo)
+        places, confidence, abstained = self._places(self._features(photo), top)
+        exif = _exif_position(photo)
+        first, distance_m = places[0], None
+        if exif is not None and first.latitude is not None and first.longitude is not None:
+            distance_m = round(distance_on_earth_m(exif, (first.latitude, first.longitude)), 1)
+        return Answer(photo, places, confidence, abstained, exif, distance_m)
+
+    def locate_all(self, photos: Iterable[str | Path], *, top: int = 5) -> Iterator[Answer | UnreadableImage]:
+        """Yield an answer per photo, or the fault of one that gives no picture."""
+        for photo in photos:
+            try:
+                yield self.locate(photo, top=top)
+            except UnreadableImage as fault:
+                yield fault
+
+    def _features(self, photo: Path) -> Features:
+        """Features (1, F) as the store would hold them; one photo a pass, so that company changes nothing."""
+        preprocess = self.backbone.preprocess
+        pixels = preprocess(read_image(photo, decode_at_least=preprocess.decode_at_least))
+        pooled = self.backbone(torch.from_numpy(pixels)[None])
+        joined = torch.cat([pooled[name] for name in self.trained.inputs], dim=1)
+        return joined.cpu().numpy().astype(self.trained.recipe.dtype)
+
+    def _places(self, features: Features, top: int) -> tuple[tuple[Place, ...], float | None, bool]:
+        """Places, confidence of the first, and whether it is too low."""
+        if self.trained.meta.get("fusion") is None:
+            found = self.trained.predict(features, top=top, score="softmax")
+            positions, scores, class_ids = found.positions[0], found.score[0], found.class_id[0]
+            confidence, abstained = math.nan, False
+        else:
+            from stages.answers import answer
+
+            fused = answer(self.trained, features, top=top)
+            positions, scores, class_ids = fused.positions[0], fused.mass[0], fused.class_id[0]
+            confidence, abstained = float(fused.confidence[0]), bool(fused.abstain[0])
+        places = tuple(
+            self._place(position.tolist(), float(score), int(class_id))
+            for position, score, class_id in zip(positions, scores, class_ids, strict=True)
+            if class_id >= 0
+        )
+        return places, None if math.isnan(confidence) else round(confidence, 4), abstained
+
+    def _place(self, position: list[float], score: float, class_id: int) -> Place:
+        east, north = (round(value, 2) for value in position)
+        classes = self.trained.classes
+        latitude = longitude = None
+        if classes.zone:
+            zone = Zone.of(classes.zone)
+            degrees = utm.to_latlon(east, north, zone.number, northern=zone.northern, strict=False)
+            latitude, longitude = (round(float(value), 7) for value in degrees)
+        images = int(classes.images[class_id])
+        return Place(latitude, longitude, east, north, classes.zone, round(score, 5), class_id, images)
+
+
+def photos_of(paths: Iterable[Path]) -> list[Path]:
+    """Return the photos that paths name: files as they are, folders as all images below them.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no image.
+    """
+    photos: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            photos.append(path)
+            continue
+        below = [path / key for key in keys_below(path)]
+        if not below:
+            raise InputError(f"{path} holds no images: name a folder with photos in it")
+        photos += below
+    return photos
+
+
+def _setting_of(recipe: Recipe, weights: str | Path | None, folder: str | Path) -> str:
+    if weights is not None:
+        return str(weights)
+    if recipe.weights in (PRETRAINED, RANDOM):
+        return recipe.weights
+    raise WeightsError(
+        f"{folder} was trained on features of the weights file {recipe.weights!r}: "
+        "name that file with --weights FILE"
+    )
+
+
+def _require_recipe(recipe: Recipe, setting: str, folder: str | Path) -> None:
+    """Refuse other weights or another preprocessing before the backbone is loaded."""
+    card = describe_backbone(
+        recipe.backbone, weights=setting, image_size=recipe.image_size, outputs=tuple(recipe.outputs)
+    )
+    if card.weights_id != recipe.weights_id:
+        raise WeightsError(
+            f"{setting!r} are not the weights that {folder} was trained on "
+            f"(SHA-256 {card.weights_id[:12]}... instead of {recipe.weights_id[:12]}..., "
+            f"setting {recipe.weights!r}): "
+            "name the right file with --weights FILE"
+        )
+    here = replace(recipe, preprocessing=card.preprocess.as_dict(), outputs=card.outputs)
+    differences = here.differences(recipe)
+    if differences:
+        raise RecipeMismatch(
+            f"{folder} was trained with another version of placecache ({'; '.join(differences)}): "
+            "run `pipeline extract` and `pipeline train-heads` again"
+        )
+
+
+def _exif_position(photo: Path) -> tuple[float, float] | None:
+    found = read_exif(photo)
+    return (found.latitude, found.longitude) if isinstance(found, Photo) else None

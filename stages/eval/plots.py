@@ -1,0 +1,245 @@
+"""The plots of an evaluation: light, plain figures for people, the same as SVG for the report."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.ticker
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from stages.eval.curves import Curve
+from stages.parquet import replacing
+
+INK, MUTED, LINE, PANEL = "#18222d", "#5a6773", "#dde3e9", "#ffffff"
+SERIES = ("#0b7a75", "#1f5fa8", "#b5530f", "#7a3e9d")
+"""Colours of lines and bars, told apart by people who see fewer colours too."""
+
+SHADE = "#c5d4e3"
+SIZE_IN = (4.6, 3.2)
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "lines.linewidth": 2.2,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+}
+_THEMED = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    PANEL: "var(--panel)",
+    SHADE: "var(--cell-1)",
+    SERIES[0]: "var(--right)",
+    SERIES[1]: "var(--accent)",
+    SERIES[2]: "var(--wrong)",
+    SERIES[3]: "var(--unknown)",
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure.
+
+    Attributes
+    ----------
+    name : str
+        Of its file, without suffix.
+    title : str
+        What it shows.
+    caption : str
+        How to read it.
+    figure : Figure
+        Drawn already.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+    def save_png(self, folder: Path) -> None:
+        """Write the figure as `name`.png, 200 dots per inch."""
+        with replacing(folder / f"{self.name}.png") as partial:
+            self.figure.savefig(partial, format="png", dpi=200, metadata={"Software": None})
+
+    def svg(self) -> str:
+        """Return the figure as an SVG element whose colours follow the page's light or dark theme."""
+        text = io.StringIO()
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
+            self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        svg = text.getvalue()
+        svg = svg[svg.index("<svg") :]
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        # Ids are unique within one SVG only, and the page holds several.
+        svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{self.name}-", svg)
+        for colour, variable in _THEMED.items():
+            svg = svg.replace(colour, variable)
+        head, rest = svg.split(">", 1)
+        head = re.sub(r' (width|height)="[^"]*"', "", head)
+        return f'{head} role="img" aria-label="{self.title}">{rest}'
+
+
+def recall_plot(curve: Curve, radius_m: float) -> Plot | None:
+    """LR@N over N, a line per localiser; None if there is no curve."""
+    names = [name for name in curve.columns if name != "n"]
+
+    def draw(axes: Axes) -> None:
+        n = curve.numbers("n")
+        for name, colour in zip(names, SERIES, strict=False):
+            recall = curve.numbers(name)
+            axes.plot(n, recall, color=colour, label=name)
+            axes.plot(n[:1], recall[:1], "o", color=colour, markersize=6)
+            if len(names) == 1:
+                axes.annotate(f"{recall[0]:.1f}", (n[0], recall[0]), (7, -12), textcoords="offset points")
+        axes.set(xlabel="N, predictions looked at", ylabel=f"within {radius_m:g} m, %", ylim=(0, 102))
+        axes.set_xlim(left=0.5)
+        axes.set_xticks([tick for tick in (1, 5, 10, 15, 20, 50, 100) if tick <= n[-1]])
+        if len(names) > 1:
+            axes.legend(loc="lower right")
+
+    return _plot(
+        curve,
+        "lr_curve",
+        "LR@N",
+        f"Share of queries for which one of the first N predictions lies within {radius_m:g} m of the truth.",
+        draw,
+    )
+
+
+def error_plot(curve: Curve, radius_m: float) -> Plot | None:
+    """Cumulative error of the first answers; None if no query was answered."""
+
+    def draw(axes: Axes) -> None:
+        # A logarithmic axis has no zero: what is nearer than a metre counts as a metre.
+        error, share = np.maximum(curve.numbers("error_m"), 1.0), curve.numbers("queries_percent")
+        end = max(100.0, float(error[-1]) * 1.3)
+        axes.step([*error, end], [*share, share[-1]], where="post", color=SERIES[0])
+        axes.axvline(radius_m, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(f"{radius_m:g} m", (radius_m, 3), (4, 0), textcoords="offset points", color=MUTED)
+        axes.set(xscale="log", xlim=(1, end), ylim=(0, 102), xlabel="error, m", ylabel="queries, %")
+        axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+
+    caption = "Share of queries whose first answer is off by no more than so many metres."
+    return _plot(curve, "error_cdf", "Error of the first answer", caption, draw)
+
+
+def reliability_plot(curve: Curve) -> Plot | None:
+    """What is stated against what is right; None if answers carry no confidence."""
+
+    def draw(axes: Axes) -> None:
+        stated, right, count = (curve.numbers(name) for name in curve.columns)
+        axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot(stated, right, color=SERIES[0])
+        axes.scatter(
+            stated, right, 25 + 250 * count / count.max(), color=SERIES[0], edgecolors=PANEL, zorder=3
+        )
+        axes.set(xlabel="stated confidence, %", ylabel="right, %", xlim=(-2, 102), ylim=(-2, 104))
+
+    caption = (
+        "On the dashed line, answers are right as often as their confidence says. Larger dots: more queries."
+    )
+    return _plot(curve, "reliability", "Reliability of the confidence", caption, draw)
+
+
+def class_size_plot(curve: Curve) -> Plot | None:
+    """LR@N by training images of the true cell; None if there are no queries."""
+    tops = [name for name in curve.columns if name.startswith("LR@")][:2]
+
+    def draw(axes: Axes) -> None:
+        where = np.arange(len(curve))
+        for name, colour in reversed(list(zip(tops, (SERIES[0], SHADE), strict=False))):
+            axes.bar(where, curve.numbers(name), 0.7, color=colour, label=name)
+        for place, count in zip(where, curve.column("queries"), strict=True):
+            height = float(curve.numbers(tops[-1])[place])
+            axes.annotate(
+                f"{count:,}",
+                (float(place), height),
+                (0, 3),
+                textcoords="offset points",
+                ha="center",
+                color=MUTED,
+            )
+        axes.set_xticks(where, [str(label) for label in curve.column("images_in_cell")])
+        axes.tick_params("x", labelsize=8.5 if len(curve) > 6 else 10)
+        axes.set(xlabel="training images of the true cell", ylabel="within the radius, %", ylim=(0, 112))
+        axes.set_yticks(range(0, 101, 20))
+        axes.legend(loc="upper right", bbox_to_anchor=(1.02, 1.19), ncols=2, columnspacing=1, handlelength=1)
+
+    caption = "How the long tail fares: queries by the size of their true cell, their number above the bars."
+    return _plot(curve, "by_class_size", "LR by class size", caption, draw)
+
+
+def risk_plot(curve: Curve, *, calibrated: bool, threshold: float | None = None) -> Plot | None:
+    """Wrong answers over the share of queries answered; None if no query was answered."""
+
+    def draw(axes: Axes) -> None:
+        coverage, wrong = curve.numbers("coverage_percent"), curve.numbers("wrong_percent")
+        axes.plot(coverage, wrong, color=SERIES[2])
+        axes.fill_between(coverage, wrong, color=SERIES[2], alpha=0.12, linewidth=0)
+        answered = curve.numbers("threshold") >= (np.inf if threshold is None else threshold)
+        if answered.any():
+            last = int(np.flatnonzero(answered)[-1])
+            axes.plot(coverage[last], wrong[last], "o", color=INK, markersize=6)
+            axes.annotate(
+                "abstains below",
+                (coverage[last], wrong[last]),
+                (-6, 9),
+                textcoords="offset points",
+                ha="right",
+            )
+        top = max(10.0, float(wrong.max()) * 1.15)
+        axes.set(
+            xlabel="queries answered, surest first, %",
+            ylabel="of these wrong, %",
+            xlim=(0, 101),
+            ylim=(0, top),
+        )
+
+    by = "confidence" if calibrated else "score"
+    caption = (
+        f"Error rate when only the answers of highest {by} are given: the flatter the start, the better."
+    )
+    return _plot(curve, "risk_coverage", "Risk and coverage", caption, draw)
+
+
+def _plot(curve: Curve, name: str, title: str, caption: str, draw: Callable[[Axes], None]) -> Plot | None:
+    if not len(curve):
+        return None
+    with mpl.rc_context(_STYLE):
+        layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+        figure = Figure(figsize=SIZE_IN, layout=layout, facecolor=PANEL)
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set_title(title)
+    return Plot(name, title, caption, figure)

@@ -1,0 +1,1 @@
+"""Predictions, metrics and photos -> one self-contained page that shows where a localiser fails."""

@@ -1,0 +1,143 @@
+"""Which queries the report shows with photos, which database photos beside them, all within a budget."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.eval.report.outcomes import Outcomes
+from stages.images import UnreadableImage, read_image
+from stages.manifest import Manifest
+
+RIGHT_SHARE = 0.25
+_QUALITY = 78
+_PREFIX = "data:image/jpeg;base64,"
+
+
+def chosen_queries(outcomes: Outcomes, reachable: npt.NDArray[np.bool_], count: int) -> list[int]:
+    """Return the queries to show: failures first, the worst of them first, then some that went right.
+
+    Parameters
+    ----------
+    outcomes : Outcomes
+        All queries.
+    reachable : ndarray of bool, shape (Q,)
+        Whether any cell's centre lies within the radius of the truth. Failures that could have been
+        right come before those that could not.
+    count : int
+        How many to choose.
+    """
+    worst = np.argsort(-outcomes.error_m, kind="stable")
+    wrong = outcomes.answered & ~outcomes.right
+    failures = [*worst[(wrong & reachable)[worst]].tolist(), *worst[(wrong & ~reachable)[worst]].tolist()]
+    right = worst[outcomes.right[worst]]
+    share = min(len(right), max(round(RIGHT_SHARE * count), count - len(failures)))
+    spread = np.linspace(0, len(right) - 1, share).round().astype(int) if share else np.array([], int)
+    return [*failures[: count - share], *right[spread].tolist()]
+
+
+class Album:
+    """Thumbnails as data URIs that together never exceed a number of bytes.
+
+    Parameters
+    ----------
+    longest_px : int
+        Longer side of a thumbnail.
+    budget_bytes : int
+        What all of them may take in the page.
+    """
+
+    def __init__(self, longest_px: int, budget_bytes: int) -> None:
+        self.longest_px = longest_px
+        self.left_bytes = budget_bytes
+        self.left_out = 0
+        self._made: dict[Path, str] = {}
+
+    def thumbnail(self, path: Path) -> str | None:
+        """Return a photo as a data URI; None if it is unreadable or the budget is spent."""
+        if path not in self._made:
+            try:
+                image = read_image(path, decode_at_least=self.longest_px)
+            except UnreadableImage:
+                return None
+            image.thumbnail((self.longest_px, self.longest_px))
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+            self._made[path] = _PREFIX + base64.b64encode(buffer.getvalue()).decode()
+        text = self._made[path]
+        if len(text) > self.left_bytes:
+            self.left_out += 1
+            return None
+        self.left_bytes -= len(text)
+        return text
+
+
+@dataclass(frozen=True)
+class DatabasePhotos:
+    """Where to find photos of a class, and the photo nearest to a position.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        The database.
+    rows : dict of int to ndarray
+        Class id -> database rows, for the classes that are shown.
+    heading : ndarray or None
+        Degrees of every row, NaN if unknown; None if the manifest tells none.
+    """
+
+    manifest: Manifest
+    rows: dict[int, npt.NDArray[np.int64]]
+    heading: npt.NDArray[Any] | None
+
+    @classmethod
+    def of(
+        cls, manifest: Manifest, labels: npt.NDArray[np.int32], class_ids: npt.NDArray[np.int64]
+    ) -> DatabasePhotos:
+        """Return the photos of some classes; `labels` (rows,) gives the class of every database row."""
+        wanted = np.unique(class_ids)
+        found = np.flatnonzero(np.isin(labels, wanted))
+        rows = {int(class_id): found[labels[found] == class_id] for class_id in wanted}
+        heading = manifest.column("heading") if len(wanted) else None
+        return cls(manifest, rows, heading)
+
+    def of_class(self, class_id: int, count: int, *, heading: float) -> list[Path]:
+        """Return photos of a class; those that look the same way as `heading` (degrees) first."""
+        rows = self.rows.get(class_id, np.array([], np.int64))
+        if self.heading is not None and np.isfinite(heading):
+            turn = np.abs((self.heading[rows] - heading + 180) % 360 - 180)
+            rows = rows[np.argsort(np.nan_to_num(turn, nan=360.0), kind="stable")]
+        return [self.path_of(int(row)) for row in rows[:count]]
+
+    def path_of(self, row: int) -> Path:
+        """Return the file of a database row."""
+        return self.manifest.image_path(self.manifest.keys(row, row + 1)[0])
+
+
+def nearest_rows(
+    manifest: Manifest, places: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the database row nearest to each place (P,) and its distance in metres; read as a stream."""
+    row = np.full(len(places), -1)
+    away = np.full(len(places), np.inf)
+    start = 0
+    for batch in manifest.batches(["utm_east", "utm_north"]):
+        positions = np.stack([batch["utm_east"].to_numpy(), batch["utm_north"].to_numpy()], axis=1)
+        for number, place in enumerate(places):
+            distance = np.hypot(*(positions - place).T)
+            best = int(np.argmin(distance))
+            if distance[best] < away[number]:
+                row[number], away[number] = start + best, distance[best]
+        start += len(positions)
+    return row, away
+
+
+def thumbnails_of(album: Album, paths: list[Path]) -> list[str]:
+    """Return those of the photos that can be shown."""
+    return [text for path in paths if (text := album.thumbnail(path)) is not None]

@@ -1,0 +1,396 @@
+// The interactive map: cells, queries, answers and the lines between them, in metres. No tiles, no network.
+"use strict";
+
+function placecacheMap(root, data) {
+  const canvas = root.querySelector("canvas");
+  const note = root.querySelector(".map-note");
+  const tip = root.querySelector(".map-tip");
+  const pen = canvas.getContext("2d");
+  const items = data.items;
+  const cells = unpackCells(data.cells);
+  const show = { cells: true, lines: true, right: true, wrong: true, unknown: true };
+  const view = { east: 0, north: 0, scale: 1, width: 0, height: 0 }; // centre in metres, pixels per metre
+  let hovered = -1;
+  let chosen = -1;
+  let colours = {};
+  let frame = 0;
+
+  // ---- data ----------------------------------------------------------------------------------
+  function unpackCells(packed) {
+    const numbers = (text) => {
+      const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+      return new Int32Array(bytes.buffer);
+    };
+    const p = numbers(packed.p), q = numbers(packed.q), images = numbers(packed.images);
+    let most = 1;
+    for (const count of images) most = Math.max(most, count);
+    const shade = Uint8Array.from(images, (count) => Math.min(3, Math.floor((4 * Math.log1p(count)) / Math.log1p(most))));
+    return { p, q, images, shade, side: packed.cell_m };
+  }
+
+  const kind = (item) => (item.right === null ? "unknown" : item.right ? "right" : "wrong");
+  const visible = (item) => show[kind(item)];
+
+  function bounds(itemsOnly) {
+    let west = Infinity, east = -Infinity, south = Infinity, north = -Infinity;
+    const add = (e, n) => {
+      west = Math.min(west, e); east = Math.max(east, e); south = Math.min(south, n); north = Math.max(north, n);
+    };
+    for (let i = 0; i < cells.p.length && !itemsOnly; i++) {
+      add(cells.p[i] * cells.side, cells.q[i] * cells.side);
+      add((cells.p[i] + 1) * cells.side, (cells.q[i] + 1) * cells.side);
+    }
+    for (const item of items) for (const place of [item.truth, item.answer]) if (place) add(place[0], place[1]);
+    return west <= east ? { west, east, south, north } : { west: 0, east: 100, south: 0, north: 100 };
+  }
+
+  // ---- view ----------------------------------------------------------------------------------
+  const x = (east) => view.width / 2 + (east - view.east) * view.scale;
+  const y = (north) => view.height / 2 - (north - view.north) * view.scale;
+
+  function fit(box, most) {
+    const margin = 36;
+    const wide = Math.max(box.east - box.west, 20), tall = Math.max(box.north - box.south, 20);
+    view.east = (box.west + box.east) / 2;
+    view.north = (box.south + box.north) / 2;
+    view.scale = Math.min((view.width - 2 * margin) / wide, (view.height - 2 * margin) / tall, most || 40);
+    redraw();
+  }
+
+  function zoom(factor, px, py) {
+    const atX = px === undefined ? view.width / 2 : px, atY = py === undefined ? view.height / 2 : py;
+    const scale = Math.min(200, Math.max(0.0005, view.scale * factor));
+    const east = view.east + (atX - view.width / 2) / view.scale, north = view.north - (atY - view.height / 2) / view.scale;
+    view.east = east - (atX - view.width / 2) / scale;
+    view.north = north + (atY - view.height / 2) / scale;
+    view.scale = scale;
+    redraw();
+  }
+
+  function pan(dx, dy) {
+    view.east -= dx / view.scale;
+    view.north += dy / view.scale;
+    redraw();
+  }
+
+  function resize() {
+    const box = canvas.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
+    const first = view.width === 0;
+    view.width = box.width;
+    view.height = box.height;
+    canvas.width = Math.round(box.width * ratio);
+    canvas.height = Math.round(box.height * ratio);
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    if (first) fit(bounds(data.focus === "items"), data.focus === "items" ? 3 : 40); else redraw();
+  }
+
+  // ---- drawing -------------------------------------------------------------------------------
+  function readColours() {
+    const style = getComputedStyle(root);
+    for (const name of ["ink", "muted", "line", "panel", "right", "wrong", "unknown", "cell-0", "cell-1", "cell-2", "cell-3"])
+      colours[name] = style.getPropertyValue("--" + name).trim();
+  }
+
+  function redraw() {
+    if (!frame) frame = requestAnimationFrame(() => { frame = 0; draw(); });
+  }
+
+  function draw() {
+    pen.clearRect(0, 0, view.width, view.height);
+    if (show.cells) drawCells();
+    if (show.lines) drawLines();
+    for (const item of items) if (visible(item)) drawItem(item, false);
+    for (const number of [hovered, chosen]) if (number >= 0 && visible(items[number])) drawChosen(items[number]);
+    drawScale();
+    root.dataset.drawn = String(items.filter(visible).length);
+    root.dataset.cells = show.cells ? String(cells.p.length) : "0";
+  }
+
+  function drawCells() {
+    const side = cells.side * view.scale, gap = side > 6 ? 1 : 0, size = Math.max(side - gap, 1.5);
+    for (let shade = 0; shade < 4; shade++) {
+      pen.fillStyle = colours["cell-" + shade];
+      for (let i = 0; i < cells.p.length; i++) {
+        if (cells.shade[i] !== shade) continue;
+        const left = x(cells.p[i] * cells.side), top = y((cells.q[i] + 1) * cells.side);
+        if (left < view.width && top < view.height && left + size > 0 && top + size > 0) pen.fillRect(left, top, size, size);
+      }
+    }
+  }
+
+  function drawLines() {
+    pen.lineWidth = 1.25;
+    pen.globalAlpha = items.length > 400 ? 0.35 : 0.65;
+    for (const which of ["right", "unknown", "wrong"]) {
+      pen.strokeStyle = colours[which];
+      pen.beginPath();
+      for (const item of items) {
+        if (kind(item) !== which || !visible(item) || !item.truth || !item.answer) continue;
+        pen.moveTo(x(item.truth[0]), y(item.truth[1]));
+        pen.lineTo(x(item.answer[0]), y(item.answer[1]));
+      }
+      pen.stroke();
+    }
+    pen.globalAlpha = 1;
+  }
+
+  function diamond(px, py, size) {
+    pen.beginPath();
+    pen.moveTo(px, py - size); pen.lineTo(px + size, py); pen.lineTo(px, py + size); pen.lineTo(px - size, py);
+    pen.closePath();
+  }
+
+  function drawItem(item, large) {
+    const grow = (large ? 1.6 : 1) * (items.length <= 30 ? 1.4 : 1);
+    pen.lineWidth = 1.5;
+    if (item.answer) {
+      diamond(x(item.answer[0]), y(item.answer[1]), 4.5 * grow);
+      pen.fillStyle = colours[kind(item)];
+      pen.fill();
+      pen.strokeStyle = colours.panel;
+      pen.stroke();
+    }
+    if (item.truth) {
+      pen.beginPath();
+      pen.arc(x(item.truth[0]), y(item.truth[1]), 4 * grow, 0, 2 * Math.PI);
+      pen.fillStyle = colours.panel;
+      pen.fill();
+      pen.lineWidth = 2;
+      pen.strokeStyle = colours[kind(item)];
+      pen.stroke();
+    }
+  }
+
+  function drawChosen(item) {
+    if (item.truth && data.radius_m) {
+      pen.beginPath();
+      pen.arc(x(item.truth[0]), y(item.truth[1]), data.radius_m * view.scale, 0, 2 * Math.PI);
+      pen.setLineDash([4, 4]);
+      pen.lineWidth = 1;
+      pen.strokeStyle = colours.muted;
+      pen.stroke();
+      pen.setLineDash([]);
+    }
+    const from = item.truth || item.answer;
+    item.others.forEach((place, rank) => {
+      const px = x(place[0]), py = y(place[1]);
+      pen.globalAlpha = 0.75;
+      pen.lineWidth = 1;
+      pen.strokeStyle = colours.muted;
+      pen.setLineDash([2, 3]);
+      pen.beginPath(); pen.moveTo(x(from[0]), y(from[1])); pen.lineTo(px, py); pen.stroke();
+      pen.setLineDash([]);
+      pen.globalAlpha = 1;
+      pen.fillStyle = colours.panel;
+      pen.strokeStyle = colours.ink;
+      pen.beginPath(); pen.arc(px, py, 8, 0, 2 * Math.PI); pen.fill(); pen.stroke();
+      pen.fillStyle = colours.ink;
+      pen.font = "600 10px system-ui, sans-serif";
+      pen.textAlign = "center"; pen.textBaseline = "middle";
+      pen.fillText(String(rank + 2), px, py + 0.5);
+    });
+    if (item.truth && item.answer) {
+      pen.lineWidth = 2.5;
+      pen.strokeStyle = colours[kind(item)];
+      pen.beginPath(); pen.moveTo(x(item.truth[0]), y(item.truth[1])); pen.lineTo(x(item.answer[0]), y(item.answer[1])); pen.stroke();
+    }
+    drawItem(item, true);
+  }
+
+  function metres(length) {
+    if (length >= 10000) return (length / 1000).toFixed(0) + " km";
+    if (length >= 1000) return (length / 1000).toFixed(1).replace(".0", "") + " km";
+    return (length < 10 ? length.toFixed(1).replace(".0", "") : length.toFixed(0)) + " m";
+  }
+
+  function drawScale() {
+    const longest = Math.min(140, view.width / 3) / view.scale, power = 10 ** Math.floor(Math.log10(longest));
+    const length = [5, 2, 1].map((step) => step * power).find((value) => value <= longest);
+    const px = length * view.scale, left = 16, bottom = view.height - 16;
+    pen.font = "600 12px system-ui, sans-serif";
+    pen.textAlign = "left"; pen.textBaseline = "alphabetic";
+    for (const [colour, width] of [[colours.panel, 5], [colours.ink, 1.5]]) {
+      pen.strokeStyle = colour;
+      pen.lineWidth = width;
+      pen.lineJoin = "round";
+      pen.beginPath();
+      pen.moveTo(left, bottom - 6); pen.lineTo(left, bottom); pen.lineTo(left + px, bottom); pen.lineTo(left + px, bottom - 6);
+      pen.stroke();
+      if (width > 2) { pen.strokeText(metres(length), left + 6, bottom - 6); pen.strokeText("N \u2191", view.width - 34, bottom); }
+    }
+    pen.fillStyle = colours.ink;
+    pen.fillText(metres(length), left + 6, bottom - 6);
+    pen.fillText("N \u2191", view.width - 34, bottom);
+    root.dataset.scaleM = String(length);
+  }
+
+  // ---- what is under the pointer -----------------------------------------------------------------
+  function nearest(px, py) {
+    let best = -1, least = 16 * 16;
+    items.forEach((item, number) => {
+      if (!visible(item)) return;
+      for (const place of [item.truth, item.answer]) {
+        if (!place) continue;
+        const away = (x(place[0]) - px) ** 2 + (y(place[1]) - py) ** 2;
+        if (away < least) { least = away; best = number; }
+      }
+    });
+    return best;
+  }
+
+  function describe(item) {
+    const parts = [];
+    if (item.error_m !== null) parts.push(metres(item.error_m) + " off");
+    if (item.abstained) parts.push("abstained");
+    if (item.confidence !== null) parts.push("confidence " + item.confidence.toFixed(2));
+    else if (item.score !== null) parts.push("score " + item.score.toFixed(3));
+    if (!item.answer) parts.push("no answer");
+    return parts.join(" \u00b7 ");
+  }
+
+  function pictureOf(item) {
+    if (item.picture) return item.picture;
+    const own = item.card && document.querySelector("#" + item.card + " img");
+    return own ? own.src : null;
+  }
+
+  function showTip(px, py) {
+    if (hovered < 0) { tip.hidden = true; return; }
+    const item = items[hovered], source = pictureOf(item);
+    tip.replaceChildren();
+    if (source) {
+      const picture = document.createElement("img");
+      picture.src = source;
+      picture.alt = "";
+      tip.append(picture);
+    }
+    for (const [tag, text] of [["strong", describe(item)], ["span", item.label]]) {
+      const line = document.createElement(tag);
+      line.textContent = text;
+      tip.append(line);
+    }
+    tip.hidden = false;
+    const right = px + 16 + tip.offsetWidth > view.width, low = py + 16 + tip.offsetHeight > view.height;
+    tip.style.left = Math.max(4, right ? px - tip.offsetWidth - 12 : px + 16) + "px";
+    tip.style.top = Math.max(4, low ? py - tip.offsetHeight - 12 : py + 16) + "px";
+  }
+
+  function hover(number, px, py) {
+    if (number !== hovered) { hovered = number; redraw(); }
+    canvas.style.cursor = number >= 0 ? "pointer" : "";
+    showTip(px, py);
+  }
+
+  function choose(number, centre) {
+    chosen = number;
+    note.replaceChildren();
+    if (number < 0) { note.textContent = note.dataset.hint; redraw(); return; }
+    const item = items[number], words = document.createElement("span");
+    words.textContent = `${number + 1} of ${items.length}: ${describe(item)} \u2014 ${item.label} `;
+    note.append(words);
+    if (item.card) {
+      const link = document.createElement("a");
+      link.href = "#" + item.card;
+      link.textContent = "See its photos";
+      note.append(link);
+    }
+    if (centre) {
+      const box = { west: Infinity, east: -Infinity, south: Infinity, north: -Infinity };
+      for (const place of [item.truth, item.answer, ...item.others]) {
+        if (!place) continue;
+        box.west = Math.min(box.west, place[0]); box.east = Math.max(box.east, place[0]);
+        box.south = Math.min(box.south, place[1]); box.north = Math.max(box.north, place[1]);
+      }
+      if (box.west <= box.east) fit(box, 4);
+    }
+    redraw();
+  }
+
+  function step(by) {
+    const order = items.map((_, number) => number).filter((number) => visible(items[number]));
+    if (!order.length) return;
+    const at = order.indexOf(chosen);
+    choose(order[at < 0 ? 0 : (at + by + order.length) % order.length], true);
+  }
+
+  // ---- pointer, wheel, keys ------------------------------------------------------------------------
+  const fingers = new Map();
+  let moved = 0;
+  const place = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    fingers.set(event.pointerId, place(event));
+    canvas.setPointerCapture(event.pointerId);
+    moved = 0;
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const [px, py] = place(event), before = fingers.get(event.pointerId);
+    if (!before) { hover(nearest(px, py), px, py); return; }
+    const dx = px - before[0], dy = py - before[1];
+    moved += Math.abs(dx) + Math.abs(dy);
+    if (fingers.size === 2) {
+      const other = [...fingers].find(([id]) => id !== event.pointerId)[1];
+      const apart = (a) => Math.hypot(a[0] - other[0], a[1] - other[1]) || 1;
+      pan(dx / 2, dy / 2);
+      zoom(apart([px, py]) / apart(before), (px + other[0]) / 2, (py + other[1]) / 2);
+    } else if (moved > 3) {
+      tip.hidden = true;
+      pan(dx, dy);
+    }
+    fingers.set(event.pointerId, [px, py]);
+  });
+  canvas.addEventListener("pointerup", (event) => {
+    const [px, py] = place(event);
+    if (fingers.size === 1 && moved <= 3) {
+      choose(nearest(px, py), false);
+      hover(chosen, px, py);
+    }
+    fingers.delete(event.pointerId);
+  });
+  canvas.addEventListener("pointercancel", (event) => fingers.delete(event.pointerId));
+  canvas.addEventListener("pointerleave", () => hover(-1, 0, 0));
+  canvas.addEventListener("wheel", (event) => {
+    if (document.activeElement !== canvas && !event.ctrlKey && !event.metaKey) return; // the page scrolls on
+    event.preventDefault();
+    zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), ...place(event));
+  }, { passive: false });
+  const keys = {
+    ArrowLeft: () => pan(60, 0), ArrowRight: () => pan(-60, 0), ArrowUp: () => pan(0, 60), ArrowDown: () => pan(0, -60),
+    "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), 0: () => fit(bounds()),
+    n: () => step(1), p: () => step(-1), Escape: () => choose(-1),
+    Enter: () => { if (chosen >= 0 && items[chosen].card) location.hash = items[chosen].card; },
+  };
+  canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
+
+  // ---- buttons -------------------------------------------------------------------------------------
+  const actions = { in: () => zoom(1.5), out: () => zoom(1 / 1.5), fit: () => fit(bounds()), next: () => step(1), previous: () => step(-1) };
+  for (const button of root.querySelectorAll("button[data-action]"))
+    button.addEventListener("click", () => actions[button.dataset.action]());
+  for (const button of root.querySelectorAll("button[data-show]"))
+    button.addEventListener("click", () => {
+      show[button.dataset.show] = !show[button.dataset.show];
+      button.setAttribute("aria-pressed", String(show[button.dataset.show]));
+      redraw();
+    });
+  for (const button of document.querySelectorAll("button[data-item]"))
+    button.addEventListener("click", () => {
+      choose(Number(button.dataset.item), true);
+      root.scrollIntoView({ behavior: "smooth", block: "center" });
+      canvas.focus({ preventScroll: true });
+    });
+
+  readColours();
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); redraw(); });
+  new ResizeObserver(resize).observe(canvas);
+  choose(-1);
+  resize();
+  draw();
+}
+
+placecacheMap(document.getElementById("map"), JSON.parse(document.getElementById("map-data").textContent));

@@ -1,0 +1,118 @@
+"""What evaluation said of every query, as arrays; columns that an evaluation did not write are absent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from stages.classes import ClassTable
+from stages.parquet import note_of, open_parquet
+
+_MADE_BY = "pipeline eval"
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """One entry per query, in manifest order.
+
+    Attributes
+    ----------
+    key : list of str
+        Names.
+    truth, answer : ndarray of float64, shape (Q, 2)
+        UTM east and north in metres; an answer is NaN where there is none.
+    error_m : ndarray of float64, shape (Q,)
+        Infinite where there is no answer.
+    score : ndarray of float64, shape (Q,)
+        Of the answer; minus infinity where there is none.
+    confidence : ndarray of float64, shape (Q,), or None
+        Probability that the answer is right; NaN where there is none.
+    abstained : ndarray of bool, shape (Q,)
+        Whether the answer was withheld.
+    class_ids : list of ndarray of int64
+        Predicted classes of each query, best first, those that exist.
+    radius_m : float
+        Within which an answer is right.
+    """
+
+    key: list[str]
+    truth: npt.NDArray[np.float64]
+    answer: npt.NDArray[np.float64]
+    error_m: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float64]
+    confidence: npt.NDArray[np.float64] | None
+    abstained: npt.NDArray[np.bool_]
+    class_ids: list[npt.NDArray[np.int64]]
+    radius_m: float
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether the first answer lies within the radius (Q,)."""
+        return self.error_m <= self.radius_m
+
+    @property
+    def answered(self) -> npt.NDArray[np.bool_]:
+        """Whether the query could be read and got an answer (Q,)."""
+        return np.isfinite(self.error_m)
+
+    @property
+    def trust(self) -> npt.NDArray[np.float64]:
+        """What answers can be ranked by, the surest highest: the confidence if there is one (Q,)."""
+        return self.score if self.confidence is None else self.confidence
+
+    @classmethod
+    def load(cls, path: Path) -> Outcomes:
+        """Return what `predictions.parquet` holds.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or none of this program's.
+        """
+        with open_parquet(path, made_by=_MADE_BY) as file:
+            note = note_of(file, path, made_by=_MADE_BY)
+            rows: pa.Table = file.read()
+        confidence = _number(rows, "confidence") if "confidence" in rows.column_names else None
+        abstained = np.zeros(rows.num_rows, dtype=bool)
+        if "abstained" in rows.column_names:
+            abstained = rows["abstained"].to_numpy().astype(bool)
+        class_ids = [np.asarray(ids, dtype=np.int64) for ids in rows["class_ids"].to_pylist()]
+        return cls(
+            key=rows["key"].to_pylist(),
+            truth=_pairs(rows, "utm_east", "utm_north"),
+            answer=_pairs(rows, "predicted_east", "predicted_north"),
+            error_m=_number(rows, "error_m"),
+            score=_number(rows, "score"),
+            confidence=confidence,
+            abstained=abstained,
+            class_ids=[ids[ids >= 0] for ids in class_ids],
+            radius_m=float(note["radius_m"]),
+        )
+
+
+def images_of_true_cell(classes: ClassTable, truth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return how many training images the cell of each position has (Q,); 0 where it is no class."""
+    if not len(classes):
+        return np.zeros(len(truth), dtype=np.int64)
+    wanted = np.floor(truth / classes.cell_m).astype(np.int64)
+    cells = np.stack([classes.p, classes.q], axis=1)
+    both, inverse = np.unique(np.concatenate([cells, wanted]), axis=0, return_inverse=True)
+    images = np.zeros(len(both), dtype=np.int64)
+    images[inverse.ravel()[: len(cells)]] = classes.images
+    return images[inverse.ravel()[len(cells) :]]
+
+
+def _number(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    return np.asarray(rows[name].to_numpy(), dtype=np.float64)
+
+
+def _pairs(rows: pa.Table, *names: Any) -> npt.NDArray[np.float64]:
+    return np.stack([_number(rows, name) for name in names], axis=1)

@@ -1,0 +1,75 @@
+"""Everything that the report is made of, opened and found to fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.neighbors import KDTree
+
+from stages.classes import ClassTable
+from stages.errors import InputError
+from stages.eval.report.config import ReportConfig
+from stages.eval.report.outcomes import Outcomes
+from stages.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything that the report is made of.
+
+    Attributes
+    ----------
+    config : ReportConfig
+        How many photos.
+    outcomes : Outcomes
+        All queries.
+    reachable : ndarray of bool, shape (Q,)
+        Whether any cell could have been right.
+    classes : ClassTable
+        The cells.
+    queries, database : Manifest
+        Where photos are.
+    labels : ndarray of int32
+        Class of every database row.
+    """
+
+    config: ReportConfig
+    outcomes: Outcomes
+    reachable: npt.NDArray[np.bool_]
+    classes: ClassTable
+    queries: Manifest
+    database: Manifest
+    labels: npt.NDArray[np.int32]
+
+
+def open_source(
+    config: ReportConfig, predictions: Path, classes: Path, labels: Path, database: Path, queries: Path
+) -> Source:
+    """Return what the report is made of, once its parts are known to belong together.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or does not fit the others.
+    """
+    outcomes, table = Outcomes.load(predictions), ClassTable.load(classes)
+    known, seen = Manifest.open(database), Manifest.open(queries)
+    try:
+        label: npt.NDArray[np.int32] = np.load(labels, mmap_mode="r")
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(f"{labels} cannot be read ({error}): run `pipeline partition`") from error
+    largest = max((int(ids.max()) for ids in outcomes.class_ids if len(ids)), default=-1)
+    if len(outcomes) != seen.rows or len(label) != known.rows or largest >= len(table):
+        raise InputError(
+            f"{predictions} ({len(outcomes)} queries, classes up to {largest}) does not fit {queries} "
+            f"({seen.rows} rows), {database} ({known.rows} rows, {len(label)} labels) and {classes} "
+            f"({len(table)} classes): run `dvc repro`"
+        )
+    reachable = np.zeros(len(outcomes), dtype=bool)
+    if len(table) and len(outcomes):
+        distance = KDTree(table.centres).query(outcomes.truth)[0][:, 0]
+        reachable = distance <= outcomes.radius_m
+    return Source(config, outcomes, reachable, table, seen, known, label)
