@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from stages.checkpoint import load_weights
 from stages.errors import ConfigError
 from stages.images import Preprocess
+from stages.inference import make_quick
+from stages.untrained import empty_model, random_model
 from stages.weights import RANDOM, file_id, find_weights, reachable, state_id
 from stages.zoo import BACKBONES, BackboneSpec
 
@@ -32,7 +32,6 @@ __all__ = [
 
 GEM_POWER = 3.0
 GEM_FLOOR = 1e-6
-_RANDOM_SEED = 0
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -69,9 +68,11 @@ class Backbone(nn.Module):
         The timm model.
     precision : str
         How it computes: its weights and activations are of this dtype.
+    compiled : bool
+        Whether it goes through torch.compile.
     """
 
-    def __init__(self, card: BackboneCard, model: nn.Module, *, precision: str) -> None:
+    def __init__(self, card: BackboneCard, model: nn.Module, *, precision: str, compiled: bool) -> None:
         super().__init__()
         self.card = card
         self.name = card.name
@@ -80,8 +81,8 @@ class Backbone(nn.Module):
         self.weights_id = card.weights_id
         self.preprocess = card.preprocess
         self.dtype = _PRECISIONS[precision]
-        self.model = model.to(self.dtype)
         self.kind = BACKBONES[card.name].kind
+        self.model = make_quick(model.eval(), kind=self.kind, compiled=compiled).to(self.dtype)
         for field in ("mean", "std"):
             values = torch.tensor(getattr(card.preprocess, field)).reshape(1, 3, 1, 1)
             self.register_buffer(f"pixel_{field}", values * 255, persistent=False)
@@ -102,6 +103,8 @@ class Backbone(nn.Module):
             On the backbone's device.
         """
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
+        # Pixels come channels last and stay so: convolutions are faster that way. From pinned memory the
+        # copy to a GPU runs beside its work.
         images = pixels.to(mean.device, non_blocking=True).permute(0, 3, 1, 2)
         images = ((images - mean) / std).to(self.dtype)
         tokens = self.model.forward_features(images).float()  # type: ignore[operator]
@@ -175,6 +178,7 @@ def load_backbone(
     outputs: str | Sequence[str] = "default",
     device: str = "cpu",
     precision: str = "float32",
+    compiled: bool = False,
 ) -> Backbone:
     """Return a frozen backbone, ready to run.
 
@@ -192,6 +196,8 @@ def load_backbone(
         Where to run, such as "cpu" or "cuda".
     precision : {"float32", "bfloat16", "float16"}
         How to compute.
+    compiled : bool
+        Whether to go through torch.compile.
 
     Raises
     ------
@@ -204,12 +210,12 @@ def load_backbone(
         raise ConfigError(f"extract.precision is {precision!r}: expected {' | '.join(_PRECISIONS)}")
     card = describe_backbone(name, weights=weights, image_size=image_size, outputs=outputs)
     if weights == RANDOM:
-        model = _random_model(name, image_size)
+        model = random_model(name, image_size)
     else:
         with torch.device("meta"):  # no memory until the checkpoint's tensors are put in place
-            model = _empty_model(name, image_size)
+            model = empty_model(name, image_size)
         load_weights(model, find_weights(name, BACKBONES[name].source, weights), name=name)
-    return Backbone(card, model, precision=precision).to(device)
+    return Backbone(card, model, precision=precision, compiled=compiled).to(device)
 
 
 def weights_reachable(name: str, weights: str) -> bool:
@@ -223,27 +229,6 @@ def _spec(name: str) -> BackboneSpec:
     return BACKBONES[name]
 
 
-def _empty_model(name: str, image_size: int) -> nn.Module:
-    spec = BACKBONES[name]
-    # Initial weights are soon replaced, or need not be good: skip timm's slow initialisation.
-    vit: dict[str, Any] = {"img_size": image_size, "weight_init": "skip"} if spec.kind == "vit" else {}
-    model: nn.Module = timm.create_model(spec.model, pretrained=False, num_classes=0, **vit)
-    return model
-
-
-def _random_model(name: str, image_size: int) -> nn.Module:
-    """Return a seeded model whose features depend on the image."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_RANDOM_SEED)
-        model = _empty_model(name, image_size)
-        for key, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=0.02 if BACKBONES[name].kind == "vit" else 0.1)
-            else:  # scales, layer scale among them, are 1, and shifts 0
-                nn.init.constant_(parameter, float(not key.endswith("bias")))
-    return model
-
-
 @lru_cache(maxsize=8)
 def _random_id(name: str, image_size: int) -> str:
-    return state_id(_random_model(name, image_size))
+    return state_id(random_model(name, image_size))

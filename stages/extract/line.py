@@ -108,6 +108,7 @@ def backbone_for(config: ExtractConfig, device: str, weights_id: str) -> Backbon
         outputs=config.outputs,
         device=device,
         precision=config.precision,
+        compiled=config.compile,
     )
     if backbone.weights_id != weights_id:
         raise WeightsError(

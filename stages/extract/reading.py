@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from stages.augment import augment
 from stages.backbone import Preprocess, preprocess_for
@@ -106,7 +107,9 @@ def _batches(order: ShardOrder, source: ImageSource) -> Iterator[list[Image]]:
 def _read(images: list[Image], source: ImageSource, order: ShardOrder, preprocess: Preprocess) -> Batch:
     begun = time.perf_counter()
     size = preprocess.image_size
-    pixels = np.zeros((len(images), size, size, 3), dtype=np.uint8)
+    # Pinned memory lets the copy to a GPU run beside its work.
+    pinned = torch.device(order.device).type == "cuda"
+    pixels = torch.zeros((len(images), size, size, 3), dtype=torch.uint8, pin_memory=pinned).numpy()
     reasons = {}
     for slot, image in enumerate(images):
         key = image.place.key

@@ -1,0 +1,53 @@
+"""Frozen models made quick: normalisation folded into convolutions, memory laid out for them, compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def make_quick(model: nn.Module, *, kind: str, compiled: bool) -> nn.Module:
+    """Return a frozen model that computes the same, up to rounding, in less time.
+
+    A convolutional network's batch normalisations, a third of its time on a CPU, are folded into the
+    convolutions before them, and its weights are laid out channels last, as its input is.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A timm model in evaluation mode; changed in place.
+    kind : {"vit", "cnn"}
+        Transformer or convolutional network.
+    compiled : bool
+        Whether `forward_features` goes through torch.compile: minutes at the first batch, then faster
+        on a GPU.
+    """
+    if kind == "cnn":
+        fold_normalisation(model)
+        model = model.to(memory_format=torch.channels_last)
+    if compiled:
+        quick: Any = model
+        quick.forward_features = torch.compile(quick.forward_features)
+    return model
+
+
+def fold_normalisation(model: nn.Module) -> int:
+    """Fold each batch normalisation into the convolution before it; return how many there were.
+
+    timm's normalisations carry the activation that follows: it stays in their place.
+    """
+    folded = 0
+    for parent in list(model.modules()):
+        convolution: tuple[str, nn.Conv2d] | None = None
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d):
+                convolution = name, child
+            elif isinstance(child, nn.BatchNorm2d) and convolution is not None:
+                setattr(parent, convolution[0], fuse_conv_bn_eval(convolution[1], child))
+                setattr(parent, name, getattr(child, "act", nn.Identity()))
+                convolution = None
+                folded += 1
+    return folded
