@@ -10,6 +10,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+_NAMES = ("images", "read_s", "compute_s", "write_s", "read_wait_s", "write_wait_s")
+
 
 def log_timing(store: Path, timing: Mapping[str, float | int | str]) -> None:
     """Append one line to a store's timings; safe from several processes at once."""
@@ -23,18 +25,22 @@ def log_timing(store: Path, timing: Mapping[str, float | int | str]) -> None:
 
 
 def total_timings(store: Path) -> dict[str, float]:
-    """Sum of images, read_s, compute_s and write_s over all runs; a torn last line is passed over."""
-    total = dict.fromkeys(("images", "read_s", "compute_s", "write_s"), 0.0)
+    """Sums over all runs: images, seconds of work, and seconds that the backbone waited.
+
+    Torn lines are passed over. Names: images, read_s, compute_s, write_s, read_wait_s, write_wait_s.
+    """
+    total = dict.fromkeys(_NAMES, 0.0)
     path = timings_path(store)
     if not path.exists():
         return total
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             timing = json.loads(line)
-        except ValueError:
+            numbers = {name: float(timing.get(name, 0.0)) for name in total}
+        except (ValueError, TypeError, AttributeError):
             continue
-        for name in total:
-            total[name] += float(timing.get(name, 0.0))
+        for name, number in numbers.items():
+            total[name] += number
     return total
 
 

@@ -22,6 +22,8 @@ DEVICE = click.option(
     help="auto (the GPU if there is one), cpu, cuda, cuda:1, ...",
 )
 
+SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Dask: local:WORKERS or tcp://host:port.")
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="placecache")
@@ -121,7 +123,7 @@ def partition(context: click.Context) -> None:
             params.partition,
             manifest=paths.index("database"),
             output=paths.partition,
-            seed=params.seed,
+            seed=params.seeds.views,
             progress=progress,
         )
     console.facts("partition", result.facts())
@@ -131,7 +133,8 @@ def partition(context: click.Context) -> None:
 @click.option("--shards", type=ShardRange(), help="Work shards to do, such as 0-63 (default: all).")
 @click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Default: all three.")
 @click.option("--replace", is_flag=True, help="Drop features made by another recipe and begin anew.")
-@click.option("--scheduler", metavar="ADDRESS", help="Dask: local:WORKERS or tcp://host:port.")
+@click.option("--repair", is_flag=True, help="Check what is done first and do damaged chunks again.")
+@SCHEDULER
 @DEVICE
 @click.pass_context
 def extract(
@@ -139,6 +142,7 @@ def extract(
     shards: tuple[int, ...] | None,
     splits: tuple[str, ...],
     replace: bool,
+    repair: bool,
     scheduler: str | None,
     device: str,
 ) -> None:
@@ -157,6 +161,7 @@ def extract(
                 shards=chosen,
                 device=resolve(device),
                 replace=replace,
+                repair=repair,
                 scheduler=scheduler,
                 progress=progress,
             )
@@ -184,7 +189,7 @@ def train_heads(context: click.Context, groups: tuple[int, ...] | None, device: 
             manifest=paths.index("database"),
             output=paths.localiser,
             groups="all" if groups is None else groups,
-            seed=params.seed,
+            seed=params.seeds.train,
             device=resolve(device),
             log=paths.training_log,
             progress=progress,
@@ -285,8 +290,46 @@ def status(context: click.Context, bad: bool) -> None:
 
     _, paths = project_of(context)
     console.table("artifacts", report.COLUMNS, report.artifacts(paths))
+    console.facts("where the time of extracting went", report.time_spent(paths))
+    if running := list(report.runs(paths)):
+        console.facts("being extracted", running)
     if bad:
         console.table("unreadable images", ("split", "row", "key", "reason"), report.bad_images(paths))
+
+
+@cli.command()
+@click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Default: all there are.")
+@click.pass_context
+def verify(context: click.Context, splits: tuple[str, ...]) -> int:
+    """Read every stored feature again and find flipped bits, torn and missing chunks. Exit 1 if any."""
+    from pipeline.verify import verify_split
+
+    _, paths = project_of(context)
+    verdicts = []
+    for split in splits or [split for split in SPLITS if paths.features(split).exists()] or SPLITS[:1]:
+        with console.progress(f"verify {split}") as progress:
+            verdicts.append(verify_split(paths, split, progress))
+    columns = ("split", "chunks", "missing", "damaged", "bad rows", "verdict")
+    console.table("feature stores", columns, (verdict.row() for verdict in verdicts))
+    if faults := [row for verdict in verdicts for row in verdict.fault_rows()]:
+        console.table("damage", ("split", "chunk", "rows", "array", "what is wrong"), faults)
+    return int(not all(verdict.sound for verdict in verdicts))
+
+
+@cli.command()
+@SCHEDULER
+@DEVICE
+@click.pass_context
+def doctor(context: click.Context, scheduler: str | None, device: str) -> int:
+    """Look at device, weights, disk, data and stores before hours are spent. Exit 1 if something blocks."""
+    from pipeline.doctor import examine
+
+    params, paths = project_of(context)
+    blocked = False
+    for finding in examine(params, paths, device=resolve(device), scheduler=scheduler):
+        blocked |= finding.blocks
+        console.finding(finding.mark, finding.subject, finding.text, finding.remedy)
+    return int(blocked)
 
 
 @cli.command()

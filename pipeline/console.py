@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -53,6 +54,14 @@ def facts(title: str, rows: Iterable[tuple[str, object]]) -> None:
         grid.add_row(f"  {name}", cell(value))
     out.print(title, style="bold", markup=False)
     out.print(grid)
+
+
+def finding(mark: str, subject: str, text: str, remedy: str) -> None:
+    """Print what was found of one subject, and below it what mends it."""
+    style = {"ok": "green", "note": "yellow", "blocks": "bold red"}[mark]
+    out.print(f"[{style}]{mark:6}[/]", f"{subject:17}", escape(text))
+    if remedy:
+        out.print(" " * 25 + "-> " + remedy, markup=False)
 
 
 def cell(value: object) -> str:

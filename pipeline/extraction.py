@@ -46,7 +46,7 @@ def extract_split(
             shards=shards,
             views=views,
             augment=params.augment if split == "views" else None,
-            seed=params.seed,
+            seed=params.seeds.views,
             device=device,
             progress=progress,
             replace=replace,

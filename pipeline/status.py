@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cache.claims import claims_on
 from cache.reader import FeatureReader
 from cache.timings import total_timings
 from pipeline.console import size
 from pipeline.paths import SPLITS, Paths
 from stages.manifest import Manifest
 
-COLUMNS = ("artifact", "rows", "done", "missing", "bad", "size", "images/s", "read s", "compute s", "write s")
+COLUMNS = ("artifact", "rows", "done", "bad", "size", "images/s")  # fits 80 columns at 100 million rows
 Row = tuple[object, ...]
 
 
@@ -35,38 +36,73 @@ def bad_images(paths: Paths) -> Iterator[Row]:
                 yield split, bad.row, bad.key, bad.reason
 
 
+def time_spent(paths: Paths) -> Iterator[tuple[str, str]]:
+    """Yield, per split that was extracted, the seconds of work and what waited for what.
+
+    Reading is summed over threads, so it may exceed the time that passed. The waits are shares of
+    the time that passed: of that, the backbone stood still for want of images, or of a disk that
+    takes its features.
+    """
+    for split in SPLITS:
+        spent = total_timings(paths.features(split))
+        passed = _passed(spent)
+        if not passed:
+            continue
+        text = ", ".join(f"{part} {_duration(spent[f'{part}_s'])}" for part in ("read", "compute", "write"))
+        waits = {
+            "images": spent["read_wait_s"] / passed,
+            "the disk": spent["write_wait_s"] / passed,
+        }
+        text += "; waited for " + ", ".join(f"{what} {share:.0%}" for what, share in waits.items())
+        yield split, text
+
+
+def runs(paths: Paths) -> Iterator[tuple[str, str]]:
+    """Yield, per split that is being extracted just now, who does it."""
+    for split in SPLITS:
+        for holder in dict.fromkeys(str(claim) for claim in claims_on(paths.features(split))):
+            yield split, holder
+
+
 def _manifest(name: str, path: Path) -> Row:
     if not path.exists():
         return _absent(name)
-    rows = Manifest.open(path).rows
-    return name, rows, rows, 0, "", _size(path), "", "", "", ""
+    return name, Manifest.open(path).rows, "100 %", "", _size(path), ""
 
 
 def _store(name: str, path: Path) -> Row:
     if not path.exists():
         return _absent(name)
     reader = FeatureReader.open(path)
-    timing = total_timings(path)
-    seconds = {part: timing[f"{part}_s"] for part in ("read", "compute", "write")}
-    slowest = max(seconds["compute"], 1e-9)
+    spent = total_timings(path)
+    done = 1 - reader.missing_rows / max(reader.rows, 1)
     return (
         name,
         reader.rows,
-        reader.rows - reader.missing_rows,
-        reader.missing_rows,
+        f"{int(100 * done)} %",
         len(reader.store.ledger.bad_rows()),
         _size(path),
-        timing["images"] / slowest if timing["images"] else "",
-        *seconds.values(),
+        spent["images"] / _passed(spent) if spent["images"] else "",
     )
 
 
 def _plain(name: str, path: Path) -> Row:
-    return (name, *[""] * 4, _size(path), *[""] * 4) if path.exists() else _absent(name)
+    return (name, "", "100 %", "", _size(path), "") if path.exists() else _absent(name)
 
 
 def _absent(name: str) -> Row:
-    return (name, "none yet", *[""] * (len(COLUMNS) - 2))
+    return name, "", "none", "", "", ""
+
+
+def _passed(spent: dict[str, float]) -> float:
+    """Return the seconds of the backbone's own thread, over all workers."""
+    return spent["compute_s"] + spent["read_wait_s"] + spent["write_wait_s"]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 600:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"
 
 
 def _size(path: Path) -> str:
