@@ -242,4 +242,7 @@ def _plot(curve: Curve, name: str, title: str, caption: str, draw: Callable[[Axe
         axes = figure.add_subplot()
         draw(axes)
         axes.set_title(title)
+        # Laid out once: another pass would move things by hairs, and files would differ for nothing.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     return Plot(name, title, caption, figure)
