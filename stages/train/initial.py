@@ -53,7 +53,7 @@ def store_moments(source: Source) -> tuple[Tensor, Tensor]:
         wide = source.reader.read(start, stop, source.inputs)[keep].astype(np.float64)
         return int(keep.sum()), wide.sum(axis=0), np.square(wide).sum(axis=0)
 
-    lazy: Any = delayed(of_chunk)  # type: ignore[no-untyped-call]
+    lazy: Any = delayed(of_chunk)
     chunks = [lazy(start, stop) for start, stop in source.reader.blocks()]
     sums: Any = dask.base.compute(*chunks, scheduler="threads")  # type: ignore[no-untyped-call]
     rows, totals, squares = zip(*sums, strict=True)
