@@ -172,29 +172,23 @@ def extract(
 @click.option(
     "--groups", type=GroupSet(), default="all", show_default=True, help="all, or numbers: 0,3 or 0-2."
 )
+@click.option(
+    "--frozen", is_flag=True, help="Keep the projection of the localiser at hand, train heads alone."
+)
+@SCHEDULER
 @DEVICE
 @click.pass_context
-def train_heads(context: click.Context, groups: tuple[int, ...] | None, device: str) -> None:
-    """Train the projection and the groups' heads from cached features."""
-    from stages.train.stage import run
+def train_heads(
+    context: click.Context, groups: tuple[int, ...] | None, frozen: bool, scheduler: str | None, device: str
+) -> None:
+    """Train the projection and the groups' heads from cached features; run it again to continue."""
+    from pipeline.training import train
 
     params, paths = project_of(context)
     console.say(f"train-heads: on {device_name(device)}")
-    with console.progress("train") as progress:
-        result = run(
-            params.train,
-            partition=paths.partition,
-            features=paths.features("database"),
-            views=paths.features("views") if params.train.augment_views else None,
-            manifest=paths.index("database"),
-            output=paths.localiser,
-            groups="all" if groups is None else groups,
-            seed=params.seeds.train,
-            device=resolve(device),
-            log=paths.training_log,
-            progress=progress,
-        )
-    console.facts("train-heads", result.facts())
+    result = train(params, paths, groups=groups, frozen=frozen, device=resolve(device), scheduler=scheduler)
+    if result is not None:
+        console.facts("train-heads", result.facts())
 
 
 @cli.command("eval")

@@ -46,6 +46,15 @@ class Paths:
         """Folder of the trained localiser, all that `pipeline locate` needs."""
         return self.project / "models" / "localiser"
 
+    def head(self, group: int) -> Path:
+        """Return the folder of one head while it is trained on its own, apart from the others."""
+        return self.project / "models" / f"localiser.group-{group}"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where a training run that was interrupted can go on."""
+        return self.project / "models" / "localiser.checkpoints"
+
     @property
     def training_log(self) -> Path:
         """Loss and speed over the training steps, for `dvc plots`."""

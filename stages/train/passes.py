@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from stages.answers import calibrate
 from stages.errors import ConfigError, InputError
+from stages.fusion import FusionConfig
 from stages.localiser import Localiser
 from stages.train.checkpoint import Checkpoints, identity_of
 from stages.train.config import TrainConfig
@@ -46,12 +48,14 @@ class Run:
 
     Attributes
     ----------
-    config, files, partition, views, output, groups, seed, device, ranks, progress
+    config, files, partition, views, base, groups, seed, device, ranks, progress
         As given to `stage.run`.
     checkpoint_folder : Path or None
         Where checkpoints go.
     say : callable
         Called with the pass's name and its log whenever that has grown.
+    fusion : FusionConfig or None
+        How answers are made, to calibrate them on the held-out images.
     residency : str
         Where the features waited, and why.
     resumed_step : int
@@ -64,7 +68,7 @@ class Run:
     files: Files
     partition: Path
     views: Path | None
-    output: Path
+    base: Path
     groups: Groups
     seed: int
     device: torch.device
@@ -72,6 +76,7 @@ class Run:
     checkpoint_folder: Path | None
     progress: Progress | None
     say: Callable[[str, list[LogLine]], None]
+    fusion: FusionConfig | None = None
     residency: str = ""
     resumed_step: int = 0
     samples: int = 0
@@ -136,15 +141,24 @@ class Run:
         self.resumed_step = max(self.resumed_step, found[1]["step"] if found else 0)
         drawn = self.ranks.total(state.drawn)
         self.samples += int(drawn.sum()) - before
-        return localiser, PassRecord.of(
+        record = PassRecord.of(
             state, drawn, files.classes, validation, images=everything.images, views=everything.views
         )
+        return localiser, replace(record, calibration=self._calibration(localiser, validation))
+
+    def _calibration(self, localiser: Localiser, validation: Validation) -> dict[str, Any] | None:
+        """What the images held out of this pass say of temperatures and confidences."""
+        if self.fusion is None or not self.whole or not len(validation):
+            return None
+        images = (validation.features, validation.positions)
+        radius_m = self.config.validation.radius_m
+        return calibrate(localiser, *images, radius_m=radius_m, fusion=self.fusion).to_dict()
 
     def _begin(
         self, everything: Source, source: Source, *, fresh: bool
     ) -> tuple[Localiser, TrainingSet | None]:
         """Return the untrained localiser and the features, unless they are streamed."""
-        localiser = begin_localiser(self.config, self.files, self.output, self.groups, self.seed)
+        localiser = begin_localiser(self.config, self.files, self.base, self.groups, self.seed)
         localiser.to(self.device)
         weights = sum(value.nbytes for value in localiser.tensors().values())
         residency = choose_residency(self.config.residency, source.bytes, weights, self.device)

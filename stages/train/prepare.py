@@ -106,7 +106,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def begin_localiser(config: TrainConfig, files: Files, output: Path, groups: Groups, seed: int) -> Localiser:
+def begin_localiser(config: TrainConfig, files: Files, base: Path, groups: Groups, seed: int) -> Localiser:
     """Return a new localiser, or for a part of the groups the one at hand with these heads new.
 
     Raises
@@ -120,18 +120,18 @@ def begin_localiser(config: TrainConfig, files: Files, output: Path, groups: Gro
         new = Localiser.new(files.classes, files.reader.recipe, files.inputs, config.embedding_dim, settings)
     if groups == "all":
         return new
-    if not output.exists():
+    if not base.exists():
         raise ConfigError(
-            f"no localiser at {output} whose projection these groups could share: train all groups first"
+            f"no localiser at {base} whose projection these groups could share: train all groups first"
         )
-    held = Localiser.load(output)
+    held = Localiser.load(base)
     differing = [key for key in new.meta if key != "training" and new.meta[key] != held.meta[key]]
     cells = [(table.p, table.q) for table in (new.classes, held.classes)]
     if not all(np.array_equal(ours, theirs) for ours, theirs in zip(*cells, strict=True)):
         differing.append("cells")
     if differing:
         raise ConfigError(
-            f"the localiser at {output} differs in {', '.join(differing)}: train all groups again"
+            f"the localiser at {base} differs in {', '.join(differing)}: train all groups again"
         )
     for group in groups:
         held.heads[group] = new.heads[group]

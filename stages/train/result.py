@@ -99,6 +99,8 @@ class PassRecord:
         LR@1 in percent of the weights kept.
     kept_step : int
         Their step.
+    calibration : dict or None
+        What the held-out images say of temperatures and confidences.
     """
 
     steps: int
@@ -110,6 +112,7 @@ class PassRecord:
     held_out: int
     validation_lr1: float | None
     kept_step: int
+    calibration: dict[str, Any] | None = None
 
     @classmethod
     def of(

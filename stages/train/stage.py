@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from stages.answers import note
+from stages.fusion import FusionConfig
 from stages.train.config import TrainConfig
 from stages.train.log import write_log
 from stages.train.loop import LogLine, Progress
@@ -25,11 +27,13 @@ def run(
     views: Path | None,
     manifest: Path,
     output: Path,
+    base: Path | None = None,
     groups: Groups = "all",
     seed: int,
     device: str = "cpu",
     log: Path | None = None,
     checkpoints: Path | None = None,
+    fusion: FusionConfig | None = None,
     progress: Progress | None = None,
     report: Callable[[LogLine], None] | None = None,
 ) -> TrainResult:
@@ -50,9 +54,11 @@ def run(
         The database's manifest: positions and dates for the validation.
     output : Path
         The localiser's folder.
+    base : Path, optional
+        The localiser that lends its projection and other heads; by default `output`.
     groups : "all" or tuple of int
-        Heads to train. A part of them is trained against the projection of
-        the localiser that `output` already holds, which stays as it is.
+        Heads to train. Where they are named, they are trained against the
+        projection of `base`, which stays as it is.
     seed : int
         Same seed, same tensors (on the CPU to the bit).
     device : str
@@ -61,6 +67,8 @@ def run(
         CSV of step, loss, samples_per_s and validation_lr1, written anew with each line.
     checkpoints : Path, optional
         Folder of checkpoints; a run that finds its own there goes on from it.
+    fusion : FusionConfig, optional
+        How answers are made of scores; given, confidences are calibrated on the held-out images.
     progress : callable, optional
         Called with (done, total) steps.
     report : callable, optional
@@ -90,7 +98,7 @@ def run(
         files,
         partition,
         views,
-        output,
+        base or output,
         groups,
         seed,
         choose_device(device),
@@ -98,6 +106,7 @@ def run(
         checkpoints,
         progress,
         say,
+        fusion,
     )
     begun = time.perf_counter()
     localiser, final, first = job.train(rows, held)
@@ -114,6 +123,8 @@ def run(
         resumed_step=job.resumed_step,
     )
     record(localiser, config, result, seed)
+    if fusion is not None and groups == "all":
+        note(localiser, first.calibration, radius_m=config.validation.radius_m, fusion=fusion)
     if ranks.first:
         localiser.save(output)
     if log is not None and ranks.first:

@@ -1,0 +1,156 @@
+"""Training as asked for: here, in the processes of `torchrun`, or head by head on a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline import console
+from pipeline.cluster import connect, map_shards
+from pipeline.params import Params
+from pipeline.paths import Paths
+from stages.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stages.train.loop import LogLine
+    from stages.train.stage import TrainResult
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What moves the bar: `progress(done, total)` and `report(line of the log)`."""
+
+    progress: Callable[[int, int], None]
+    report: Callable[[LogLine], None]
+
+
+@contextmanager
+def training_bar(params: Params) -> Iterator[Bar]:
+    """Yield a bar that shows loss, learning rate, samples/s and LR@1; silent where there is no terminal."""
+    config = params.train
+    rates = f"lr {config.learning_rate_projection:g} / {config.learning_rate_heads:g}"
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[numbers]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as bar:
+        task = bar.add_task("train", total=None, numbers=rates)
+        yield Bar(
+            lambda done, total: bar.update(task, completed=done, total=total),
+            lambda line: bar.update(task, numbers=f"{numbers_of(line)}  {rates}"),
+        )
+
+
+def numbers_of(line: LogLine) -> str:
+    """Return a line of the log in words."""
+    validated = "" if line.validation_lr1 is None else f"  LR@1 {line.validation_lr1:.1f}"
+    return f"loss {line.loss:.3g}  {line.samples_per_s:,.0f} samples/s{validated}"
+
+
+def train(
+    params: Params,
+    paths: Paths,
+    *,
+    groups: tuple[int, ...] | None,
+    frozen: bool,
+    device: str,
+    scheduler: str | None,
+) -> TrainResult | None:
+    """Train what was asked for; the result, or None in a `torchrun` process that does not report.
+
+    Parameters
+    ----------
+    params : Params
+        Settings.
+    paths : Paths
+        Files.
+    groups : tuple of int or None
+        Heads to train against the projection at hand; None for all, with the projection unless `frozen`.
+    frozen : bool
+        Keep the projection of the localiser at hand.
+    device : str
+        "cpu", "cuda", ...
+    scheduler : str or None
+        Dask cluster that trains the heads, each on its own.
+
+    Raises
+    ------
+    ConfigError
+        If a cluster is asked to train the projection too.
+    """
+    from stages.classes import ClassTable
+    from stages.train.ranks import Ranks, joined
+
+    if frozen and groups is None:
+        groups = tuple(range(ClassTable.load(paths.partition / "classes.parquet").groups))
+    if scheduler is not None:
+        if groups is None:
+            raise ConfigError(
+                "--scheduler trains heads one by one: add --frozen, or --groups with some of them"
+            )
+        return _train_on_cluster(params, paths, groups, device, scheduler)
+    with joined(device) as mine, training_bar(params) as bar:
+        result = _train_here(params, paths, groups, mine, bar)
+        return result if Ranks.current().first else None
+
+
+def _train_here(
+    params: Params, paths: Paths, groups: tuple[int, ...] | None, device: str, bar: Bar
+) -> TrainResult:
+    from stages.train.stage import run
+
+    return run(
+        params.train,
+        partition=paths.partition,
+        features=paths.features("database"),
+        views=paths.features("views") if params.train.augment_views else None,
+        manifest=paths.index("database"),
+        output=paths.localiser,
+        groups="all" if groups is None else groups,
+        seed=params.seeds.train,
+        device=device,
+        log=paths.training_log,
+        checkpoints=paths.checkpoints,
+        progress=bar.progress,
+        report=bar.report,
+    )
+
+
+def train_head(params: Params, paths: Paths, device: str, group: int) -> TrainResult:
+    """Train one head beside the localiser at hand, into a folder of its own; what a Dask worker does."""
+    from stages.train.stage import run
+
+    return run(
+        params.train,
+        partition=paths.partition,
+        features=paths.features("database"),
+        views=paths.features("views") if params.train.augment_views else None,
+        manifest=paths.index("database"),
+        output=paths.head(group),
+        base=paths.localiser,
+        groups=(group,),
+        seed=params.seeds.train,
+        device=device,
+    )
+
+
+def _train_on_cluster(
+    params: Params, paths: Paths, groups: tuple[int, ...], device: str, scheduler: str
+) -> TrainResult:
+    from stages.train.merge import merge_heads
+
+    with connect(scheduler) as client, console.progress("train heads") as progress:
+        work = partial(train_head, params, paths, device)
+        results = []
+        for _, result in map_shards(work, groups, client):
+            results.append(result)
+            progress(len(results), len(groups))
+    return merge_heads(paths.localiser, {group: paths.head(group) for group in groups}, results)
