@@ -18,7 +18,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that a reader, or a crash, meets all of it or none of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import StoreError
-from cache.files import sync
+from cache.files import sync, write_atomic
 from cache.ledger import BadRow
+from cache.plain import is_plain
 from cache.store import FeatureStore
 
 
@@ -103,14 +104,21 @@ class ChunkWriter:
         return features
 
     def _write_array(self, name: str, chunk: int, rows: slice, features: npt.NDArray[np.floating]) -> None:
-        """One chunk file, written through Zarr (temporary file, then rename) and forced to the disk."""
+        """One chunk file, wholly there or not at all, and forced to the disk."""
         file = self.store.chunk_file(name, chunk)
         if file.parent.is_dir():
             for partial in file.parent.glob("*.partial"):  # left by a writer that was killed
                 partial.unlink(missing_ok=True)
-        self.store.array(name)[rows] = features
-        sync(file)
-        sync(file.parent)
+        if is_plain(self.store.array(name)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            short = self.store.spec.chunk_rows - len(features)
+            if short:  # the file of the last chunk is as long as the others, its end filled as Zarr does
+                features = np.pad(features, ((0, short), (0, 0)), constant_values=np.nan)
+            write_atomic(file, features.data)
+        else:
+            self.store.array(name)[rows] = features
+            sync(file)
+            sync(file.parent)
         sync(file.parent.parent)
 
     def _require_place(self) -> None:
