@@ -30,6 +30,7 @@ class ChunkWriter:
 
     def __init__(self, store: FeatureStore) -> None:
         self.store = store
+        self._plain = {name for name in store.spec.outputs if is_plain(store.array(name))}
 
     def write(
         self,
@@ -109,7 +110,7 @@ class ChunkWriter:
         if file.parent.is_dir():
             for partial in file.parent.glob("*.partial"):  # left by a writer that was killed
                 partial.unlink(missing_ok=True)
-        if is_plain(self.store.array(name)):
+        if name in self._plain:
             file.parent.mkdir(parents=True, exist_ok=True)
             short = self.store.spec.chunk_rows - len(features)
             if short:  # the file of the last chunk is as long as the others, its end filled as Zarr does
