@@ -125,13 +125,14 @@ class Source:
         return (self.images + self.views) * self.reader.length(self.inputs) * itemsize
 
     def read(self, ranges: Sequence[Rows], place: torch.device) -> TrainingSet:
-        """Return the images of some ranges of rows, in that order, with their views.
+        """Return the images of some ranges of rows, ascending, with their views.
 
         Raises
         ------
         StoreError
             If the place has no memory for them.
         """
+        ranges = sorted(ranges)
         features = load_rows(self.reader, self.rows, self.inputs, place, ranges)
         kept = np.concatenate([start + np.flatnonzero(self.rows[start:stop]) for start, stop in ranges])
         views, view_images = features[:0], np.zeros(0, np.int64)

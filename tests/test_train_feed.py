@@ -1,0 +1,228 @@
+"""Where batches come from: schedules, parts of a store, residency, sampled classes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from training_city import CONFIG, build_city
+
+from cache.errors import StoreError
+from stages.errors import ConfigError, InputError
+from stages.localiser import Localiser
+from stages.train.initial import moments, store_moments
+from stages.train.optimiser import BETAS, EPSILON, DenseAdam, SampledAdam
+from stages.train.parts import PartOrder
+from stages.train.prepare import open_files, open_source
+from stages.train.reading import load_rows
+from stages.train.residency import choose_residency
+from stages.train.samplers import GroupSampler, Roster
+from stages.train.schedule import Schedule
+from stages.train.stage import run
+
+CPU = torch.device("cpu")
+
+
+def source_of(city, config=CONFIG, rows=None):
+    inputs = city.inputs()
+    files = open_files(config, inputs["partition"], inputs["features"], inputs["manifest"])
+    usable = (files.labels >= 0) & files.reader.valid
+    return open_source(
+        config, files, inputs["partition"], inputs["views"], usable if rows is None else usable & rows
+    )
+
+
+def test_rotation_by_step_and_by_epoch_and_joint():
+    groups, images = (0, 2, 3), (10, 25, 5)
+
+    def order(kind, turn):
+        schedule = Schedule(kind, turn, groups, images, 10)
+        return [schedule.at(step) for step in range(1, 9)], schedule.steps(2.0)
+
+    assert order("rotate", "step") == ([(0,), (2,), (3,), (0,), (2,), (3,), (0,), (2,)], 8)
+    assert order("rotate", "epoch") == ([(0,), (2,), (2,), (2,), (3,), (0,), (2,), (2,)], 8)
+    assert order("joint", "step") == ([groups] * 8, 3)
+    assert Schedule("rotate", "epoch", (), (), 10).at(1) == ()
+    assert Schedule("joint", "step", (), (), 10).steps(5.0) == 0
+
+
+@pytest.mark.parametrize(("blocks", "per_part", "steps"), [(10, 3, 40), (7, 7, 5), (5, 1, 5), (9, 2, 11)])
+def test_every_epoch_brings_every_block_into_memory_once(blocks, per_part, steps):
+    order = PartOrder(blocks, per_part, steps, seed=3)
+    seen = []
+    for epoch in range(3):
+        parts = [order.part_of(epoch * steps + step) for step in range(1, steps + 1)]
+        assert parts == sorted(parts)
+        counts = np.unique(parts, return_counts=True)[1]
+        assert len(counts) == order.parts_per_epoch
+        assert counts.max() - counts.min() <= 1
+        drawn = [block for part in dict.fromkeys(parts) for block in order.blocks_of(part)]
+        assert sorted(drawn) == list(range(blocks))
+        seen.append(drawn)
+    assert seen[0] != seen[1] or per_part == blocks
+    assert order.blocks_of(0) == PartOrder(blocks, per_part, steps, seed=3).blocks_of(0)
+
+
+def test_parts_hold_the_rows_and_views_of_their_blocks(tmp_path):
+    city = build_city(tmp_path / "city", bad=[3, 70])
+    source = source_of(city)
+    whole = source.read([(0, source.reader.rows)], CPU)
+    ranges = list(source.reader.blocks())
+    part = source.read([ranges[2], ranges[0]], CPU)
+    place = np.cumsum(source.rows) - 1
+    rows = [row for start, stop in (ranges[0], ranges[2]) for row in range(start, stop) if source.rows[row]]
+    assert 3 not in rows
+    assert torch.equal(part.features, whole.features[place[rows]])
+    assert part.classes.tolist() == city.labels[rows].tolist()
+    for image, row in enumerate(rows):
+        mine = part.views[torch.from_numpy(part.view_images == image)]
+        assert torch.equal(mine, whole.views[torch.from_numpy(whole.view_images == place[row])])
+    assert len(whole.view_images) == source.views > 0
+
+
+def test_dask_finds_the_moments_of_the_whole_store(tmp_path):
+    source = source_of(build_city(tmp_path / "city", bad=[3, 70]))
+    resident = source.read([(0, source.reader.rows)], CPU)
+    for ours, plain in zip(store_moments(source), moments(resident.blocks()), strict=True):
+        torch.testing.assert_close(ours, plain)
+    features = resident.features.double()
+    torch.testing.assert_close(store_moments(source)[0].double(), features.mean(0), rtol=1e-5, atol=1e-5)
+    deviation = features.std(0, correction=0)
+    torch.testing.assert_close(store_moments(source)[1].double(), deviation, rtol=1e-5, atol=1e-5)
+
+
+def test_streaming_learns_as_residency_does(tmp_path):
+    city = build_city(tmp_path / "city")
+    config = replace(CONFIG, initial_weights="data", epochs=4.0, stream_rows=64)
+    results = {}
+    for place in ("device", "stream"):
+        results[place] = run(replace(config, residency=place), **city.inputs(), seed=0)
+        localiser = Localiser.load(city.folder / "localiser")
+        results[place, "right"] = accuracy(localiser, source_of(city))
+    assert results["stream"].residency.startswith("stream: ")
+    assert results["stream"].steps == results["device"].steps
+    assert results["stream", "right"] > results["device", "right"] - 0.05 > 0.8
+
+
+def accuracy(localiser, source):
+    data = source.read([(0, source.reader.rows)], CPU)
+    found = localiser.predict(data.features, top=1, score="cosine").class_id[:, 0]
+    return (found == data.classes).mean()
+
+
+def test_residency_is_the_fastest_place_that_fits():
+    def place(wanted, size, device, host, name="cuda"):
+        return choose_residency(wanted, size, 100, torch.device(name), (device, host))
+
+    assert place("auto", 600, 1400, 5000).place == "device"
+    assert place("auto", 800, 1400, 5000).place == "host"
+    assert place("auto", 4000, 1400, 5000).place == "stream"
+    assert place("auto", 4000, 5000, 5000, "cpu").place == "stream"
+    assert "do not fit cuda" in place("auto", 800, 1400, 5000).reason
+    assert place("stream", 1, 1400, 5000).place == "stream"
+    with pytest.raises(ConfigError, match="embedding_dim"):
+        place("auto", 1, 399, 5000)
+
+
+def test_heads_larger_than_memory_are_refused(tmp_path, monkeypatch):
+    city = build_city(tmp_path / "city")
+    monkeypatch.setattr("stages.train.residency.free_bytes", lambda device: (1000, 1000))
+    with pytest.raises(ConfigError, match=r"heads need.*torchrun"):
+        run(CONFIG, **city.inputs(), seed=0)
+
+
+def test_a_softmax_over_a_share_of_the_classes():
+    classes = np.arange(200).repeat(3)
+    roster = Roster(classes, 260, np.zeros(260), np.zeros(0, np.int64))
+    options = {"sampling": "class", "augment": False, "class_sampling": 0.25, "seed": (1,)}
+    sampler = GroupSampler(roster, slice(40, 260), **options)
+    times = np.zeros(260)
+    for step in range(400):
+        batch = sampler.draw(step, 4)
+        assert (np.diff(batch.faced) > 0).all()
+        assert np.isin(batch.image_classes, batch.faced).all()
+        times[np.setdiff1d(batch.faced, batch.image_classes)] += 1
+    assert not times[:40].any()
+    assert times[40:200].mean() == pytest.approx(0.25 * 400 * (1 - 4 / 160), rel=0.05)
+    assert times[200:].mean() == pytest.approx(0.25 * 400, rel=0.1)  # classes without images face the others
+    assert np.abs(times[200:] - 100).max() < 5 * np.sqrt(400 * 0.25 * 0.75)
+    whole = GroupSampler(roster, slice(40, 260), **{**options, "class_sampling": 1.0}).draw(0, 4)
+    assert whole.faced is None
+
+
+def test_sampled_classes_learn_as_well(tmp_path):
+    city = build_city(tmp_path / "city")
+    config = replace(CONFIG, initial_weights="data", class_sampling=0.1)
+    run(config, **city.inputs(), seed=0)
+    assert accuracy(Localiser.load(city.folder / "localiser"), source_of(city)) > 0.85
+
+
+def test_sampled_adam_is_adam_for_the_rows_it_touches():
+    torch.manual_seed(0)
+    start = torch.randn(6, 4)
+    sampled, dense = nn.Parameter(start.clone()), nn.Parameter(start[[1, 4]].clone())
+    ours, plain = SampledAdam(sampled, 0.1, 0.01), DenseAdam(dense, 0.1, 0.01)
+    rows = torch.tensor([1, 4])
+    for _ in range(5):
+        gradient = torch.randn(2, 4)
+        ours.step(rows, sampled.detach()[rows], gradient)
+        plain.step(gradient)
+    torch.testing.assert_close(sampled[rows], dense)
+    assert torch.equal(sampled[[0, 2, 3, 5]], start[[0, 2, 3, 5]])
+    assert ours.tensors()["count"].flatten().tolist() == [0, 5, 0, 0, 5, 0]
+    assert (BETAS, EPSILON) == ((0.9, 0.999), 1e-8)
+
+
+def test_a_feature_that_is_not_finite_though_called_sound_is_named(tmp_path):
+    city = build_city(tmp_path / "city")
+    source = source_of(city)
+    source.reader.store.array("avg")[130, 3] = np.nan
+    with pytest.raises(StoreError, match="row 128"):
+        run(CONFIG, **city.inputs(), seed=0)
+    wanted = np.ones(source.reader.rows, np.bool_)
+    wanted[130] = False
+    assert load_rows(source.reader, wanted, ("avg",), CPU).isfinite().all()
+
+
+def test_training_that_diverges_is_an_error(tmp_path):
+    city = build_city(tmp_path / "city")
+    with pytest.raises(InputError, match="learning_rate"):
+        run(replace(CONFIG, learning_rate_projection=1e38, epochs=2.0), **city.inputs(), seed=0)
+
+
+def test_classes_of_one_image_are_trained(tmp_path):
+    city = build_city(tmp_path / "city", images=0)
+    keep = np.unique(city.labels, return_index=True)[1]
+    single = np.full_like(city.labels, -1)
+    single[keep] = city.labels[keep]
+    np.save(city.folder / "partition" / "labels.npy", single)
+    result = run(CONFIG, **city.inputs(), seed=0)
+    assert result.images == len(city.classes)
+    assert np.isfinite(result.loss)
+    held = replace(CONFIG, validation=replace(CONFIG.validation, share=0.5))
+    assert run(held, **city.inputs(), seed=0).held_out == 0  # never all of a class
+
+
+@pytest.mark.parametrize(
+    "change", [{"class_sampling": 0.0}, {"class_sampling": 1.5}, {"stream_rows": 0}, {"checkpoint_s": -1.0}]
+)
+def test_config_refuses(change):
+    with pytest.raises(ConfigError, match=f"train.{next(iter(change))}"):
+        replace(CONFIG, **change)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "joint"},
+        {"turn": "epoch"},
+        {"precision": "bfloat16"},
+        {"initial_weights": "whitened", "learning_rate_heads": 3e-2},
+    ],
+    ids=str,
+)
+def test_every_way_of_training_learns(tmp_path, changes):
+    city = build_city(tmp_path / "city")
+    run(replace(CONFIG, **changes), **city.inputs(), seed=0)
+    assert accuracy(Localiser.load(city.folder / "localiser"), source_of(city)) > 0.85
