@@ -348,6 +348,54 @@ def pack(context: click.Context, source: Path, output: Path, workers: int | None
     console.facts(f"pack {source}: {result.manifest}", result.facts())
 
 
+@cli.group("export")
+def export() -> None:
+    """Write what the project holds for other programs."""
+
+
+@export.command("features")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--split", type=click.Choice(("database", "queries")), required=True, help="Whose features.")
+@click.pass_context
+def export_features(context: click.Context, file: Path, split: str) -> None:
+    """Write features to FILE: .h5 in hloc's layout, or .npy with a .csv of the keys beside it."""
+    from pipeline.interchange import export_split
+
+    _, paths = project_of(context)
+    with console.progress(f"export {split}") as progress:
+        result = export_split(paths, split, file, progress=progress)
+    console.facts(f"export {split}", result.facts())
+
+
+@cli.group("import")
+def import_() -> None:
+    """Take in what other programs made."""
+
+
+@import_.command("features")
+@click.argument("array", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("positions", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--split", type=click.Choice(("database", "queries")), required=True, help="Whose features.")
+@click.option("--name", required=True, help="What made them; the same for database and queries.")
+@click.option("--replace", is_flag=True, help="Drop features that something else made.")
+@click.pass_context
+def import_features(
+    context: click.Context, array: Path, positions: Path, split: str, name: str, replace: bool
+) -> None:
+    """Train on your own features: ARRAY is an .npy (rows, F), POSITIONS a .csv with a line for each row.
+
+    They take the place of `index` and `extract`. Set train.augment_views to false: there are no views.
+    """
+    from pipeline.interchange import import_split
+
+    params, paths = project_of(context)
+    with console.progress(f"import {split}") as progress:
+        result = import_split(
+            params, paths, split, array, positions, name=name, replace=replace, progress=progress
+        )
+    console.facts(f"import {split}", result.facts())
+
+
 def shards_of(params: Params, shards: tuple[int, ...] | None) -> Sequence[int]:
     """Return the shards asked for, all if none were, once they are known to exist."""
     every = range(params.extract.shards)

@@ -1,0 +1,225 @@
+"""Features out to other programs (HDF5 in hloc's layout, .npy with a list of keys) and theirs in."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from cache.reader import FeatureReader
+from cache.recipe import Recipe
+from cache.spec import StoreSpec
+from cache.store import create_or_open, drop_reusable, row_ids
+from cache.writer import ChunkWriter
+from stages.errors import InputError
+from stages.manifest import Manifest
+
+IMPORTED = "imported"
+OUTPUT = "imported"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How many features went out or came in.
+
+    Attributes
+    ----------
+    rows, skipped : int
+        Features moved, and rows without a valid feature.
+    length : int
+        Length F of a feature.
+    path : Path
+        What was written.
+    """
+
+    rows: int
+    skipped: int
+    length: int
+    path: Path
+
+    def facts(self) -> list[tuple[str, object]]:
+        """Return what a person wants to know, in reading order."""
+        return [
+            ("features", self.rows),
+            ("without a feature", self.skipped),
+            ("length", self.length),
+            ("file", self.path),
+        ]
+
+
+def export_hdf5(
+    reader: FeatureReader, manifest: Manifest, path: Path, *, progress: Progress | None = None
+) -> Moved:
+    """Write one group per image, named by its key, with ``global_descriptor`` in it: hloc's layout.
+
+    Outputs are joined in the store's order. Bad images have no group.
+
+    Raises
+    ------
+    StoreError
+        If features are missing.
+    InputError
+        If the manifest is not the store's.
+    """
+    _require_same_rows(reader, manifest)
+    moved = 0
+    with _replacing(path) as partial, h5py.File(partial, "w") as file:
+        for start, stop in reader.blocks():
+            features, valid = reader.read(start, stop), reader.valid[start:stop]
+            for row, key in enumerate(manifest.keys(start, stop)):
+                if valid[row]:
+                    file.create_group(key)["global_descriptor"] = features[row]
+            moved += int(valid.sum())
+            if progress is not None:
+                progress(stop, reader.rows)
+    return Moved(moved, reader.rows - moved, reader.length(), path)
+
+
+def export_npy(
+    reader: FeatureReader, manifest: Manifest, path: Path, *, progress: Progress | None = None
+) -> Moved:
+    """Write one (rows, F) array in the manifest's order, and the keys beside it as ``<name>.csv``.
+
+    Bad images are NaN. The CSV has path, utm_east, utm_north and zone, as `import_npy` and the index
+    read it.
+
+    Raises
+    ------
+    StoreError
+        If features are missing.
+    InputError
+        If the manifest is not the store's.
+    """
+    _require_same_rows(reader, manifest)
+    with _replacing(path) as partial:
+        shape = (reader.rows, reader.length())
+        array = np.lib.format.open_memmap(partial, "w+", np.dtype(reader.store.spec.dtype), shape)
+        for start, stop in reader.blocks():
+            array[start:stop] = reader.read(start, stop)
+            if progress is not None:
+                progress(stop, reader.rows)
+        array.flush()
+    with _replacing(path.with_suffix(".csv")) as partial:
+        _write_list(partial, manifest)
+    good = int(reader.valid.sum())
+    return Moved(good, reader.rows - good, reader.length(), path)
+
+
+def import_npy(
+    source: Path,
+    manifest: Manifest,
+    store: Path,
+    *,
+    name: str,
+    replace: bool,
+    progress: Progress | None = None,
+) -> Moved:
+    """Fill a store with somebody else's features: row i of the array belongs to row i of the manifest.
+
+    Rows that are not finite are bad rows. Every row is written anew, so a second import of a changed
+    array leaves nothing of the first.
+
+    Parameters
+    ----------
+    source : Path
+        An .npy file, (rows, F) float16 or wider; what is wider is stored as float32.
+    manifest : Manifest
+        The images.
+    store : Path
+        The store to fill, made if need be.
+    name : str
+        What made the features. Database and queries need the same name: only features of one
+        kind can be compared.
+    replace : bool
+        Drop what the store holds if something else made it.
+    progress : callable, optional
+        Called with (rows done, rows to do).
+
+    Raises
+    ------
+    InputError
+        If the file is no (rows, F) array of floats, or of another number of rows.
+    RecipeMismatch
+        If the store holds features of another kind and `replace` is not set.
+    """
+    array = _open_array(source, manifest)
+    dtype = "float16" if array.dtype == np.float16 else "float32"
+    outputs = {OUTPUT: array.shape[1]}
+    identity = hashlib.sha256(name.encode()).hexdigest()
+    recipe = Recipe(IMPORTED, name, identity, 0, {"made by": name}, outputs, dtype, dtype)
+    spec = StoreSpec.for_rows(manifest.rows, outputs, dtype)
+    opened = create_or_open(store, spec, recipe, _identities(manifest), replace=replace)
+    writer, skipped = ChunkWriter(opened), 0
+    for chunk in range(spec.chunks):
+        rows = spec.chunk_slice(chunk)
+        with np.errstate(over="ignore"):
+            features = np.asarray(array[rows]).astype(dtype)
+        faulty = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        keys = manifest.keys(rows.start, rows.stop)
+        bad = {int(row) + rows.start: "not finite in the imported file" for row in faulty}
+        names = {row: keys[row - rows.start] for row in bad}
+        writer.write(chunk, {OUTPUT: features}, bad, keys=names)
+        skipped += len(bad)
+        if progress is not None:
+            progress(rows.stop, spec.rows)
+    drop_reusable(store)
+    return Moved(spec.rows - skipped, skipped, array.shape[1], store)
+
+
+def _open_array(source: Path, manifest: Manifest) -> npt.NDArray[np.floating]:
+    try:
+        array: npt.NDArray[np.floating] = np.load(source, mmap_mode="r")
+    except FileNotFoundError:
+        raise InputError(f"{source} does not exist: expected an .npy file of features") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source} is no readable .npy file ({error})") from error
+    fits = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f"
+    if not fits or array.shape[0] != manifest.rows or not array.shape[1]:
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        raise InputError(
+            f"{source} holds {found}: expected floats ({manifest.rows}, F), a row for each of {manifest.path}"
+        )
+    return array
+
+
+def _require_same_rows(reader: FeatureReader, manifest: Manifest) -> None:
+    reader.require_complete()
+    if reader.rows != manifest.rows or not np.array_equal(reader.store.row_ids(), _identities(manifest)):
+        raise InputError(
+            f"{reader.store.path} was made for other images than those of {manifest.path}: "
+            "run `pipeline extract` first"
+        )
+
+
+def _identities(manifest: Manifest) -> npt.NDArray[np.uint64]:
+    keys = (key for batch in manifest.batches(["key"]) for key in batch["key"].to_pylist())
+    return row_ids(keys)
+
+
+def _write_list(path: Path, manifest: Manifest) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "utm_east", "utm_north", "zone"))
+        for batch in manifest.batches(["key", "utm_east", "utm_north"]):
+            for key, east, north in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                writer.writerow((key, repr(east), repr(north), manifest.zone))
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
