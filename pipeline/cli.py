@@ -207,6 +207,8 @@ def evaluate(context: click.Context, device: str) -> None:
         metrics=paths.metrics,
         predictions=paths.predictions,
         curve=paths.curve,
+        database=paths.features("database"),
+        database_manifest=paths.index("database"),
         device=resolve(device),
     )
     show_metrics(paths.project)
@@ -443,6 +445,10 @@ def show_metrics(project: Path) -> None:
     import json
 
     numbers: dict[str, dict[str, object]] = json.loads(Paths(project, "").metrics.read_text())
-    names = list(dict.fromkeys(name for block in numbers.values() for name in block))
-    rows = [[name.replace("_", " "), *(block.get(name, "") for block in numbers.values())] for name in names]
-    console.table("localisation, percent within the radius", ("", *numbers), rows)
+    compared = {name: block for name, block in numbers.items() if "ms_per_query" in block}
+    names = list(dict.fromkeys(name for block in compared.values() for name in block))
+    rows = [[name.replace("_", " "), *(block.get(name, "") for block in compared.values())] for name in names]
+    console.table("localisation, percent within the radius", ("", *compared), rows)
+    for title, block in numbers.items():
+        if title not in compared:
+            console.facts(title, list(block.items()))

@@ -15,16 +15,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 
 from cache.recipe import Recipe
+from stages.calibration import Calibration, probabilities
 from stages.classes import ClassTable
 from stages.errors import InputError
 from stages.heads import Head, HeadSettings, Projection, log_odds
 
-Score = Literal["softmax", "cosine"]
+Score = Literal["softmax", "cosine", "calibrated"]
 FORMAT = 1
 _SCORES_IN_MEMORY = 1 << 24
 """Scores of one group held at once: bounds what a large city costs."""
+_SHORTLIST = 64
+"""Classes that calibrated probabilities are shared out among."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Predictions:
     class_id : ndarray of int64, shape (B, top)
         Rows of the classes table; -1 where there are fewer classes than `top`.
     score : ndarray of float32, shape (B, top)
-        Probability within the class's group, or cosine; minus infinity where there is no class.
+        Probability within the class's group, cosine, or calibrated probability
+        among the best classes of all groups; minus infinity where there is no class.
     positions : ndarray of float64, shape (B, top, 2)
         UTM east and north of the cells' centres in metres (4.21); NaN where there is no class.
     """
@@ -67,6 +72,7 @@ class Localiser:
     projection: Projection
     heads: list[Head]
     classes: ClassTable
+    _units: list[Tensor] | None = None
 
     @classmethod
     def new(
@@ -121,6 +127,13 @@ class Localiser:
         self.projection.to(device)
         for head in self.heads:
             head.to(device)
+        self._units = None
+        return self
+
+    @torch.no_grad()
+    def freeze(self) -> Localiser:
+        """Normalise all prototypes once, for many predictions without training in between; return itself."""
+        self._units = [functional.normalize(head.prototypes.detach(), dim=1) for head in self.heads]
         return self
 
     def tensors(self) -> dict[str, Tensor]:
@@ -188,6 +201,12 @@ class Localiser:
         """Return unit embeddings (B, D) of features (B, F), eq. 4.18."""
         return self.projection(torch.as_tensor(features).to(self.device))  # type: ignore[no-any-return]
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """What was fitted on held-out images, if anything was."""
+        held = self.meta.get("calibration")
+        return None if held is None else Calibration.from_dict(held)
+
     @torch.no_grad()
     def predict(
         self, features: Tensor | npt.NDArray[np.floating[Any]], *, top: int, score: Score
@@ -200,22 +219,52 @@ class Localiser:
             Finite features, made by `recipe` and joined in the order of `inputs`.
         top : int
             How many classes to give.
-        score : {"softmax", "cosine"}
+        score : {"softmax", "cosine", "calibrated"}
             What is compared across groups: the probability within the class's
-            own group (4.16), or the cosine to its prototype (4.13).
+            own group (4.16), the cosine to its prototype (4.13), or the
+            probability after each group's temperature.
 
         Raises
         ------
         InputError
-            If a feature has the wrong length or is not finite.
+            If a feature has the wrong length or is not finite, or a calibrated
+            score is asked for without a calibration.
         """
         self._require_features(features)
-        found = [self._best(block, top, score) for block in self._blocks(features)]
+        calibration = self._require_calibration() if score == "calibrated" else None
+        depth = top if calibration is None else max(top, _SHORTLIST)
+        found = [self._best(block, depth, score, calibration) for block in self._blocks(features)]
         class_id = torch.cat([ids for ids, _ in found]).numpy()
-        scores = torch.cat([value for _, value in found]).float().numpy()
+        scores = torch.cat([value for _, value in found]).numpy()
+        if calibration is not None:
+            scores = np.where(class_id >= 0, probabilities(scores), -np.inf)
+        class_id, scores = class_id[:, :top], scores[:, :top].astype(np.float32)
+        return Predictions(class_id, scores, self.positions_of(class_id))
+
+    @torch.no_grad()
+    def evidence(
+        self, features: Tensor | npt.NDArray[np.floating[Any]], *, top: int, calibration: Calibration
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the best `top` class ids and their log probabilities up to a constant, each (B, top)."""
+        self._require_features(features)
+        found = [self._best(block, top, "calibrated", calibration) for block in self._blocks(features)]
+        ids, values = zip(*found, strict=True)
+        return torch.cat(ids).numpy(), torch.cat(values).numpy()
+
+    def _require_calibration(self) -> Calibration:
+        calibration = self.calibration
+        if calibration is None:
+            raise InputError(
+                "the localiser is not calibrated: train it with train.validation.share above 0, "
+                "or set eval.score to cosine"
+            )
+        return calibration
+
+    def positions_of(self, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return the centres of classes in metres, shape (..., 2), NaN for class -1."""
         positions = np.full((*class_id.shape, 2), np.nan)
         positions[class_id >= 0] = self.classes.centres[class_id[class_id >= 0]]
-        return Predictions(class_id, scores, positions)
+        return positions
 
     def _require_features(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> None:
         expected = self.meta["features"]
@@ -235,17 +284,23 @@ class Localiser:
         for start in range(0, max(1, len(features)), rows):
             yield torch.as_tensor(features[start : start + rows])
 
-    def _best(self, features: Tensor, top: int, score: Score) -> tuple[Tensor, Tensor]:
-        """Class ids and scores (b, top) of a block, merged group by group."""
+    def _best(
+        self, features: Tensor, top: int, score: Score, calibration: Calibration | None
+    ) -> tuple[Tensor, Tensor]:
+        """Class ids and scores (b, top) of a block, merged group by group; calibrated ones as evidence."""
         embeddings = self.embed(features)
         best = embeddings.new_full((len(embeddings), top), -torch.inf, dtype=torch.float64)
         ids = torch.full_like(best, -1, dtype=torch.int64)
         for group, head in enumerate(self.heads):
             if not len(head.prototypes):
                 continue
-            rank = log_odds(head(embeddings)) if score == "softmax" else head.cosines(embeddings)
+            rank = log_odds(head(embeddings)) if score == "softmax" else self._cosines(embeddings, group)
             value, index = rank.topk(min(top, rank.shape[1]), dim=1)
-            value = torch.cat([best, value.double()], dim=1)
+            value = value.double()
+            if calibration is not None:
+                # After the cut: within a group the calibration changes no order.
+                value = value / calibration.temperatures[group]
+            value = torch.cat([best, value], dim=1)
             index = torch.cat([ids, index + self.classes.group_slice(group).start], dim=1)
             # A stable sort, so that equal scores keep the order of the classes on every machine.
             best, order = value.sort(dim=1, descending=True, stable=True)
@@ -253,3 +308,8 @@ class Localiser:
         if score == "softmax":
             best = best.sigmoid().where(ids >= 0, best)
         return ids.cpu(), best.cpu()
+
+    def _cosines(self, embeddings: Tensor, group: int) -> Tensor:
+        if self._units is None:
+            return self.heads[group].cosines(embeddings)
+        return embeddings @ self._units[group].T

@@ -9,20 +9,40 @@ from training_city import CONFIG, RECIPE, build_city, write_rows, write_store
 
 from cache.errors import RecipeMismatch, StoreError
 from stages.errors import ConfigError, InputError
-from stages.eval.config import EvalConfig
+from stages.eval.config import EvalConfig, HybridConfig
 from stages.eval.stage import run
+from stages.fusion import FusionConfig
 from stages.recall import errors_m, recall_percent
 from stages.train.stage import run as train
 
-CONFIG_EVAL = EvalConfig("softmax", 25.0, (1, 5, 10, 20))
+FUSION = FusionConfig(candidates=16, edge_m=5.0, temperature=0.1)
+CONFIG_EVAL = EvalConfig(
+    localisers=("classify",),
+    score="softmax",
+    radius_m=25.0,
+    top=(1, 5, 10, 20),
+    query_fraction=1.0,
+    bootstrap=100,
+    seed=0,
+    fusion=FUSION,
+    space="projected",
+    hybrid=HybridConfig(cells=4, neighbours=1, photos=32, temperature=0.05, prior_weight=1.0),
+)
+ALL = replace(CONFIG_EVAL, localisers=("classify", "retrieve", "hybrid"), score="fused")
 BAD = (3, 90)
 
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory):
     city = build_city(tmp_path_factory.mktemp("eval") / "city", bad_queries=BAD)
-    train(replace(CONFIG, initial_weights="data", max_steps=40), **city.inputs(), seed=0)
+    validation = replace(CONFIG.validation, share=0.2, refit=True)
+    config = replace(CONFIG, initial_weights="data", max_steps=40, validation=validation)
+    train(config, **city.inputs(), seed=0, fusion=FUSION)
     return city
+
+
+def database(city):
+    return {"database": city.folder / "database.zarr", "database_manifest": city.folder / "database.parquet"}
 
 
 def test_recall_by_hand():
@@ -110,7 +130,74 @@ def test_queries_that_do_not_belong_are_refused(city, tmp_path):
         run(CONFIG_EVAL, **{**city.outputs(), "features": tmp_path / "part.zarr"})
 
 
-@pytest.mark.parametrize("change", [{"radius_m": 0.0}, {"top": ()}, {"top": (0, 1)}])
+def test_three_localisers_side_by_side(city):
+    result = run(ALL, **city.outputs(), **database(city))
+    numbers = json.loads((city.folder / "metrics.json").read_text())
+    rows = pq.read_table(city.folder / "predictions.parquet")
+    for name, column in (
+        ("classify", "error_m"),
+        ("retrieve", "retrieve_error_m"),
+        ("hybrid", "hybrid_error_m"),
+    ):
+        block = numbers[name]
+        right = rows[column].to_numpy() <= 25
+        assert block["LR@1"] == pytest.approx(100 * right.mean())
+        assert block["LR@1 low"] <= block["LR@1"] <= block["LR@1 high"]
+        assert block["LR@1"] > 5 * result.chance
+        assert block["ms_per_query"] > 0
+    assert numbers["hybrid"]["index_bytes"] > numbers["classify"]["index_bytes"] > 0
+    assert set(numbers) == {"classify", "retrieve", "hybrid", "scores", "confidence", "breakdown"}
+    flat = [value for block in numbers.values() for value in block.values()]
+    assert all(value is None or isinstance(value, int | float | str) for value in flat)
+
+
+def test_breakdown_adds_up(city):
+    numbers = run(ALL, **city.outputs(), **database(city)).metrics()
+    for prefix in ("cell", "centre"):
+        names = [name[: -len(" queries")] for name in numbers["breakdown"] if name.endswith("queries")]
+        mine = [name for name in names if name.startswith(prefix)]
+        counts = [numbers["breakdown"][f"{name} queries"] for name in mine]
+        shares = [numbers["breakdown"][f"{name} LR@1"] for name in mine]
+        assert sum(counts) == 100
+        assert np.dot(counts, shares) / 100 == pytest.approx(numbers["classify"]["LR@1"], abs=0.01)
+
+
+def test_a_share_of_the_queries_is_drawn_by_the_seed(city):
+    def keys(seed):
+        run(replace(CONFIG_EVAL, query_fraction=0.2, seed=seed), **city.outputs())
+        return pq.read_table(city.folder / "predictions.parquet")["key"].to_pylist()
+
+    assert len(keys(0)) == 20
+    assert keys(0) == keys(0) != keys(1)
+
+
+def test_answers_carry_a_confidence(city):
+    run(ALL, **city.outputs(), **database(city))
+    rows = pq.read_table(city.folder / "predictions.parquet")
+    confidence = rows["confidence"].to_numpy()
+    assert ((confidence >= 0) & (confidence <= 1)).all()
+    assert confidence[list(BAD)].tolist() == [0, 0]
+    assert rows["abstain"].to_numpy(zero_copy_only=False)[list(BAD)].all()
+
+
+def test_retrieval_without_a_database_is_refused(city):
+    with pytest.raises(InputError, match="retrieve needs the database"):
+        run(ALL, **city.outputs())
+
+
+def test_outside_queries_are_known_and_less_trusted(city, tmp_path):
+    random = np.random.default_rng(5)
+    features = random.normal(size=(60, 24)) * 2 + 3  # looks of no place
+    write_store(tmp_path / "away.zarr", features)
+    write_rows(tmp_path / "away.parquet", random.uniform(0, 50, (60, 2)) + 600_000, [""] * 60)
+    inside = run(ALL, **city.outputs(), **database(city)).confidence["mean"]
+    away = {**city.outputs(), "features": tmp_path / "away.zarr", "manifest": tmp_path / "away.parquet"}
+    outside = run(ALL, **away, **database(city)).confidence
+    assert outside["outside queries"] == 60
+    assert outside["mean"] < inside - 20
+
+
+@pytest.mark.parametrize("change", [{"radius_m": 0.0}, {"top": ()}, {"top": (0, 1)}, {"query_fraction": 0.0}])
 def test_config_refuses(change):
     with pytest.raises(ConfigError, match=f"eval.{next(iter(change))}"):
         replace(CONFIG_EVAL, **change)

@@ -1,81 +1,45 @@
-"""The whole evaluation: localiser and queries in; metrics, predictions and curve out."""
+"""The whole evaluation: localiser, queries and database in; metrics, predictions and curve out."""
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from sklearn.neighbors import KDTree
 
 from cache.errors import RecipeMismatch
 from cache.reader import FeatureReader
+from stages.answers import answer
 from stages.classes import ClassTable
 from stages.errors import InputError
+from stages.eval.breakdown import buckets, by_value, conditions, distances, intervals
+from stages.eval.compared import Database, Found, cell_ranking, compare, spread
+from stages.eval.confidence import calibration_error, risk_coverage, separation
 from stages.eval.config import EvalConfig
-from stages.localiser import Localiser, Predictions
+from stages.eval.result import Block, EvalResult, Number, median, tidy
+from stages.eval.tables import write_curve, write_json, write_predictions
+from stages.localiser import Localiser, Predictions, Score
 from stages.manifest import Manifest
-from stages.parquet import replacing, write_table
 from stages.recall import errors_m, recall_percent
+
+__all__ = ["EvalResult", "run"]
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class EvalResult:
-    """How well queries are localised.
+class _Queries:
+    """The queries looked at: rows of the manifest, truth, which are readable, and their features."""
 
-    Attributes
-    ----------
-    recall : dict of int to float
-        LR@N in percent by N; an unreadable query counts as not localised.
-    queries, unreadable : int
-        All queries, and those among them without a feature.
-    chance, ceiling : float
-        Percent: LR@1 of answering with a class at random; queries within the
-        radius of some class's centre, which no localiser can exceed.
-    median_error_m : float
-        Of the first predictions, readable queries only; NaN if there are none.
-    score, radius_m : str, float
-        As configured.
-    weights : str
-        Setting the backbone's weights came from; "random" means an untrained backbone.
-    """
-
-    recall: dict[int, float]
-    queries: int
-    unreadable: int
-    chance: float
-    ceiling: float
-    median_error_m: float
-    score: str
-    radius_m: float
-    weights: str
-
-    def metrics(self) -> dict[str, dict[str, Any]]:
-        """Return the content of metrics.json."""
-        numbers: dict[str, Any] = {f"LR@{top}": round(value, 3) for top, value in self.recall.items()}
-        numbers |= {
-            "queries": self.queries,
-            "unreadable": self.unreadable,
-            "chance": round(self.chance, 3),
-            "ceiling": round(self.ceiling, 3),
-            "median_error_m": None if np.isnan(self.median_error_m) else round(self.median_error_m, 2),
-            "radius_m": self.radius_m,
-            "score": self.score,
-            "weights": self.weights,
-        }
-        return {"classify": numbers}
-
-    def facts(self) -> list[tuple[str, object]]:
-        """Return (name, value) pairs for a person to read."""
-        facts = [(name.replace("_", " "), value) for name, value in self.metrics()["classify"].items()]
-        if self.weights == "random":
-            facts.append(("note", "the backbone is untrained (random weights): expect about chance"))
-        return facts
+    manifest: Manifest
+    rows: npt.NDArray[np.int64]
+    truth: Floats
+    readable: Bools
+    features: npt.NDArray[np.floating]
+    outside: Bools
 
 
 def run(
@@ -87,63 +51,82 @@ def run(
     metrics: Path,
     predictions: Path,
     curve: Path,
+    database: Path | None = None,
+    database_manifest: Path | None = None,
     device: str = "cpu",
 ) -> EvalResult:
-    """Localise every query and write how well it went.
+    """Localise the queries and write how well it went.
 
     Parameters
     ----------
     config : EvalConfig
-        Score, radius, values of N.
+        Localisers, score, radius, values of N.
     localiser : Path
         The localiser's folder.
     features, manifest : Path
         Feature store and manifest of the queries.
     metrics : Path
-        JSON for `dvc metrics`, {"classify": {"LR@1": percent, ...}}.
+        JSON for `dvc metrics`: a block per localiser, {"classify": {"LR@1": percent, ...}, ...}.
     predictions : Path
-        Parquet, one row per query in manifest order.
+        Parquet, one row per query looked at, in manifest order.
     curve : Path
         CSV with columns n and recall for `dvc plots`.
+    database, database_manifest : Path, optional
+        Feature store and manifest of the database; `retrieve` and `hybrid` need them.
     device : str
         Where to compute.
 
     Raises
     ------
     StoreError
-        If queries are not extracted yet.
+        If features are not extracted yet.
     RecipeMismatch
-        If the queries' features were made otherwise than those the localiser was trained on.
+        If features were made otherwise than those the localiser was trained on.
     InputError
         If the files do not belong together.
     """
-    trained, reader, queries = (
-        Localiser.load(localiser, device),
-        FeatureReader.open(features),
-        Manifest.open(manifest),
-    )
-    _require_fit(trained, reader, queries)
+    trained = Localiser.load(localiser, device).freeze()
+    reader, opened = FeatureReader.open(features), Manifest.open(manifest)
+    _require_fit(trained, reader, opened)
+    photos = None
+    if database is not None and database_manifest is not None:
+        photos = Database.open(database, database_manifest, trained)
+    queries = _load(reader, opened, trained, photos, config)
     depth = max(config.top)
-    found = _predict(trained, reader, depth, config)
-    truth = queries.positions()
-    errors = errors_m(found.positions, truth)
-    recall = recall_percent(errors, config.radius_m, range(1, depth + 1))
-    chance, ceiling = _bounds(trained.classes, truth, config.radius_m)
-    readable = errors[reader.valid, 0]
+    cells = cell_ranking(trained, queries.features, depth, config)
+    said = compare(trained, photos, queries.features, depth, config)
+    found = {name: spread(one, queries.readable) for name, one in said.items()}
+    errors = {name: errors_m(one.positions, queries.truth) for name, one in found.items()}
+    confidence, abstain = _confidence(found["classify"], queries.readable)
+    chance, ceiling = _bounds(trained.classes, queries.truth, config.radius_m)
     result = EvalResult(
-        recall={top: recall[top] for top in config.top},
-        queries=len(truth),
-        unreadable=int((~reader.valid).sum()),
+        blocks={name: _block(found[name], errors[name], queries, config) for name in found},
+        queries=len(queries.rows),
+        unreadable=int((~queries.readable).sum()),
         chance=chance,
         ceiling=ceiling,
-        median_error_m=float(np.median(readable)) if len(readable) else float("nan"),
         score=config.score,
         radius_m=config.radius_m,
         weights=trained.recipe.weights,
+        scores=_scores(trained, queries, config),
+        confidence=_quality(confidence, abstain, errors["classify"][:, 0], queries, config),
+        breakdown=_breakdown(trained.classes, queries, errors["classify"][:, 0] <= config.radius_m),
     )
-    _write_json(metrics, result.metrics())
-    _write_predictions(predictions, queries, found, errors, config)
-    _write_curve(curve, recall)
+    write_json(metrics, result.metrics())
+    write_curve(curve, recall_percent(errors["classify"], config.radius_m, range(1, depth + 1)))
+    write_predictions(
+        predictions,
+        config,
+        keys=_keys(queries),
+        truth=queries.truth,
+        zone=opened.zone,
+        cells=_spread_cells(cells, queries.readable),
+        found=found,
+        errors=errors,
+        confidence=confidence,
+        abstain=abstain,
+        outside=queries.outside,
+    )
     return result
 
 
@@ -167,61 +150,118 @@ def _require_fit(localiser: Localiser, reader: FeatureReader, queries: Manifest)
     reader.require_complete()
 
 
-def _predict(localiser: Localiser, reader: FeatureReader, top: int, config: EvalConfig) -> Predictions:
-    """Predictions of all rows; an unreadable row has none (class -1, position NaN)."""
-    class_id = np.full((reader.rows, top), -1, np.int64)
-    score = np.full((reader.rows, top), -np.inf, np.float32)
-    positions = np.full((reader.rows, top, 2), np.nan)
+def _load(
+    reader: FeatureReader,
+    manifest: Manifest,
+    localiser: Localiser,
+    photos: Database | None,
+    config: EvalConfig,
+) -> _Queries:
+    """The configured share of the queries, with the features of the readable ones."""
+    count = max(1, round(config.query_fraction * manifest.rows))
+    rows = np.sort(np.random.default_rng([config.seed, 1 << 21]).permutation(manifest.rows)[:count])
+    chosen = np.zeros(reader.rows, np.bool_)
+    chosen[rows] = True
+    parts = [np.empty((0, reader.length(localiser.inputs)), reader.store.spec.dtype)]
     for start, stop in reader.blocks():
-        rows = start + np.flatnonzero(reader.valid[start:stop])
-        if len(rows):
-            block = reader.read(start, stop, localiser.inputs)[rows - start]
-            found = localiser.predict(block, top=top, score=config.score)
-            class_id[rows], score[rows], positions[rows] = found.class_id, found.score, found.positions
+        wanted = (chosen & reader.valid)[start:stop]
+        if wanted.any():
+            parts.append(reader.read(start, stop, localiser.inputs)[wanted])
+    truth = manifest.positions()[rows]
+    # Where photos were taken; without a database the trained cells stand for them.
+    known = localiser.classes.centres if photos is None else photos.manifest.positions()
+    outside = np.ones(len(rows), np.bool_)
+    if len(known):
+        outside = KDTree(known).query(truth)[0][:, 0] > config.radius_m
+    return _Queries(manifest, rows, truth, reader.valid[rows], np.concatenate(parts), outside)
+
+
+def _keys(queries: _Queries) -> list[str]:
+    keys = queries.manifest.keys(0, queries.manifest.rows)
+    return [keys[row] for row in queries.rows]
+
+
+def _spread_cells(cells: Predictions, readable: Bools) -> Predictions:
+    """The same with a row for every query: class -1 where it is unreadable."""
+    shape = (len(readable), cells.class_id.shape[1])
+    class_id, score = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
+    positions = np.full((*shape, 2), np.nan)
+    class_id[readable], score[readable], positions[readable] = cells.class_id, cells.score, cells.positions
     return Predictions(class_id, score, positions)
 
 
-def _bounds(classes: ClassTable, truth: npt.NDArray[np.float64], radius_m: float) -> tuple[float, float]:
+def _confidence(found: Found, readable: Bools) -> tuple[Floats, Bools]:
+    """Confidence and abstention of every query: 0 and True where it is unreadable, NaN where unknown."""
+    confidence, abstain = np.full(len(readable), np.nan), np.zeros(len(readable), np.bool_)
+    if found.answers is not None:
+        confidence[readable], abstain[readable] = found.answers.confidence, found.answers.abstain
+    confidence[~readable], abstain[~readable] = 0.0, True
+    return confidence, abstain
+
+
+def _block(found: Found, errors: Floats, queries: _Queries, config: EvalConfig) -> Block:
+    return Block(
+        recall=recall_percent(errors, config.radius_m, config.top),
+        interval=intervals(errors, config.radius_m, config.top, config.bootstrap, config.seed),
+        median_error_m=median(errors[queries.readable, 0]),
+        ms_per_query=1000 * found.seconds / max(1, int(queries.readable.sum())),
+        index_bytes=found.index_bytes,
+    )
+
+
+def _scores(localiser: Localiser, queries: _Queries, config: EvalConfig) -> dict[str, Number]:
+    """LR@1 and LR@5 of every way to compare groups, and which has the best LR@1."""
+    depth, features = 5, queries.features
+    names: list[Score] = ["softmax", "cosine"]
+    if localiser.calibration is not None:
+        names.append("calibrated")
+    ways = {name: localiser.predict(features, top=depth, score=name).positions for name in names}
+    fused = answer(localiser, features, top=depth, fusion=config.fusion, radius_m=config.radius_m).positions
+    numbers: dict[str, Number] = {}
+    first: dict[str, float] = {}
+    for name, positions in [*ways.items(), ("fused", fused)]:
+        every = np.full((len(queries.rows), depth, 2), np.nan)
+        every[queries.readable] = positions
+        recall = recall_percent(errors_m(every, queries.truth), config.radius_m, (1, depth))
+        first[name] = recall[1]
+        numbers |= {f"{name} LR@{top}": round(value, 3) for top, value in recall.items()}
+    return {**numbers, "best": max(first, key=lambda name: first[name])}
+
+
+def _quality(
+    confidence: Floats, abstain: Bools, errors: Floats, queries: _Queries, config: EvalConfig
+) -> dict[str, Number]:
+    """How much confidences can be trusted; nothing if there are none."""
+    known = np.isfinite(confidence) & queries.readable
+    if not known.any():
+        return {}
+    stated, right, outside = confidence[known], (errors <= config.radius_m)[known], queries.outside[known]
+    curve = risk_coverage(stated, right)
+    return {
+        "ECE": tidy(calibration_error(stated, right), 3),
+        "mean": tidy(100 * stated.mean(), 3),
+        "AUROC right": tidy(separation(stated, right), 4),
+        "AUROC outside": tidy(separation(stated, ~outside), 4),
+        "outside queries": int(outside.sum()),
+        "abstained": tidy(100 * abstain[known].mean(), 3),
+        "abstained outside": tidy(100 * abstain[known][outside].mean(), 3) if outside.any() else None,
+        "risk at 50 %": tidy(100 * curve.risk_at(0.5), 3),
+        "risk at 80 %": tidy(100 * curve.risk_at(0.8), 3),
+        "AURC": tidy(curve.area, 4),
+    }
+
+
+def _breakdown(classes: ClassTable, queries: _Queries, right: Bools) -> dict[str, float]:
+    numbers = by_value("cell", buckets(classes, queries.truth), right)
+    numbers |= by_value("centre", distances(classes, queries.truth), right)
+    for name, values in conditions(queries.manifest, queries.rows):
+        numbers |= by_value(name, values, right)
+    return numbers
+
+
+def _bounds(classes: ClassTable, truth: Floats, radius_m: float) -> tuple[float, float]:
     """Chance and ceiling of LR@1 in percent."""
     if not len(truth) or not len(classes):
         return 0.0, 0.0
     near = KDTree(classes.centres).query_radius(truth, radius_m, count_only=True)
     return 100 * float(near.mean()) / len(classes), 100 * float((near > 0).mean())
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_curve(path: Path, recall: dict[int, float]) -> None:
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("n", "recall"))
-        writer.writerows((top, round(value, 3)) for top, value in recall.items())
-
-
-def _write_predictions(
-    path: Path,
-    queries: Manifest,
-    found: Predictions,
-    errors: npt.NDArray[np.float64],
-    config: EvalConfig,
-) -> None:
-    truth, first = queries.positions(), found.positions[:, 0]
-    columns: dict[str, Any] = {
-        "key": pa.array(queries.keys(0, queries.rows), pa.string()),
-        "utm_east": truth[:, 0].copy(),
-        "utm_north": truth[:, 1].copy(),
-        "predicted_east": first[:, 0].copy(),
-        "predicted_north": first[:, 1].copy(),
-        "error_m": errors[:, 0].copy(),
-        "score": found.score[:, 0].copy(),
-        "class_ids": pa.array(list(found.class_id), pa.list_(pa.int64())),
-        "scores": pa.array(list(found.score), pa.list_(pa.float32())),
-    }
-    within = errors <= config.radius_m
-    for top in config.top:
-        columns[f"correct@{top}"] = within[:, :top].any(axis=1)
-    note = {"score": config.score, "radius_m": config.radius_m, "zone": queries.zone}
-    write_table(path, pa.table(columns), note)

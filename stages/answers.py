@@ -1,0 +1,155 @@
+"""Answers with a confidence: the evidence of all groups, calibrated and taken together."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from stages.calibration import Calibration, fit, probabilities
+from stages.errors import InputError
+from stages.fusion import FusionConfig, fuse
+from stages.grid import cells
+from stages.localiser import Localiser
+
+_LOOKED_AT = 256
+"""Best classes of a held-out image among which its true cell is looked for."""
+
+Features = Tensor | npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Where each query was taken, best guess first: the evidence of all groups taken together.
+
+    Attributes
+    ----------
+    positions : ndarray of float64, shape (B, top, 2)
+        UTM east and north in metres; NaN where no evidence is left.
+    mass : ndarray of float64, shape (B, top)
+        Share of the evidence that each answer adds.
+    class_id : ndarray of int64, shape (B, top)
+        Row of the classes table of the cell nearest to each answer, -1 for none.
+    confidence : ndarray of float64, shape (B,)
+        Probability that the first answer is right; NaN if that is not calibrated.
+    abstain : ndarray of bool, shape (B,)
+        Whether the photo rather shows no place that the localiser knows.
+    """
+
+    positions: npt.NDArray[np.float64]
+    mass: npt.NDArray[np.float64]
+    class_id: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    abstain: npt.NDArray[np.bool_]
+
+
+def answer(
+    localiser: Localiser,
+    features: Features,
+    *,
+    top: int,
+    fusion: FusionConfig | None = None,
+    radius_m: float | None = None,
+) -> Answers:
+    """Return up to `top` positions of each feature, from the evidence of all groups together.
+
+    Parameters
+    ----------
+    localiser : Localiser
+        Its meta says how, unless the settings below do.
+    features : Tensor or ndarray, shape (B, F)
+        As for `Localiser.predict`.
+    top : int
+        How many answers to give.
+    fusion : FusionConfig, optional
+        Other settings than those it was trained with.
+    radius_m : float, optional
+        Another radius.
+
+    Raises
+    ------
+    InputError
+        If a feature has the wrong length or is not finite, or if the localiser
+        was trained without settings and none are given.
+    """
+    noted = localiser.meta.get("fusion")
+    if noted is not None:
+        fusion, radius_m = fusion or FusionConfig(**noted["settings"]), radius_m or noted["radius_m"]
+    if fusion is None or radius_m is None:
+        raise InputError("the localiser does not say how to fuse evidence: run `pipeline train-heads` again")
+    calibration = localiser.calibration or Calibration.plain(localiser.classes.groups, fusion)
+    class_id, evidence = localiser.evidence(features, top=fusion.candidates, calibration=calibration)
+    points, weights = localiser.positions_of(class_id), probabilities(evidence)
+    fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m)
+    cosine = calibration.cosines(evidence, _groups(localiser, class_id)).max(axis=1, initial=-np.inf)
+    confidence = calibration.confidences(fused.mass[:, 0], cosine)
+    near = np.take_along_axis(class_id, np.maximum(fused.nearest, 0), axis=1)
+    near = np.where(fused.nearest >= 0, near, -1)
+    return Answers(fused.positions, fused.mass, near, confidence, confidence < calibration.abstain_below)
+
+
+def calibrate(
+    localiser: Localiser,
+    features: Features,
+    positions: npt.NDArray[np.float64],
+    *,
+    radius_m: float,
+    fusion: FusionConfig,
+) -> Calibration:
+    """Return the calibration fitted on images that the localiser was not trained on.
+
+    Parameters
+    ----------
+    localiser : Localiser
+        Trained without these images.
+    features : Tensor or ndarray, shape (n, F)
+        Of the held-out images, finite; n may be 0.
+    positions : ndarray of float64, shape (n, 2)
+        Where they were taken, UTM metres.
+    radius_m : float
+        An answer this near is right.
+    fusion : FusionConfig
+        How answers are made.
+    """
+    classes = localiser.classes
+    depth = max(1, min(len(classes), max(_LOOKED_AT, fusion.candidates)))
+    found = localiser.predict(features, top=depth, score="cosine")
+    true = found.class_id == _class_at(localiser, positions)[:, None]
+    return fit(
+        found.score.astype(np.float64),
+        _groups(localiser, found.class_id),
+        found.positions,
+        np.where(true.any(axis=1), true.argmax(axis=1), -1),
+        positions,
+        group_count=classes.groups,
+        clearance_m=radius_m + classes.cell_m,
+        radius_m=radius_m,
+        fusion=fusion,
+    )
+
+
+def note(
+    localiser: Localiser, calibration: dict[str, Any] | None, *, radius_m: float, fusion: FusionConfig
+) -> None:
+    """Put what answers need into the localiser's meta, for `save`; the calibration may be None."""
+    localiser.meta["fusion"] = {"settings": asdict(fusion), "radius_m": radius_m}
+    localiser.meta["calibration"] = calibration
+
+
+def _groups(localiser: Localiser, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    if not len(localiser.classes):
+        return np.zeros_like(class_id)
+    return localiser.classes.group[np.maximum(class_id, 0)].astype(np.int64)
+
+
+def _class_at(localiser: Localiser, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return the class whose cell each position lies in, -2 (no class at all) if none is."""
+    classes = localiser.classes
+    table = dict(
+        zip(zip(classes.p.tolist(), classes.q.tolist(), strict=True), range(len(classes)), strict=True)
+    )
+    places = cells(positions, classes.cell_m).tolist()
+    return np.array([table.get((p, q), -2) for p, q in places], np.int64)

@@ -1,0 +1,163 @@
+"""The localisers that one evaluation compares, each timed on the same queries."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import RecipeMismatch
+from cache.reader import FeatureReader
+from stages.answers import Answers, answer
+from stages.errors import InputError
+from stages.eval.config import EvalConfig
+from stages.eval.hybrid import CellRows, Hybrid
+from stages.eval.retrieval import PhotoSpace, nearest_photos
+from stages.localiser import Localiser, Predictions
+from stages.manifest import Manifest
+
+Features = npt.NDArray[np.floating]
+FLOAT16_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one localiser says of the readable queries.
+
+    Attributes
+    ----------
+    positions : ndarray of float64, shape (Q, top, 2)
+        Metres, best first, NaN for none.
+    seconds : float
+        From features to positions, for all queries.
+    index_bytes : int
+        What must be at hand to answer: prototypes, vectors of photos, tables.
+    answers : Answers or None
+        With confidences, from `classify` with fused scores.
+    """
+
+    positions: npt.NDArray[np.float64]
+    seconds: float
+    index_bytes: int
+    answers: Answers | None = None
+
+
+@dataclass(frozen=True)
+class Database:
+    """The photos whose position is known: features and manifest, row by row."""
+
+    reader: FeatureReader
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, features: Path, manifest: Path, localiser: Localiser) -> Database:
+        """Return the database, found to fit the localiser.
+
+        Raises
+        ------
+        RecipeMismatch
+            If its features were made otherwise than those the localiser was trained on.
+        InputError
+            If store and manifest do not belong together.
+        StoreError
+            If it is not extracted yet.
+        """
+        reader, photos = FeatureReader.open(features), Manifest.open(manifest)
+        differences = localiser.recipe.differences(reader.recipe)
+        if differences:
+            raise RecipeMismatch(
+                f"the localiser was trained on other features than {features} holds "
+                f"({'; '.join(differences)}): run `pipeline train-heads` again"
+            )
+        if reader.rows != photos.rows:
+            raise InputError(
+                f"{features} holds {reader.rows} rows, {manifest} has {photos.rows}: "
+                "run `pipeline extract --split database`"
+            )
+        reader.require_complete()
+        return cls(reader, photos)
+
+
+def cell_ranking(localiser: Localiser, features: Features, top: int, config: EvalConfig) -> Predictions:
+    """Return the classes one by one, by the configured score; fused answers rest on the calibrated one."""
+    if config.score == "cosine" or config.score == "softmax":
+        return localiser.predict(features, top=top, score=config.score)
+    score = "calibrated" if localiser.calibration is not None else "cosine"
+    return localiser.predict(features, top=top, score=score)  # type: ignore[arg-type]
+
+
+def classify(localiser: Localiser, features: Features, top: int, config: EvalConfig) -> Found:
+    """Answers from the heads alone (4.20, 4.21), or from their evidence taken together."""
+    begun, answers = time.perf_counter(), None
+    if config.score == "fused":
+        answers = answer(localiser, features, top=top, fusion=config.fusion, radius_m=config.radius_m)
+        positions = answers.positions
+    else:
+        positions = cell_ranking(localiser, features, top, config).positions
+    return Found(positions, time.perf_counter() - begun, model_bytes(localiser), answers)
+
+
+def retrieve(
+    localiser: Localiser, database: Database, features: Features, top: int, config: EvalConfig
+) -> Found:
+    """Positions of the most alike photos of the whole database."""
+    space, positions = PhotoSpace(localiser, config.space), database.manifest.positions()
+    begun = time.perf_counter()
+    found = nearest_photos(space.vectors(features), database.reader, space, top)
+    places = np.where(found.rows[:, :, None] >= 0, positions[np.maximum(found.rows, 0)], np.nan)
+    seconds = time.perf_counter() - begun
+    return Found(places, seconds, _photo_bytes(database, space) + positions.nbytes)
+
+
+def hybrid(
+    localiser: Localiser, database: Database, features: Features, top: int, config: EvalConfig
+) -> Found:
+    """Positions that the photos in the best cells and around them speak for."""
+    space = PhotoSpace(localiser, config.space)
+    index = CellRows.of(database.manifest.positions(), database.reader.valid, localiser.classes.cell_m)
+    ranker = Hybrid(space, database.reader, index, config.hybrid, config.fusion, config.radius_m)
+    begun = time.perf_counter()
+    found = ranker.locate(features, top)
+    seconds = time.perf_counter() - begun
+    size = model_bytes(localiser) + _photo_bytes(database, space) + index.nbytes
+    return Found(found.positions, seconds, size)
+
+
+def model_bytes(localiser: Localiser) -> int:
+    """Return the bytes of the localiser's weights and class centres."""
+    tensors = sum(value.numel() * value.element_size() for value in localiser.tensors().values())
+    return tensors + localiser.classes.centres.nbytes
+
+
+def compare(
+    localiser: Localiser, database: Database | None, features: Features, top: int, config: EvalConfig
+) -> dict[str, Found]:
+    """Return what each configured localiser says, by its name.
+
+    Raises
+    ------
+    InputError
+        If photos are needed and there is no database.
+    """
+    found = {"classify": classify(localiser, features, top, config)}
+    others = {"retrieve": retrieve, "hybrid": hybrid}
+    for name in ("retrieve", "hybrid"):
+        if name in config.localisers:
+            if database is None:
+                raise InputError(f"{name} needs the database's features and manifest: run `pipeline extract`")
+            found[name] = others[name](localiser, database, features, top, config)
+    return found
+
+
+def spread(found: Found, readable: npt.NDArray[np.bool_]) -> Found:
+    """Return the same with a row for every query; an unreadable one has no position."""
+    positions = np.full((len(readable), *found.positions.shape[1:]), np.nan)
+    positions[readable] = found.positions
+    return replace(found, positions=positions)
+
+
+def _photo_bytes(database: Database, space: PhotoSpace) -> int:
+    return database.reader.rows * space.length * FLOAT16_BYTES

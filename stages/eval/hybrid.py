@@ -1,0 +1,154 @@
+"""Classification proposes cells, retrieval ranks the photos inside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from cache.reader import FeatureReader
+from stages.calibration import Calibration, probabilities
+from stages.eval.config import HybridConfig
+from stages.eval.retrieval import PhotoSpace, alike_among
+from stages.fusion import Fused, FusionConfig, fuse
+from stages.grid import cells
+
+_QUERIES_AT_ONCE = 128
+_LEAST_LOG_PROBABILITY = -12.0
+
+
+@dataclass(frozen=True)
+class CellRows:
+    """Which sound database rows lie in which cell, whether it is a class or not.
+
+    Attributes
+    ----------
+    codes : ndarray of int64, shape (C,)
+        One number per occupied cell, ascending.
+    starts : ndarray of int64, shape (C + 1,)
+        Where its rows begin in `rows`.
+    rows : ndarray of int64
+        Database rows, cell by cell.
+    positions : ndarray of float64, shape (database rows, 2)
+        Of all rows, metres.
+    """
+
+    codes: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, positions: npt.NDArray[np.float64], sound: npt.NDArray[np.bool_], cell_m: float) -> CellRows:
+        """Return the rows by cell."""
+        rows = np.flatnonzero(sound)
+        code = _codes(cells(positions[rows], cell_m))
+        order = np.argsort(code, kind="stable")
+        codes, starts = np.unique(code[order], return_index=True)
+        return cls(codes, np.append(starts, len(rows)).astype(np.int64), rows[order], positions)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the table takes."""
+        return self.codes.nbytes + self.starts.nbytes + self.rows.nbytes + self.positions.nbytes
+
+    def within(self, codes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the rows in these cells, ascending, and for each the number of its cell in `codes`."""
+        place = np.searchsorted(self.codes, codes)
+        found = np.flatnonzero(place < len(self.codes))
+        found = found[self.codes[place[found]] == codes[found]]
+        first, last = self.starts[place[found]], self.starts[place[found] + 1]
+        counts = last - first
+        shift = np.repeat(first - np.append(0, np.cumsum(counts)[:-1]), counts)
+        rows = self.rows[np.arange(counts.sum()) + shift]
+        order = np.argsort(rows)
+        return rows[order], np.repeat(found, counts)[order]
+
+
+def _codes(cell: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return one number per cell (p, q), whatever the signs."""
+    codes: npt.NDArray[np.int64] = (cell[..., 0] << 32) + (cell[..., 1] + (1 << 31))
+    return codes
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """Ranks the photos of the cells that classification holds most likely.
+
+    Attributes
+    ----------
+    space : PhotoSpace
+        What photos are compared by, and the localiser that proposes.
+    database : FeatureReader
+        Features of the photos.
+    index : CellRows
+        Where they are.
+    config, fusion : HybridConfig, FusionConfig
+        Settings.
+    radius_m : float
+        An answer this near is right.
+    """
+
+    space: PhotoSpace
+    database: FeatureReader
+    index: CellRows
+    config: HybridConfig
+    fusion: FusionConfig
+    radius_m: float
+
+    def locate(self, features: npt.NDArray[np.floating], top: int) -> Fused:
+        """Return up to `top` positions of each query feature (Q, F)."""
+        parts = []
+        for start in range(0, max(1, len(features)), _QUERIES_AT_ONCE):
+            block = features[start : start + _QUERIES_AT_ONCE]
+            rows, weights = self.rank(block)
+            points = np.where(rows[:, :, None] >= 0, self.index.positions[np.maximum(rows, 0)], np.nan)
+            parts.append(fuse(points, weights, top, radius_m=self.radius_m, edge_m=self.fusion.edge_m))
+        return Fused(
+            np.concatenate([part.positions for part in parts]),
+            np.concatenate([part.mass for part in parts]),
+            np.concatenate([part.nearest for part in parts]),
+        )
+
+    def rank(
+        self, features: npt.NDArray[np.floating]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the best photos of each query and how much speaks for each, both (Q, photos).
+
+        Rows are -1 and weights 0 where there are fewer.
+        """
+        localiser = self.space.localiser
+        calibration = localiser.calibration or Calibration.plain(localiser.classes.groups, self.fusion)
+        depth = max(self.fusion.candidates, self.config.cells)
+        class_id, evidence = localiser.evidence(features, top=depth, calibration=calibration)
+        prior = np.log(np.maximum(probabilities(evidence), np.exp(_LEAST_LOG_PROBABILITY)))
+        found = [self._candidates(*query) for query in zip(class_id, prior, strict=True)]
+        vectors: Tensor = self.space.vectors(features)
+        alike = alike_among(vectors, [rows for rows, _ in found], self.database, self.space)
+        count = self.config.photos
+        best, score = np.full((len(found), count), -1), np.full((len(found), count), -np.inf)
+        for query, ((rows, known), likeness) in enumerate(zip(found, alike, strict=True)):
+            value = likeness / self.config.temperature + self.config.prior_weight * known
+            order = np.argsort(-value, kind="stable")[:count]
+            best[query, : len(order)], score[query, : len(order)] = rows[order], value[order]
+        return best, probabilities(score)
+
+    def _candidates(
+        self, class_id: npt.NDArray[np.int64], prior: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Rows in a query's best cells and around them, and the log probability of each row's cell."""
+        classes, ring = self.space.localiser.classes, self.config.neighbours
+        known = class_id >= 0
+        own = np.stack([classes.p[class_id[known]], classes.q[class_id[known]]], axis=1)
+        steps = np.arange(-ring, ring + 1)
+        around = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+        codes = np.unique(_codes(own[: self.config.cells, None] + around))
+        rows, cell = self.index.within(codes)
+        mine = _codes(own)
+        order = np.argsort(mine)
+        place = np.searchsorted(mine[order], codes).clip(max=max(0, len(mine) - 1))
+        listed = mine[order][place] == codes
+        probability = np.where(listed, prior[known][order][place], _LEAST_LOG_PROBABILITY)
+        return rows, probability[cell]
