@@ -20,16 +20,17 @@ RIGHT = ERRORS <= 25
 
 
 def test_error_cdf_never_reaches_100_if_a_query_has_no_answer():
-    curve = curves.error_cdf(ERRORS)
-    assert curve.rows == ((3.0, 25.0), (10.0, 50.0), (40.0, 75.0))
-    assert curves.error_cdf(np.full(3, np.inf)).rows == ()
+    curve = curves.error_cdf({"classify": ERRORS, "hybrid": np.array([1.0, 10.0, 40.0, 60.0])})
+    assert curve.columns == ("error_m", "classify", "hybrid")
+    assert curve.rows == ((1, 0, 25), (3, 25, 25), (10, 50, 50), (40, 75, 75), (60, 75, 100))
+    assert curves.error_cdf({"classify": np.full(3, np.inf)}).rows == ()
 
 
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=600))
 def test_error_cdf_is_bounded_rises_and_is_true_at_its_points(errors):
     errors = np.array(errors)
-    curve = curves.error_cdf(errors)
-    at, share = curve.numbers("error_m"), curve.numbers("queries_percent")
+    curve = curves.error_cdf({"classify": errors})
+    at, share = curve.numbers("error_m"), curve.numbers("classify")
     assert len(curve) <= curves.POINTS
     assert (np.diff(at) >= 0).all()
     assert share[-1] == 100
@@ -85,7 +86,7 @@ def plots():
     confidence = np.array([0.9, 0.3, np.nan, 0.7])
     return [
         recall_plot(Curve(("n", "classify", "hybrid"), ((1, 50.0, 60.0), (2, 62.5, 70.0))), 25.0),
-        error_plot(curves.error_cdf(ERRORS), 25.0),
+        error_plot(curves.error_cdf({"classify": ERRORS}), 25.0),
         reliability_plot(curves.reliability(confidence, RIGHT)),
         class_size_plot(curves.by_class_size(np.array([4, 4, 0, 9]), {1: RIGHT, 5: RIGHT})),
         risk_plot(curves.risk_coverage(confidence, RIGHT), calibrated=True, threshold=0.5),
@@ -118,6 +119,6 @@ def test_svg_is_well_formed_themed_and_unique(plots):
 def test_there_is_no_plot_without_data():
     none = curves.reliability(None, RIGHT)
     assert reliability_plot(none) is None
-    assert error_plot(curves.error_cdf(np.array([])), 25.0) is None
+    assert error_plot(curves.error_cdf({"classify": np.array([])}), 25.0) is None
     assert risk_plot(curves.risk_coverage(np.array([]), RIGHT[:0]), calibrated=False) is None
     assert recall_plot(Curve(("n", "recall"), ()), 25.0) is None

@@ -54,21 +54,26 @@ class Curve:
             writer.writerows(self.rows)
 
 
-def error_cdf(errors: Floats) -> Curve:
+def error_cdf(errors: dict[str, Floats]) -> Curve:
     """Share of queries (percent) whose first answer is off by no more than so many metres.
 
     Parameters
     ----------
-    errors : ndarray of float64, shape (Q,)
-        Metres; infinite where there is no answer, so that the curve need not reach 100.
+    errors : dict of str to ndarray of float64, shape (Q,)
+        Metres, by localiser; infinite where there is no answer, so that a curve need not reach 100.
     """
-    finite = np.sort(errors[np.isfinite(errors)])
-    if not len(finite):
-        return Curve(("error_m", "queries_percent"), ())
-    ranks = np.unique(np.linspace(0, len(finite) - 1, POINTS).round().astype(int))
-    share = 100 * (ranks + 1) / len(errors)
-    rows = zip(finite[ranks].round(2).tolist(), share.round(3).tolist(), strict=True)
-    return Curve(("error_m", "queries_percent"), tuple(rows))
+    columns = ("error_m", *errors)
+    ordered = {name: np.sort(values[np.isfinite(values)]) for name, values in errors.items()}
+    places = np.unique(np.concatenate([*ordered.values(), np.array([])]))
+    if not len(places):
+        return Curve(columns, ())
+    places = places[np.unique(np.linspace(0, len(places) - 1, POINTS).round().astype(int))]
+    shares = [
+        100 * np.searchsorted(ordered[name], places, side="right") / len(values)
+        for name, values in errors.items()
+    ]
+    rows = np.stack([places.round(2), *(share.round(3) for share in shares)], axis=1).tolist()
+    return Curve(columns, tuple(tuple(row) for row in rows))
 
 
 def reliability(confidence: Floats | None, right: Bools, *, bins: int = 10) -> Curve:

@@ -137,18 +137,23 @@ def recall_plot(curve: Curve, radius_m: float) -> Plot | None:
 
 
 def error_plot(curve: Curve, radius_m: float) -> Plot | None:
-    """Cumulative error of the first answers; None if no query was answered."""
+    """Cumulative error of the first answers, a line per localiser; None if no query was answered."""
+    names = curve.columns[1:]
 
     def draw(axes: Axes) -> None:
         # A logarithmic axis has no zero: what is nearer than a metre counts as a metre.
-        error, share = np.maximum(curve.numbers("error_m"), 1.0), curve.numbers("queries_percent")
+        error = np.maximum(curve.numbers("error_m"), 1.0)
         end = max(100.0, float(error[-1]) * 1.3)
-        axes.step([*error, end], [*share, share[-1]], where="post", color=SERIES[0])
+        for name, colour in zip(names, SERIES, strict=False):
+            share = curve.numbers(name)
+            axes.step([*error, end], [*share, share[-1]], where="post", color=colour, label=name)
         axes.axvline(radius_m, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(f"{radius_m:g} m", (radius_m, 3), (4, 0), textcoords="offset points", color=MUTED)
         axes.set(xscale="log", xlim=(1, end), ylim=(0, 102), xlabel="error, m", ylabel="queries, %")
         axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        if len(names) > 1:
+            axes.legend(loc="upper left")
 
     caption = "Share of queries whose first answer is off by no more than so many metres."
     return _plot(curve, "error_cdf", "Error of the first answer", caption, draw)

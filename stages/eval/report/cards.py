@@ -38,7 +38,7 @@ def cards_html(source: Source, chosen: list[int], album: Album, number_on_map: d
         source.database, source.labels, np.concatenate([*guesses, np.array([], np.int64)])
     )
     nearest, away = nearest_rows(source.database, source.outcomes.truth[chosen])
-    headings = source.queries.column("heading")
+    headings = source.queries.column("heading")[source.query_row]
     # The queries' own photos first: if the budget runs out, it is the others that are missing.
     own = [thumbnails_of(album, [source.queries.image_path(source.outcomes.key[query])]) for query in chosen]
     cards = []

@@ -32,13 +32,12 @@ def map_items(source: Source, chosen: Sequence[int]) -> tuple[list[MapItem], dic
 def _item(source: Source, query: int, has_card: bool) -> MapItem:
     outcomes = source.outcomes
     answered = bool(outcomes.answered[query])
-    others = source.classes.centres[outcomes.class_ids[query][1 : 1 + OTHERS]]
     confidence = None if outcomes.confidence is None else float(outcomes.confidence[query])
     return MapItem(
         label=outcomes.key[query],
         truth=_place(outcomes.truth[query]),
         answer=_place(outcomes.answer[query]) if answered else None,
-        others=tuple(_place(centre) for centre in others),
+        others=tuple(_place(place) for place in outcomes.places[query][1 : 1 + OTHERS]),
         error_m=float(outcomes.error_m[query]) if answered else None,
         score=float(outcomes.score[query]) if answered else None,
         confidence=confidence,

@@ -14,6 +14,7 @@ from stages.classes import ClassTable
 from stages.parquet import note_of, open_parquet
 
 _MADE_BY = "pipeline eval"
+_ERROR = "_error_m"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Outcomes:
         Whether the answer was withheld.
     class_ids : list of ndarray of int64
         Predicted classes of each query, best first, those that exist.
+    places : list of ndarray of float64, shape (n, 2)
+        Answers of each query in metres, best first, those that exist.
+    others : dict of str to ndarray of float64, shape (Q,)
+        Errors in metres of the localisers that were compared with this one, by name.
     radius_m : float
         Within which an answer is right.
     """
@@ -48,6 +53,8 @@ class Outcomes:
     confidence: npt.NDArray[np.float64] | None
     abstained: npt.NDArray[np.bool_]
     class_ids: list[npt.NDArray[np.int64]]
+    places: list[npt.NDArray[np.float64]]
+    others: dict[str, npt.NDArray[np.float64]]
     radius_m: float
 
     def __len__(self) -> int:
@@ -81,19 +88,30 @@ class Outcomes:
             note = note_of(file, path, made_by=_MADE_BY)
             rows: pa.Table = file.read()
         confidence = _number(rows, "confidence") if "confidence" in rows.column_names else None
+        error_m = _number(rows, "error_m")
+        if confidence is not None:
+            confidence = np.where(np.isfinite(error_m), confidence, np.nan)
+        if confidence is None or np.isnan(confidence).all():
+            confidence = None
         abstained = np.zeros(rows.num_rows, dtype=bool)
-        if "abstained" in rows.column_names:
-            abstained = rows["abstained"].to_numpy().astype(bool)
+        if "abstain" in rows.column_names and confidence is not None:
+            abstained = np.asarray(rows["abstain"].to_numpy(), dtype=bool)
         class_ids = [np.asarray(ids, dtype=np.int64) for ids in rows["class_ids"].to_pylist()]
         return cls(
             key=rows["key"].to_pylist(),
             truth=_pairs(rows, "utm_east", "utm_north"),
             answer=_pairs(rows, "predicted_east", "predicted_north"),
-            error_m=_number(rows, "error_m"),
+            error_m=error_m,
             score=_number(rows, "score"),
             confidence=confidence,
             abstained=abstained,
             class_ids=[ids[ids >= 0] for ids in class_ids],
+            places=_places(rows),
+            others={
+                name.removesuffix(_ERROR): _number(rows, name)
+                for name in rows.column_names
+                if name.endswith(_ERROR)
+            },
             radius_m=float(note["radius_m"]),
         )
 
@@ -112,6 +130,17 @@ def images_of_true_cell(classes: ClassTable, truth: npt.NDArray[np.float64]) -> 
 
 def _number(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
     return np.asarray(rows[name].to_numpy(), dtype=np.float64)
+
+
+def _places(rows: pa.Table) -> list[npt.NDArray[np.float64]]:
+    """Return all answers of each query; the first alone where no others were written."""
+    names = ("answers_east", "answers_north")
+    if not set(names) <= set(rows.column_names):
+        first = _pairs(rows, "predicted_east", "predicted_north")[:, None]
+        return [place[np.isfinite(place[:, 0])] for place in first]
+    both = zip(*(rows[name].to_pylist() for name in names), strict=True)
+    pairs = (np.array([east, north], dtype=np.float64).T.reshape(-1, 2) for east, north in both)
+    return [place[np.isfinite(place[:, 0])] for place in pairs]
 
 
 def _pairs(rows: pa.Table, *names: Any) -> npt.NDArray[np.float64]:

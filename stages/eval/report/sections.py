@@ -29,27 +29,22 @@ def header_html(title: str, facts: Sequence[str]) -> str:
 
 
 def numbers_html(metrics: Metrics) -> str:
-    """Return the headline tiles of the first localiser and a table per block of further numbers."""
-    name = next(iter(metrics), "")
-    first: Metrics = metrics.get(name, {})
-    tiles = "".join(_tile(*tile) for tile in _headline(first))
+    """Return the headline tiles of the first localiser, a table of all, and the further blocks."""
+    localisers = {name: block for name, block in metrics.items() if "LR@1" in block}
+    further = {name: block for name, block in metrics.items() if name not in localisers}
+    first: Metrics = next(iter(localisers.values()), {})
+    tiles = "".join(_tile(*tile) for tile in _headline(first, further.get("confidence", {})))
     parts = [f'<section id="numbers" aria-label="Numbers"><dl class="tiles">{tiles}</dl>']
-    scalars = {block: _scalars(numbers) for block, numbers in metrics.items()}
-    rows = list(dict.fromkeys(key for numbers in scalars.values() for key in numbers))
-    if len(metrics) > 1:
-        body = [
-            [_words(row), *(_text(row, numbers.get(row)) for numbers in scalars.values())] for row in rows
-        ]
-        parts.append(table("All localisers, percent within the radius", ["", *map(_words, metrics)], body))
-    elif name:
-        body = [[_words(row), _text(row, first[row])] for row in rows]
+    if len(localisers) > 1:
+        parts.append(_comparison("Localisers compared", localisers))
+    if "breakdown" in further:
+        parts.append(_breakdown("LR@1 by kind of query", further.pop("breakdown")))
+    details = [_block(f"All numbers of {_words(name)}", block) for name, block in localisers.items()]
+    details += [_block(_words(name).capitalize(), block) for name, block in further.items()]
+    if details:
         parts.append(
-            f"<details><summary>All numbers</summary>{table(_words(name), ['', ''], body)}</details>"
+            f'<details><summary>All numbers</summary><div class="blocks">{"".join(details)}</div></details>'
         )
-    for block, numbers in metrics.items():
-        for key, value in numbers.items():
-            if isinstance(value, dict):
-                parts.append(_breakdown(f"{_words(block)}: {_words(key)}", value))
     return "".join(parts) + "</section>"
 
 
@@ -104,18 +99,24 @@ def footer_html(facts: Sequence[str]) -> str:
     return f"<footer>{escape(DOT.join(facts))}</footer>"
 
 
-def _headline(numbers: Metrics) -> list[tuple[str, str, str, str]]:
+def _headline(numbers: Metrics, confidence: Metrics) -> list[tuple[str, str, str, str]]:
     """Return (name, value, unit, remark) of the tiles."""
     tiles = []
     for name, value in numbers.items():
-        if name.startswith("LR@") and name[3:].isdigit() and isinstance(value, (int, float)):
-            tiles.append((name, f"{value:.1f}", "%", ""))
+        if name.startswith("LR@") and name[3:].isdigit():
+            low, high = numbers.get(f"{name} low"), numbers.get(f"{name} high")
+            interval = "" if low is None or high is None else f"95 %: {low:.1f} to {high:.1f}"
+            tiles.append((name, f"{value:.1f}", "%", interval))
     median = numbers.get("median_error_m")
-    if isinstance(median, (int, float)):
+    if median is not None:
         value, unit = metres(float(median)).split(" ")
         tiles.append(("Median error", value, unit, ""))
-    if isinstance(numbers.get("ceiling"), (int, float)):
-        tiles.append(("Ceiling", f"{numbers['ceiling']:.1f}", "%", "queries near any cell"))
+    if numbers.get("ceiling") is not None:
+        tiles.append(("Ceiling", f"{numbers['ceiling']:.1f}", "%", "queries near a cell's centre"))
+    if confidence.get("AUROC outside") is not None:
+        tiles.append(
+            ("Outsiders told apart", f"{confidence['AUROC outside']:.2f}", "", "AUROC of the confidence")
+        )
     return tiles
 
 
@@ -125,20 +126,32 @@ def _tile(name: str, value: str, unit: str, remark: str) -> str:
     return f'<div class="tile"><dt>{escape(name)}</dt>{number}{small}</div>'
 
 
-def _breakdown(caption: str, values: Metrics) -> str:
-    """Return a nested block as a table: a row per part if its values are blocks themselves."""
-    if all(isinstance(value, dict) for value in values.values()) and values:
-        columns = list(dict.fromkeys(key for part in values.values() for key in part))
-        rows = [
-            [_words(part), *(_text(column, numbers.get(column)) for column in columns)]
-            for part, numbers in values.items()
-        ]
-        return table(caption, ["", *map(_words, columns)], rows)
-    return table(caption, ["", ""], [[_words(key), _text(key, value)] for key, value in values.items()])
+def _comparison(caption: str, localisers: Metrics) -> str:
+    """Return a row per localiser, a column per number that all of them have; intervals stay out."""
+    columns = [
+        name
+        for name in next(iter(localisers.values()))
+        if all(name in block for block in localisers.values()) and not name.endswith((" low", " high"))
+    ]
+    rows = [
+        [_words(name), *(_text(column, block[column]) for column in columns)]
+        for name, block in localisers.items()
+    ]
+    return table(caption, ["", *map(_words, columns)], rows)
 
 
-def _scalars(numbers: Metrics) -> Metrics:
-    return {key: value for key, value in numbers.items() if not isinstance(value, dict)}
+def _breakdown(caption: str, block: Metrics) -> str:
+    """Return a row per kind of query, out of entries such as "cell head LR@1" and "cell head queries"."""
+    kinds = [name.removesuffix(" LR@1") for name in block if name.endswith(" LR@1")]
+    rows = [
+        [_words(kind), _text("LR@1", block[f"{kind} LR@1"]), _text("", block.get(f"{kind} queries"))]
+        for kind in kinds
+    ]
+    return table(caption, ["", "LR@1, %", "queries"], rows)
+
+
+def _block(caption: str, block: Metrics) -> str:
+    return table(caption, ["", ""], [[_words(name), _text(name, value)] for name, value in block.items()])
 
 
 def _words(name: str) -> str:
@@ -152,7 +165,7 @@ def _text(name: str, value: object) -> str:
         return plain(", ".join(map(str, value)) if isinstance(value, list) else str(value))
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.1f}" if name.startswith("LR@") else f"{value:,.4g}"
+    return f"{value:.1f}" if "LR@" in name else f"{value:,.4g}"
 
 
 def _error_of(item: MapItem) -> str:

@@ -34,6 +34,8 @@ class Source:
         Where photos are.
     labels : ndarray of int32
         Class of every database row.
+    query_row : ndarray of int64, shape (Q,)
+        Row of each query in its manifest.
     """
 
     config: ReportConfig
@@ -43,6 +45,7 @@ class Source:
     queries: Manifest
     database: Manifest
     labels: npt.NDArray[np.int32]
+    query_row: npt.NDArray[np.int64]
 
 
 def open_source(
@@ -62,14 +65,16 @@ def open_source(
     except (FileNotFoundError, ValueError) as error:
         raise InputError(f"{labels} cannot be read ({error}): run `pipeline partition`") from error
     largest = max((int(ids.max()) for ids in outcomes.class_ids if len(ids)), default=-1)
-    if len(outcomes) != seen.rows or len(label) != known.rows or largest >= len(table):
+    row_of = {key: row for row, key in enumerate(seen.keys(0, seen.rows))}
+    query_row = np.array([row_of.get(key, -1) for key in outcomes.key], dtype=np.int64)
+    if (query_row < 0).any() or len(label) != known.rows or largest >= len(table):
         raise InputError(
-            f"{predictions} ({len(outcomes)} queries, classes up to {largest}) does not fit {queries} "
-            f"({seen.rows} rows), {database} ({known.rows} rows, {len(label)} labels) and {classes} "
-            f"({len(table)} classes): run `dvc repro`"
+            f"{predictions} ({len(outcomes)} queries, {(query_row < 0).sum()} of them unknown, classes up to "
+            f"{largest}) does not fit {queries} ({seen.rows} rows), {database} ({known.rows} rows, "
+            f"{len(label)} labels) and {classes} ({len(table)} classes): run `dvc repro`"
         )
     reachable = np.zeros(len(outcomes), dtype=bool)
     if len(table) and len(outcomes):
         distance = KDTree(table.centres).query(outcomes.truth)[0][:, 0]
         reachable = distance <= outcomes.radius_m
-    return Source(config, outcomes, reachable, table, seen, known, label)
+    return Source(config, outcomes, reachable, table, seen, known, label, query_row)

@@ -20,7 +20,7 @@ from stages.eval.report.config import ReportConfig
 from stages.eval.report.gallery import Album, chosen_queries
 from stages.eval.report.map_items import map_items
 from stages.eval.report.map_view import map_data
-from stages.eval.report.outcomes import images_of_true_cell
+from stages.eval.report.outcomes import Outcomes, images_of_true_cell
 from stages.eval.report.page import document
 from stages.eval.report.source import Source, open_source
 from stages.parquet import replacing
@@ -102,7 +102,7 @@ def run(
     """
     source = open_source(config, predictions, classes, labels, database, queries)
     numbers = _read_metrics(metrics)
-    drawn = _plots(source, curves.read_recall(recall_curve), plots)
+    drawn = _plots(source, numbers, curves.read_recall(recall_curve), plots)
     chosen = chosen_queries(source.outcomes, source.reachable, config.queries)
     items, number_on_map = map_items(source, chosen)
     album = Album(config.thumbnail_px, int(config.photos_mb * 1e6))
@@ -144,15 +144,15 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return numbers
 
 
-def _plots(source: Source, recall: Curve, folder: Path) -> list[Plot]:
+def _plots(source: Source, numbers: dict[str, Any], recall: Curve, folder: Path) -> list[Plot]:
     """Write the plots' data and figures; return those plots that there is data for."""
     outcomes = source.outcomes
     calibrated = outcomes.confidence is not None
     tables = {
-        "error_cdf": curves.error_cdf(outcomes.error_m),
+        "error_cdf": curves.error_cdf({next(iter(numbers), "classify"): outcomes.error_m, **outcomes.others}),
         "reliability": curves.reliability(outcomes.confidence, outcomes.right),
         "by_class_size": curves.by_class_size(
-            images_of_true_cell(source.classes, outcomes.truth), _right_within(source)
+            images_of_true_cell(source.classes, outcomes.truth), _right_within(outcomes)
         ),
         "risk_coverage": curves.risk_coverage(outcomes.trust, outcomes.right),
     }
@@ -162,7 +162,7 @@ def _plots(source: Source, recall: Curve, folder: Path) -> list[Plot]:
         recall_plot(recall, outcomes.radius_m),
         error_plot(tables["error_cdf"], outcomes.radius_m),
         class_size_plot(tables["by_class_size"]),
-        risk_plot(tables["risk_coverage"], calibrated=calibrated),
+        risk_plot(tables["risk_coverage"], calibrated=calibrated, threshold=_threshold(outcomes)),
         reliability_plot(tables["reliability"]),
     ]
     plots = [plot for plot in drawn if plot is not None]
@@ -171,16 +171,24 @@ def _plots(source: Source, recall: Curve, folder: Path) -> list[Plot]:
     return plots
 
 
-def _right_within(source: Source) -> dict[int, npt.NDArray[np.bool_]]:
-    """Whether the first, or one of the first five predicted cells' centres lies within the radius."""
+def _right_within(outcomes: Outcomes) -> dict[int, npt.NDArray[np.bool_]]:
+    """Whether the first, or one of the first five answers lies within the radius."""
     within = {}
     for top in (1, 5):
         hits = [
-            (np.hypot(*(source.classes.centres[ids[:top]] - place).T) <= source.outcomes.radius_m).any()
-            for ids, place in zip(source.outcomes.class_ids, source.outcomes.truth, strict=True)
+            bool((np.hypot(*(places[:top] - truth).T) <= outcomes.radius_m).any())
+            for places, truth in zip(outcomes.places, outcomes.truth, strict=True)
         ]
         within[top] = np.array(hits, dtype=bool)
     return within
+
+
+def _threshold(outcomes: Outcomes) -> float | None:
+    """The least confidence of an answer that was not withheld; None if none was withheld."""
+    given = outcomes.answered & ~outcomes.abstained
+    if outcomes.confidence is None or not given.any() or not outcomes.abstained.any():
+        return None
+    return float(outcomes.confidence[given].min())
 
 
 def _facts(source: Source, metrics: dict[str, Any]) -> list[str]:
