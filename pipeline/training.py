@@ -114,6 +114,7 @@ def _train_here(
         views=paths.features("views") if params.train.augment_views else None,
         manifest=paths.index("database"),
         output=paths.localiser,
+        fusion=params.eval.fusion,
         groups="all" if groups is None else groups,
         seed=params.seeds.train,
         device=device,
