@@ -40,10 +40,26 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class SeedsConfig:
+    """Where chance begins: apart, so that another training seed never asks for other features.
+
+    Attributes
+    ----------
+    views
+        Which images get views, and how these are drawn.
+    train
+        Initial weights, sampling, the part held out.
+    """
+
+    views: int
+    train: int
+
+
+@dataclass(frozen=True)
 class Params:
     """Every setting of the pipeline: one attribute per section of params.yaml."""
 
-    seed: int
+    seeds: SeedsConfig
     data: DataConfig
     toycity: CityConfig
     index: IndexConfig

@@ -38,7 +38,7 @@ def test_campus_photos_are_localised_by_editing_params_only(tmp_path):
         call(tmp_path, command)
     found = []
     for seed in range(3):
-        set_params(tmp_path / "params.yaml", {"seed": seed})
+        set_params(tmp_path / "params.yaml", {"seeds.train": seed})
         call(tmp_path, "train-heads")
         call(tmp_path, "eval")
         found.append(json.loads((tmp_path / "metrics.json").read_text())["classify"])

@@ -136,10 +136,10 @@ def test_values_out_of_range_are_named(tmp_path, name, value, message):
     [
         ("", "is empty|holds empty"),
         ("- 1\n", "expected sections"),
-        ("seed: [1\n", "no valid YAML"),
-        ("seed: 0\nseed: 1\n", 'duplicate key "seed"'),
-        ("sead: 0\n", r"sead is not a known parameter: did you mean seed\?"),
-        ("seed: 0\n", "data is missing"),
+        ("seeds: [1\n", "no valid YAML"),
+        ("seeds: 0\nseeds: 1\n", 'duplicate key "seeds"'),
+        ("seads: 0\n", r"seads is not a known parameter: did you mean seeds\?"),
+        ("seeds: {views: 0, train: 0}\n", "data is missing"),
     ],
 )
 def test_a_file_that_is_no_settings(tmp_path, text, message):
