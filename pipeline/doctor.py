@@ -65,7 +65,7 @@ def _device(params: Params, device: str) -> Iterator[Finding]:
                 "install a CUDA build of PyTorch: https://pytorch.org/get-started",
             )
         else:
-            yield Finding("device", "note", text, "on a machine with a GPU, 50 to 500 times faster")
+            yield Finding("device", "note", text, "a GPU is many times faster")
         return
     if not torch.cuda.is_available():
         yield Finding("device", "blocks", f"{device}: PyTorch finds no GPU", "give --device cpu")

@@ -37,7 +37,7 @@ def extract_split(
 
     if scheduler:
         local_workers(scheduler)  # a slip in the address shows before any work
-    with _ended_like_ctrl_c():
+    with ended_like_ctrl_c():
         return run(
             params.extract,
             split=split,
@@ -87,7 +87,7 @@ def extract_on_worker(order: ShardOrder) -> ShardResult:
 
 
 @contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
+def ended_like_ctrl_c() -> Iterator[None]:
     """Let SIGTERM, which batch schedulers send, do what Ctrl-C does: drop the chunk, free the claims."""
     try:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -17,7 +17,7 @@ from pipeline.cluster import connect, local_workers, map_shards
 from pipeline.extraction import extract_on_worker
 from stages.errors import ConfigError
 
-ROWS = 700
+ROWS = 500
 
 
 def kill_one_worker_in_the_middle(client, store, killed):
