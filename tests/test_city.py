@@ -146,3 +146,10 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path):
 def test_a_bad_setting_is_named(key, value):
     with pytest.raises(ConfigError, match=f"toycity.{key} is {value}"):
         replace(SMALL, **{key: value})
+
+
+def test_other_pictures_never_go_under_the_same_names(drawn, tmp_path):
+    draw(replace(SMALL, image_px=64), tmp_path / "smaller", workers=1)
+    assert not {path.rpartition("/")[2] for path in contents(tmp_path / "smaller") if path != "city.json"} & {
+        path.rpartition("/")[2] for path in contents(drawn[0]) if path != "city.json"
+    }

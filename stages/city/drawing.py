@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stages.city.streets import City, lay_out
 from stages.city.visits import OUTSIDE_M, Shot, plan_visits
 from stages.errors import InputError
 
-DRAWING = 1
+DRAWING = 2
 """Version of the drawing: raise it whenever the same config would give other pictures."""
 _BATCH = 24
 _CELL_M = 10.0
@@ -55,7 +56,7 @@ def draw(
         return found
     _refuse_strangers(folder)
     city = lay_out(config.images, config.seed)
-    shots = plan_visits(city, config)
+    shots = _noted(plan_visits(city, config), config)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     for kind in ("database", "queries"):
@@ -68,6 +69,16 @@ def draw(
         shutil.rmtree(folder)
     part.rename(folder)
     return result
+
+
+def _noted(shots: list[Shot], config: CityConfig) -> list[Shot]:
+    """The shots with the drawing's identity as the note in their names.
+
+    Other pictures then never go under names for which features are stored already.
+    """
+    drawing = repr((DRAWING, sorted(asdict(config).items()))).encode()
+    note = hashlib.blake2b(drawing, digest_size=4).hexdigest()
+    return [replace(shot, path=shot.path.removesuffix("@.jpg") + f"{note}@.jpg") for shot in shots]
 
 
 def _refuse_strangers(folder: Path) -> None:
