@@ -16,6 +16,7 @@ import utm
 from cache.errors import RecipeMismatch
 from cache.recipe import Recipe
 from pipeline.answers import Answer, Place, distance_on_earth_m
+from stages.answers import answer
 from stages.backbone import Backbone, describe_backbone, load_backbone
 from stages.errors import InputError, WeightsError
 from stages.images import UnreadableImage, read_image
@@ -121,8 +122,6 @@ class Localiser:
             positions, scores, class_ids = found.positions[0], found.score[0], found.class_id[0]
             confidence, abstained = math.nan, False
         else:
-            from stages.answers import answer
-
             fused = answer(self.trained, features, top=top)
             positions, scores, class_ids = fused.positions[0], fused.mass[0], fused.class_id[0]
             confidence, abstained = float(fused.confidence[0]), bool(fused.abstain[0])
