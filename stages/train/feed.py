@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from stages.classes import ClassTable
+from stages.margin import Buffers
 from stages.train.config import TrainConfig
 from stages.train.parts import PartOrder
 from stages.train.reading import Rows
@@ -80,24 +81,26 @@ class StreamedFeed:
         self._number = -1
         self._part: Part | None = None
         self._coming: dict[int, Future[Part]] = {}
+        self._buffers = (Buffers(), Buffers())
 
     def at(self, step: int) -> Part:
         """Return the part that a step draws from."""
         number = self.order.part_of(step)
         if self._part is None or number != self._number:
-            self._part = None  # its memory is needed
+            self._part = None
             self._part, self._number = self._fetch(number), number
         return self._part
 
     def _fetch(self, number: int) -> Part:
         coming = self._coming.pop(number, None) or self._pool.submit(self._read, number)
         part = coming.result()
+        # Into the memory of the part before this one: two are all there ever are.
         self._coming = {number + 1: self._pool.submit(self._read, number + 1)}
         return part
 
     def _read(self, number: int) -> Part:
         ranges = [self._ranges[block] for block in self.order.blocks_of(number)]
-        return self.make(self.source.read(ranges, torch.device("cpu")))
+        return self.make(self.source.read(ranges, torch.device("cpu"), self._buffers[number % 2]))
 
 
 Feed = ResidentFeed | StreamedFeed

@@ -103,7 +103,7 @@ class Trainer:
         """Update a group's prototypes, add to the projection's gradient and return the loss."""
         batch = part.samplers[group].draw(number, self.config.batch_size)
         head, optimiser, device = self.localiser.heads[group], self.heads[group], self.localiser.device
-        embeddings = self.localiser.projection(part.data.of(batch, device))
+        embeddings = self.localiser.projection(part.data.of(batch, device, self._buffers))
         prototypes, labels, rows = head.prototypes.detach(), self._labels(batch, group), None
         if batch.faced is not None:
             faced = batch.faced - self.localiser.classes.group_slice(group).start

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cache.reader import FeatureReader
 from stages.classes import ViewPlan
+from stages.margin import Buffers
 from stages.train.reading import Rows, load_rows
 from stages.train.samplers import Batch
 
@@ -43,12 +44,18 @@ class TrainingSet:
     views: Tensor
     view_images: npt.NDArray[np.int64]
 
-    def of(self, batch: Batch, device: torch.device) -> Tensor:
-        """Features of a batch on the device, images first, then views: (B + A, F) float32."""
-        parts = [_rows(self.features, batch.images, device)]
+    def of(self, batch: Batch, device: torch.device, buffers: Buffers | None = None) -> Tensor:
+        """Features of a batch on the device, images first, then views: (B + A, F) float32.
+
+        They lie in the buffers, where these are given, until the next call.
+        """
+        buffers, images = buffers or Buffers(), len(batch.images)
+        shape = (images + len(batch.views), self.features.shape[1])
+        joined = buffers.take("batch", shape, torch.empty(0, device=device), torch.float32)
+        joined[:images].copy_(_rows(self.features, batch.images, device, buffers))
         if len(batch.views):
-            parts.append(_rows(self.views, batch.views, device))
-        return torch.cat(parts).float()
+            joined[images:].copy_(_rows(self.views, batch.views, device, buffers))
+        return joined
 
     def blocks(self, sample: int | None = None) -> Iterator[Block]:
         """Images and their classes, block by block; of about `sample` rows spread evenly, or of all."""
@@ -59,10 +66,11 @@ class TrainingSet:
             yield features[start : start + _BLOCK_ROWS], classes[start : start + _BLOCK_ROWS]
 
 
-def _rows(features: Tensor, rows: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+def _rows(features: Tensor, rows: npt.NDArray[np.int64], device: torch.device, buffers: Buffers) -> Tensor:
     index = torch.from_numpy(rows).to(features.device, non_blocking=True)
     if features.device == device:
-        return features.index_select(0, index)
+        kept = buffers.take("rows", (len(rows), features.shape[1]), features, features.dtype)
+        return torch.index_select(features, 0, index, out=kept)
     # Page-locked, so that the copy to the device needs no waiting.
     staged = torch.empty(len(rows), features.shape[1], dtype=features.dtype, pin_memory=True)
     return torch.index_select(features, 0, index, out=staged).to(device, non_blocking=True)
@@ -124,8 +132,12 @@ class Source:
         itemsize: int = np.dtype(self.reader.recipe.dtype).itemsize
         return (self.images + self.views) * self.reader.length(self.inputs) * itemsize
 
-    def read(self, ranges: Sequence[Rows], place: torch.device) -> TrainingSet:
+    def read(
+        self, ranges: Sequence[Rows], place: torch.device, buffers: Buffers | None = None
+    ) -> TrainingSet:
         """Return the images of some ranges of rows, ascending, with their views.
+
+        They lie in the buffers, where these are given, until the next call.
 
         Raises
         ------
@@ -133,12 +145,12 @@ class Source:
             If the place has no memory for them.
         """
         ranges = sorted(ranges)
-        features = load_rows(self.reader, self.rows, self.inputs, place, ranges)
+        features = load_rows(self.reader, self.rows, self.inputs, place, ranges, buffers)
         kept = np.concatenate([start + np.flatnonzero(self.rows[start:stop]) for start, stop in ranges])
         views, view_images = features[:0], np.zeros(0, np.int64)
         if self.view_reader is not None and self.plan is not None:
             spans = [self._view_span(start, stop) for start, stop in ranges]
-            views = load_rows(self.view_reader, self.view_rows, self.inputs, place, spans)
+            views = load_rows(self.view_reader, self.view_rows, self.inputs, place, spans, buffers)
             shown = [self.plan.row[a:b][self.view_rows[a:b]] for a, b in spans]
             view_images = np.searchsorted(kept, np.concatenate(shown))
         return TrainingSet(features, self.labels[kept].astype(np.int64), views, view_images)
