@@ -19,7 +19,16 @@ SMALL = {
     "extract.image_size": 96,
     "train.steps": 60,
 }
-ALL = {"index", "partition", "extract@database", "extract@queries", "extract@views", "train", "eval"}
+ALL = {
+    "index",
+    "partition",
+    "extract@database",
+    "extract@queries",
+    "extract@views",
+    "train",
+    "eval",
+    "report",
+}
 
 
 def dvc(project: Path, *arguments: str) -> str:
@@ -69,7 +78,7 @@ def test_a_training_parameter_reruns_training_and_evaluation_only(project: Path)
     features = project / "data" / "features"
     before = files_of(features)
     output = dvc(project, "exp", "run", "-S", "train.steps=30")
-    assert stages_run(output) == {"train", "eval"}
+    assert stages_run(output) == {"train", "eval", "report"}
     assert files_of(features) == before
     difference = json.loads(dvc(project, "metrics", "diff", "--json", "HEAD"))
     assert "metrics.json" in difference
@@ -78,7 +87,7 @@ def test_a_training_parameter_reruns_training_and_evaluation_only(project: Path)
 def test_a_partition_parameter_never_extracts_the_database_again(project: Path) -> None:
     before = files_of(project / "data" / "features" / "efficientnet_lite0-96" / "database.zarr")
     set_params(project / "params.yaml", {"partition.cell_m": 15.0})
-    assert stages_run(dvc(project, "repro")) == {"partition", "extract@views", "train", "eval"}
+    assert stages_run(dvc(project, "repro")) == {"partition", "extract@views", "train", "eval", "report"}
     assert files_of(project / "data" / "features" / "efficientnet_lite0-96" / "database.zarr") == before
 
 

@@ -291,7 +291,7 @@ def test_many_queries_are_sampled_but_cards_stay_on_the_map(files, no_figures, t
     few = replace(CONFIG, map_queries=3)
     outcome = run(few, **{**files, "output": tmp_path / "r.html", "plots": tmp_path / "plots"})
     text = (tmp_path / "r.html").read_text()
-    items = json.loads(re.search(r'id="map-data">(.*?)</script>', text)[1])["items"]
+    items = items_of(text)
     assert outcome.on_map == len(items) < 12
     cards = re.findall(r'<article class="card \w+" id="([^"]+)"', text)
     assert {item["card"] for item in items if item["card"]} == set(cards)
@@ -318,6 +318,10 @@ def test_files_that_do_not_belong_together_are_named(files, tmp_path):
 def test_config_refuses(change):
     with pytest.raises(ConfigError, match=f"report.{next(iter(change))}"):
         replace(CONFIG, **change)
+
+
+def items_of(text: str) -> list[dict]:
+    return json.loads(re.search(r'id="map-data">(.*?)</script>', text)[1])["items"]
 
 
 def browse(path: Path, profile: Path) -> tuple[str, str]:
@@ -350,3 +354,22 @@ def test_the_browser_would_tell_of_a_fault(files, result, tmp_path):
     dom, log = browse(tmp_path / "broken.html", tmp_path / "profile")
     assert "TypeError" in log
     assert "data-drawn" not in dom
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome")
+def test_keys_choose_and_move(files, result, tmp_path):
+    script = """
+      const canvas = document.querySelector("canvas"), map = document.getElementById("map");
+      const press = (key) => canvas.dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true }));
+      press("n"); press("n"); press("-"); press("ArrowLeft");
+      document.querySelector('[data-show="wrong"]').click();
+    """
+    text = files["output"].read_text()
+    text = re.sub("script-src '[^']*'", "script-src 'unsafe-inline'", text)
+    (tmp_path / "moved.html").write_text(text.replace("</body>", f"<script>{script}</script></body>"))
+    dom, log = browse(tmp_path / "moved.html", tmp_path / "profile")
+    assert log == ""
+    assert "2 of 12: " in dom
+    assert 'aria-pressed="false"' in dom
+    right = sum(item["right"] for item in items_of(text))
+    assert f'data-drawn="{right}"' in dom

@@ -37,8 +37,12 @@ def numbers_html(metrics: Metrics) -> str:
     parts = [f'<section id="numbers" aria-label="Numbers"><dl class="tiles">{tiles}</dl>']
     if len(localisers) > 1:
         parts.append(_comparison("Localisers compared", localisers))
+    shown = []
     if "breakdown" in further:
-        parts.append(_breakdown("LR@1 by kind of query", further.pop("breakdown")))
+        shown.append(_breakdown("LR@1 by kind of query", further.pop("breakdown")))
+    if "confidence" in further:
+        shown.append(_block("How far the confidence can be trusted", further.pop("confidence")))
+    parts.append(f'<div class="blocks">{"".join(shown)}</div>')
     details = [_block(f"All numbers of {_words(name)}", block) for name, block in localisers.items()]
     details += [_block(_words(name).capitalize(), block) for name, block in further.items()]
     if details:
