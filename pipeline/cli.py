@@ -309,7 +309,10 @@ def verify(context: click.Context, splits: tuple[str, ...]) -> int:
     console.table("feature stores", columns, (verdict.row() for verdict in verdicts))
     if faults := [row for verdict in verdicts for row in verdict.fault_rows()]:
         console.table("damage", ("split", "chunk", "rows", "array", "what is wrong"), faults)
-    return int(not all(verdict.sound for verdict in verdicts))
+    unsound = [verdict for verdict in verdicts if not verdict.sound]
+    for verdict in unsound:
+        console.say(f"{verdict.split}: run `{verdict.remedy}`")
+    return int(bool(unsound))
 
 
 @cli.command()

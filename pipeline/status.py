@@ -37,7 +37,7 @@ def bad_images(paths: Paths) -> Iterator[Row]:
 
 
 def time_spent(paths: Paths) -> Iterator[tuple[str, str]]:
-    """Yield, per split that was extracted, the seconds of work and what waited for what.
+    """Yield, per split that was extracted, a line of the seconds of work and one of what waited for what.
 
     Reading is summed over threads, so it may exceed the time that passed. The waits are shares of
     the time that passed: of that, the backbone stood still for want of images, or of a disk that
@@ -53,8 +53,8 @@ def time_spent(paths: Paths) -> Iterator[tuple[str, str]]:
             "images": spent["read_wait_s"] / passed,
             "the disk": spent["write_wait_s"] / passed,
         }
-        text += "; waited for " + ", ".join(f"{what} {share:.0%}" for what, share in waits.items())
         yield split, text
+        yield "", "waited for " + ", for ".join(f"{what} {share:.0%}" for what, share in waits.items())
 
 
 def runs(paths: Paths) -> Iterator[tuple[str, str]]:

@@ -42,18 +42,17 @@ class Verdict:
 
     @property
     def remedy(self) -> str:
-        """The command that mends it; "" if nothing is wrong."""
-        if self.sound:
-            return ""
+        """The command that mends what is wrong; it extracts what is missing as well."""
         return f"pipeline extract --split {self.split}" + (" --repair" if self.faults else "")
 
     def row(self) -> tuple[object, ...]:
-        """Return split, chunks, missing and damaged chunks, bad rows and the remedy, for a table."""
+        """Return split, chunks, missing and damaged chunks, bad rows and a word, for a table."""
         damaged = len({fault.chunk for fault in self.faults})
-        return self.split, self.spec.chunks, self.missing, damaged, self.bad, self.remedy or "sound"
+        word = "damaged" if self.faults else "incomplete" if self.missing else "sound"
+        return self.split, self.spec.chunks, self.missing, damaged, self.bad, word
 
     def fault_rows(self) -> list[tuple[object, ...]]:
-        """Return split, chunk, rows, array and what is wrong of every fault, for a table."""
+        """Return split, chunk, its rows, array and what is wrong of every fault, for a table."""
         return [
             (self.split, str(fault.chunk), self._rows(fault.chunk), fault.output, fault.what)
             for fault in self.faults
