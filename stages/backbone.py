@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stages.checkpoint import load_weights
 from stages.errors import ConfigError
 from stages.images import Preprocess
-from stages.inference import make_quick
+from stages.inference import keep_freed_memory, make_quick
 from stages.untrained import empty_model, random_model
 from stages.weights import RANDOM, file_id, find_weights, reachable, state_id
 from stages.zoo import BACKBONES, BackboneSpec
@@ -209,6 +209,8 @@ def load_backbone(
     if precision not in _PRECISIONS:
         raise ConfigError(f"extract.precision is {precision!r}: expected {' | '.join(_PRECISIONS)}")
     card = describe_backbone(name, weights=weights, image_size=image_size, outputs=outputs)
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     if weights == RANDOM:
         model = random_model(name, image_size)
     else:

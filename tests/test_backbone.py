@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,3 +297,29 @@ def test_a_compiled_backbone_asks_the_compiler(monkeypatch):
     plain = load_backbone("efficientnet_lite0", **arguments)
     assert len(compiled) == 1
     torch.testing.assert_close(quick(pixels(2, 32)), plain(pixels(2, 32)))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_memory_freed_is_kept_and_not_asked_for_again():
+    program = """
+import resource, torch
+from stages.inference import keep_freed_memory
+torch.set_num_threads(1)
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(12 << 20)  # 48 MB, beyond what glibc keeps by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+usual = faults()
+kept = keep_freed_memory()
+for _ in range(6):
+    faults()  # the heap settles
+print(int(kept), usual, faults())
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, check=True, capture_output=True, text=True
+    )
+    kept, usual, after = map(int, done.stdout.split())
+    assert kept == 1
+    assert after < usual / 4

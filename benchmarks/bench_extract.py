@@ -1,0 +1,231 @@
+"""How near extraction comes to its floors: bare decoding, bare forward passes, bare reads of loose files.
+
+Draws JPEGs, then measures
+
+- the decode path (open, decode, resize, cut) against the same by hand, one thread, processor time,
+- views at two sides, and packs against loose files,
+- `extract` against the bare forward passes over the same images decoded beforehand, for several
+  numbers of backbone threads and reader threads.
+
+    python benchmarks/bench_extract.py --images 128 --repeat 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import PIL
+import pyarrow as pa
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pipeline.params import load_params
+from stages.augment import augment
+from stages.backbone import preprocess_for
+from stages.extract import stage
+from stages.extract.line import backbone_for
+from stages.images import read_image
+from stages.manifest import Manifest, write_manifest
+from stages.pack.stage import run as pack
+from stages.packs import ImageSource
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def draw(folder, count, side, seed=0):
+    """Write JPEGs with as much detail as photos: about 0.3 byte a pixel."""
+    random = np.random.default_rng(seed)
+    keys = []
+    for number in range(count):
+        layers = np.zeros((side, side, 3))
+        for scale in (2, 8, 32, 128):
+            coarse = random.normal(size=(side // scale + 1, side // scale + 1, 3)) * scale**0.6
+            layers += np.kron(coarse, np.ones((scale, scale, 1)))[:side, :side]
+        picture = Image.fromarray((layers * 7 + 128).clip(0, 255).astype(np.uint8))
+        keys.append(f"{number:05d}.jpg")
+        picture.save(folder / keys[-1], quality=85)
+    columns = {
+        "key": keys,
+        "utm_east": np.arange(count, dtype=np.float64),
+        "utm_north": np.zeros(count),
+        "heading": pa.array(np.zeros(count), pa.float32()),
+        "timestamp": [""] * count,
+    }
+    path = folder / "list.parquet"
+    return write_manifest(path, [pa.record_batch(columns)], root=folder, zone="10S", source="csv")
+
+
+def by_hand(path, resize, size):
+    image = Image.open(path)
+    image.draft("RGB", (2 * resize, 2 * resize))
+    image = image.convert("RGB")
+    short = min(image.size)
+    image = image.resize(tuple(resize * side // short for side in image.size), Image.Resampling.BICUBIC)
+    left = (resize - size) // 2
+    return np.asarray(image.crop((left, left, left + size, left + size)))
+
+
+def busy_ms(work, items, repeat):
+    """Processor milliseconds of this thread per item, one number per repetition."""
+    taken = []
+    for _ in range(repeat + 1):
+        begun = time.thread_time()
+        for item in items:
+            work(item)
+        taken.append((time.thread_time() - begun) / len(items) * 1e3)
+    return taken[1:]
+
+
+def show(name, values, unit, floor=None):
+    spread = f"{min(values):.3g}..{max(values):.3g}, n={len(values)}"
+    line = f"{name:44} {np.median(values):7.3g} {unit} ({spread})"
+    if floor is not None:
+        line += f", {np.median(np.array(values) / np.array(floor)):.2f} x the floor"
+    print(line)
+
+
+def measure_decoding(manifest, repeat, params):
+    preprocess = preprocess_for("efficientnet_lite0", 224)
+    paths = [manifest.image_path(key) for key in manifest.keys(0, manifest.rows)]
+    floor = busy_ms(lambda path: by_hand(path, preprocess.resize, 224), paths, repeat)
+    show("decode and resize by hand (floor)", floor, "ms")
+    ours = busy_ms(
+        lambda path: preprocess(read_image(path, decode_at_least=preprocess.decode_at_least)), paths, repeat
+    )
+    show("the decode path", ours, "ms", floor)
+    pictures = [read_image(path, decode_at_least=preprocess.decode_at_least) for path in paths[:16]]
+    for side in (448, 256):
+        config = replace(params.augment, side=side)
+        views = busy_ms(
+            lambda numbered, config=config: preprocess(
+                augment(numbered[1], key=str(numbered[0]), view=0, seed=0, config=config)
+            ),
+            list(enumerate(pictures)),
+            repeat,
+        )
+        show(f"a view of side {side}, decoded already", views, "ms")
+
+
+def rates(source, repeat):
+    """Images a second of reading the encoded bytes, one number per repetition."""
+    places = source.places(0, source.manifest.rows)
+    taken = []
+    for _ in range(repeat + 1):
+        begun = time.perf_counter()
+        for place in places:
+            source.content(place)
+        taken.append(len(places) / (time.perf_counter() - begun))
+    return taken[1:]
+
+
+def measure_packs(manifest, folder, repeat, params):
+    config = replace(params.pack, side=0)
+    begun = time.perf_counter()
+    result = pack(config, manifest=manifest.path, output=folder, workers=1)
+    speed = result.size / 1e6 / (time.perf_counter() - begun)
+    print(f"packing unchanged, 1 process: {speed:.0f} MB/s, every image decoded once to check it")
+    loose = rates(ImageSource(manifest), repeat)
+    show("loose files, page cache warm (floor)", loose, "images/s")
+    packed = rates(ImageSource(Manifest.open(result.manifest)), repeat)
+    print(f"{'the pack':44} {np.median(packed):7.0f} images/s, {np.median(packed) / np.median(loose):.1f} x")
+
+
+def forward_seconds(backbone, batches, threads):
+    torch.set_num_threads(threads)
+    begun = time.perf_counter()
+    for batch in batches:
+        backbone(batch)
+    return time.perf_counter() - begun
+
+
+def extract_seconds(config, manifest, store):
+    seconds = []
+
+    def mapper(function, orders):
+        for order in orders:
+            backbone_for(config, "cpu", order.weights_id)  # loading is not what is measured
+            begun = time.perf_counter()
+            yield function(order)
+            seconds.append(time.perf_counter() - begun)
+
+    stage.run(
+        config,
+        split="database",
+        manifest=manifest,
+        store=store,
+        shards=range(config.shards),
+        seed=0,
+        device="cpu",
+        mapper=mapper,
+    )
+    return sum(seconds)
+
+
+def measure_line(manifest, folder, repeat, params):
+    cores = os.cpu_count() or 1
+    config = replace(params.extract, backbone="efficientnet_lite0", image_size=224, shards=1, batch_size=16)
+    backbone = backbone_for(config, "cpu", stage_weights(config))
+    preprocess = backbone.preprocess
+    keys = manifest.keys(0, manifest.rows)
+    pixels = np.stack([preprocess(read_image(manifest.image_path(key))) for key in keys])
+    batches = torch.from_numpy(pixels).split(config.batch_size)
+    forward_seconds(backbone, batches[:1], cores)
+    choices = sorted({(threads, readers) for threads in (1, cores) for readers in (1, cores)})
+    floors, taken = [], {choice: [] for choice in choices}
+    for turn in range(repeat):
+        floors.append(forward_seconds(backbone, batches, cores))
+        for threads, readers in choices:
+            chosen = replace(config, threads=threads, readers=readers)
+            store = folder / f"{turn}-{threads}-{readers}" / "database.zarr"
+            taken[threads, readers].append(extract_seconds(chosen, manifest, store))
+    show(f"bare forward passes, {cores} threads (floor)", floors, "s")
+    for (threads, readers), seconds in taken.items():
+        show(f"extract, {threads} backbone threads, {readers} readers", seconds, "s", floors)
+
+
+def stage_weights(config):
+    from stages.backbone import describe_backbone
+
+    return describe_backbone(config.backbone, weights=config.weights, image_size=config.image_size).weights_id
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--side", type=int, default=512, help="of the drawn JPEGs, pixels")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--part", choices=("decode", "pack", "line", "all"), default="all")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
+    versions = f"torch {torch.__version__}, pillow {PIL.__version__}, numpy {np.__version__}"
+    print(f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {platform.system()}, {versions}")
+    params = load_params(ROOT / "params.yaml")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manifest = draw(folder, options.images, options.side)
+        size = sum(file.stat().st_size for file in folder.glob("*.jpg")) / options.images
+        print(f"{options.images} JPEGs of {options.side} px, {size / 1e3:.0f} kB each")
+        if options.part in ("decode", "all"):
+            measure_decoding(manifest, options.repeat, params)
+        if options.part in ("pack", "all"):
+            measure_packs(manifest, folder / "pack", options.repeat, params)
+        if options.part in ("line", "all"):
+            measure_line(manifest, folder, options.repeat, params)
+
+
+if __name__ == "__main__":
+    main()
