@@ -94,7 +94,13 @@ def row_ids(names: Iterable[str]) -> npt.NDArray[np.uint64]:
 
 
 def create_or_open(
-    path: Path, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64], *, replace: bool = False
+    path: Path,
+    spec: StoreSpec,
+    recipe: Recipe,
+    row_ids: npt.NDArray[np.uint64],
+    *,
+    replace: bool = False,
+    keep: bool = False,
 ) -> FeatureStore:
     """Return the store at `path`, made if it is not there yet.
 
@@ -114,6 +120,9 @@ def create_or_open(
         Identities of its rows, in order.
     replace : bool
         Drop whatever is there and begin anew.
+    keep : bool
+        Put a store of another recipe aside instead of refusing, as ``<name>.<recipe id>``, and go
+        on with the one that this recipe left there, if any.
 
     Raises
     ------
@@ -132,6 +141,8 @@ def create_or_open(
             require_unclaimed(path)
             drop_reusable(path)
             _drop(path)
+        if keep:
+            _bring_forward(path, recipe)
         if path.exists():
             store = open_store(path)
             _require_recipe(store, recipe)
@@ -193,8 +204,22 @@ def _require_recipe(store: FeatureStore, recipe: Recipe) -> None:
     if differences:
         raise RecipeMismatch(
             f"{store.path} was made by another recipe ({'; '.join(differences)}): restore these settings in "
-            "params.yaml, or run `pipeline extract --replace` to drop its features and compute them anew"
+            "params.yaml, or run `pipeline extract` with --keep, which puts its features aside, or "
+            "--replace, which drops them"
         )
+
+
+def _bring_forward(path: Path, recipe: Recipe) -> None:
+    """Put a store of another recipe aside under that recipe's id, and this recipe's in its place."""
+    if path.exists():
+        there = open_store(path).recipe
+        if there.id == recipe.id:
+            return
+        require_unclaimed(path)
+        path.rename(path.with_name(f"{path.name}.{there.id}"))
+    waiting = path.with_name(f"{path.name}.{recipe.id}")
+    if waiting.exists():
+        waiting.rename(path)
 
 
 def _aside(path: Path) -> Path:

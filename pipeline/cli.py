@@ -132,6 +132,7 @@ def partition(context: click.Context) -> None:
 @cli.command()
 @click.option("--shards", type=ShardRange(), help="Work shards to do, such as 0-63 (default: all).")
 @click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Default: all three.")
+@click.option("--keep", is_flag=True, help="Put features of another recipe aside until that recipe returns.")
 @click.option("--replace", is_flag=True, help="Drop features made by another recipe and begin anew.")
 @click.option("--repair", is_flag=True, help="Check what is done first and do damaged chunks again.")
 @SCHEDULER
@@ -141,6 +142,7 @@ def extract(
     context: click.Context,
     shards: tuple[int, ...] | None,
     splits: tuple[str, ...],
+    keep: bool,
     replace: bool,
     repair: bool,
     scheduler: str | None,
@@ -161,6 +163,7 @@ def extract(
                 shards=chosen,
                 device=resolve(device),
                 replace=replace,
+                keep=keep,
                 repair=repair,
                 scheduler=scheduler,
                 progress=progress,

@@ -25,6 +25,7 @@ def extract_split(
     shards: Iterable[int],
     device: str,
     replace: bool,
+    keep: bool,
     repair: bool,
     scheduler: str | None,
     progress: Progress,
@@ -50,6 +51,7 @@ def extract_split(
             device=device,
             progress=progress,
             replace=replace,
+            keep=keep,
             repair=repair,
             mapper=on_cluster if scheduler else None,
         )

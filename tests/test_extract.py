@@ -190,6 +190,18 @@ def test_another_recipe_is_refused_until_replaced(manifest, tmp_path):
     assert FeatureReader.open(store).recipe.image_size == 64
 
 
+def test_features_of_another_recipe_are_kept_until_it_returns(manifest, tmp_path):
+    store = tmp_path / "database.zarr"
+    run(manifest, store)
+    before = content(store)
+    other = replace(CONFIG, image_size=64)
+    assert run(manifest, store, other, keep=True).computed == ROWS
+    assert FeatureReader.open(store).recipe.image_size == 64
+    assert run(manifest, store, keep=True).computed == 0
+    assert content(store) == before
+    assert run(manifest, store, other, keep=True).computed == 0
+
+
 def test_rows_survive_a_change_of_the_manifest(manifest, photos, tmp_path, passed):
     store = tmp_path / "database.zarr"
     run(manifest, store)

@@ -159,14 +159,14 @@ def recipe_for(config: ExtractConfig, augment: AugmentConfig | None, seed: int) 
     )
 
 
-def open_for(config: ExtractConfig, source: Source, path: Path, *, replace: bool) -> FeatureStore:
+def open_for(config: ExtractConfig, source: Source, path: Path, *, replace: bool, keep: bool) -> FeatureStore:
     """Return the store that the source's features go to, made if need be.
 
     Raises
     ------
     RecipeMismatch
-        If the store there was made by another recipe and `replace` is not set.
+        If the store there was made by another recipe and neither `replace` nor `keep` is set.
     """
     recipe = recipe_for(config, source.augment, source.seed)
     spec = StoreSpec.for_rows(source.rows, recipe.outputs, recipe.dtype)
-    return create_or_open(path, spec, recipe, row_ids(source.names()), replace=replace)
+    return create_or_open(path, spec, recipe, row_ids(source.names()), replace=replace, keep=keep)

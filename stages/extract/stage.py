@@ -39,6 +39,7 @@ def run(
     device: str,
     progress: Callable[[int, int], None] | None = None,
     replace: bool = False,
+    keep: bool = False,
     repair: bool = False,
     mapper: Mapper | None = None,
 ) -> ExtractResult:
@@ -68,6 +69,8 @@ def run(
         Where the backbone runs: "cpu", "cuda", "cuda:1", ...
     progress : callable, optional
         Called with (rows done, rows to do).
+    keep : bool
+        Put a store of another recipe aside, to be found again when that recipe returns.
     replace : bool
         Drop the store and begin anew.
     repair : bool
@@ -92,7 +95,7 @@ def run(
         raise ValueError(f"split {split!r}: the split views, and no other, goes with a view plan")
     _require_device(device)
     source = Source(manifest, views, augment, seed)
-    opened = open_for(config, source, store, replace=replace)
+    opened = open_for(config, source, store, replace=replace, keep=keep)
     wanted = {shard: opened.spec.shard_chunks(shard, config.shards) for shard in sorted(set(shards))}
     limit = int(config.max_bad_fraction * sum(rows_of(opened, chunks) for chunks in wanted.values()))
     results: list[ShardResult] = []
