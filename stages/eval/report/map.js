@@ -14,6 +14,8 @@ function placecacheMap(root, data) {
   let chosen = -1;
   let colours = {};
   let frame = 0;
+  let picture; // of all cells; undefined until it is needed, null if they lie too far apart
+  const crowd = itemsPerArea();
 
   // ---- data ----------------------------------------------------------------------------------
   function unpackCells(packed) {
@@ -30,6 +32,11 @@ function placecacheMap(root, data) {
 
   const kind = (item) => (item.right === null ? "unknown" : item.right ? "right" : "wrong");
   const visible = (item) => show[kind(item)];
+
+  function itemsPerArea() {
+    const box = bounds(true);
+    return items.length / Math.max(1, (box.east - box.west) * (box.north - box.south));
+  }
 
   function bounds(itemsOnly) {
     let west = Infinity, east = -Infinity, south = Infinity, north = -Infinity;
@@ -106,8 +113,37 @@ function placecacheMap(root, data) {
     root.dataset.cells = show.cells ? String(cells.p.length) : "0";
   }
 
+  // Zoomed out, all cells are one picture with a pixel per cell: a city of 300,000 stays quick to move.
+  function cellPicture() {
+    let west = Infinity, east = -Infinity, south = Infinity, north = -Infinity;
+    for (let i = 0; i < cells.p.length; i++) {
+      west = Math.min(west, cells.p[i]); east = Math.max(east, cells.p[i]);
+      south = Math.min(south, cells.q[i]); north = Math.max(north, cells.q[i]);
+    }
+    const wide = east - west + 1, tall = north - south + 1;
+    if (!(wide > 0 && wide <= 4096 && tall <= 4096)) return null;
+    const canvas = document.createElement("canvas");
+    canvas.width = wide;
+    canvas.height = tall;
+    const brush = canvas.getContext("2d");
+    for (let shade = 0; shade < 4; shade++) {
+      brush.fillStyle = colours["cell-" + shade];
+      for (let i = 0; i < cells.p.length; i++)
+        if (cells.shade[i] === shade) brush.fillRect(cells.p[i] - west, north - cells.q[i], 1, 1);
+    }
+    return { canvas, west, north, wide, tall };
+  }
+
   function drawCells() {
     const side = cells.side * view.scale, gap = side > 6 ? 1 : 0, size = Math.max(side - gap, 1.5);
+    if (!gap && picture === undefined) picture = cellPicture();
+    if (!gap && picture) {
+      pen.imageSmoothingEnabled = side < 1;
+      pen.drawImage(
+        picture.canvas, x(picture.west * cells.side), y((picture.north + 1) * cells.side), picture.wide * side, picture.tall * side
+      );
+      return;
+    }
     for (let shade = 0; shade < 4; shade++) {
       pen.fillStyle = colours["cell-" + shade];
       for (let i = 0; i < cells.p.length; i++) {
@@ -141,8 +177,10 @@ function placecacheMap(root, data) {
   }
 
   function drawItem(item, large) {
-    const grow = (large ? 1.6 : 1) * (items.length <= 30 ? 1.4 : 1);
-    pen.lineWidth = 1.5;
+    // Smaller where they would hide each other: by the pixels that each has to itself.
+    const apart = view.scale / Math.sqrt(crowd || 1);
+    const grow = large ? 1.8 : Math.min(1.3, Math.max(0.4, apart / 30));
+    pen.lineWidth = 1.5 * Math.min(1, grow);
     if (item.answer) {
       diamond(x(item.answer[0]), y(item.answer[1]), 4.5 * grow);
       pen.fillStyle = colours[kind(item)];
@@ -155,7 +193,7 @@ function placecacheMap(root, data) {
       pen.arc(x(item.truth[0]), y(item.truth[1]), 4 * grow, 0, 2 * Math.PI);
       pen.fillStyle = colours.panel;
       pen.fill();
-      pen.lineWidth = 2;
+      pen.lineWidth = 2 * Math.min(1, grow);
       pen.strokeStyle = colours[kind(item)];
       pen.stroke();
     }
@@ -386,7 +424,11 @@ function placecacheMap(root, data) {
     });
 
   readColours();
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); redraw(); });
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    readColours();
+    picture = undefined;
+    redraw();
+  });
   new ResizeObserver(resize).observe(canvas);
   choose(-1);
   resize();

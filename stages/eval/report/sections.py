@@ -119,7 +119,7 @@ def _headline(numbers: Metrics, confidence: Metrics) -> list[tuple[str, str, str
         tiles.append(("Ceiling", f"{numbers['ceiling']:.1f}", "%", "queries near a cell's centre"))
     if confidence.get("AUROC outside") is not None:
         tiles.append(
-            ("Outsiders told apart", f"{confidence['AUROC outside']:.2f}", "", "AUROC of the confidence")
+            ("Outside AUROC", f"{confidence['AUROC outside']:.2f}", "", "confidence tells outsiders")
         )
     return tiles
 
