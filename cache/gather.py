@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ def gather(
     features = np.empty((len(rows), reader.length(names)), reader.store.spec.dtype)
     chunks = rows // reader.chunk_rows
     starts = np.flatnonzero(np.diff(chunks, prepend=-1))
-    for low, high in zip(starts, np.append(starts[1:], len(rows)), strict=True):
+    for low, high in itertools.pairwise(np.append(starts, len(rows))):
         chunk, column = int(chunks[low]), 0
         offsets = rows[low:high] - chunk * reader.chunk_rows
         for name in names:
@@ -47,7 +48,7 @@ def gather(
 
 
 def _chunk(reader: FeatureReader, name: str, chunk: int) -> npt.NDArray[np.floating]:
-    array = reader.store.array(name)
+    array = reader._arrays[name]
     path = reader.store.path / name / "c" / str(chunk) / "0"
     shape = (reader.chunk_rows, reader.outputs[name])
     dtype = np.dtype(reader.store.spec.dtype).newbyteorder("<")

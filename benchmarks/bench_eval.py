@@ -1,0 +1,174 @@
+"""How fast queries are classified and how much of exhaustive retrieval's time the hybrid takes.
+
+- Classification over K classes in 4 groups: against one matrix product plus one top-k per group.
+- Hybrid against exhaustive retrieval over a synthetic store of float16 features.
+
+    python benchmarks/bench_eval.py --classes 300000 --rows 2800000 --folder /tmp
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cache.reader import FeatureReader
+from cache.recipe import Recipe
+from cache.spec import StoreSpec
+from cache.store import create_or_open
+from cache.writer import ChunkWriter
+from stages.calibration import Calibration
+from stages.classes import ClassTable
+from stages.eval.config import HybridConfig
+from stages.eval.hybrid import CellRows, Hybrid
+from stages.eval.retrieval import PhotoSpace, nearest_photos
+from stages.fusion import FusionConfig
+from stages.grid import centres, group_of
+from stages.heads import HeadSettings
+from stages.localiser import Localiser
+
+CELL_M = 10.0
+FUSION = FusionConfig(candidates=32, edge_m=5.0, temperature=0.1)
+HYBRID = HybridConfig(cells=10, neighbours=1, photos=64, temperature=0.08, prior_weight=0.5)
+
+
+def timed(work, repeat):
+    """Return the seconds of each repetition, after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(repeat):
+        begun = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begun)
+    return np.array(seconds)
+
+
+def shown(name, seconds, queries):
+    median, low, high = np.median(seconds), seconds.min(), seconds.max()
+    print(f"{name:38s} {median:8.3f} s ({low:.3f} .. {high:.3f})  {1000 * median / queries:8.3f} ms a query")
+    return median
+
+
+def square_of_classes(count):
+    """Return a table of about `count` cells in a square, so that every cell has neighbours."""
+    side = int(count**0.5)
+    cell = np.stack(np.divmod(np.arange(side * side), side), axis=1).astype(np.int64) + 50_000
+    group = group_of(cell, 2)
+    order = np.lexsort((cell[:, 1], cell[:, 0], group))
+    cell, group = cell[order], group[order]
+    number = len(cell)
+    return ClassTable(
+        group=group.astype(np.int32),
+        index=(np.arange(number) - np.searchsorted(group, group)).astype(np.int32),
+        p=cell[:, 0],
+        q=cell[:, 1],
+        centres=centres(cell, CELL_M),
+        images=np.full(number, 9),
+        bucket=np.full(number, "mid"),
+        p_aug=np.zeros(number, np.float32),
+        cell_m=CELL_M,
+        groups_per_side=2,
+        zone="10S",
+    )
+
+
+def make_localiser(classes, length):
+    recipe = Recipe("bench", "random", "0" * 64, 224, {}, {"avg": length}, "float16", "float32")
+    localiser = Localiser.new(classes, recipe, ("avg",), length, HeadSettings("aamc", 100.0, 0.2, False))
+    return localiser.freeze()
+
+
+def bench_classify(localiser, queries, repeat):
+    features = torch.randn(queries, localiser.meta["features"])
+    units = [unit.T for unit in localiser._units]
+    plain = Calibration.plain(4, FUSION)
+    embedded = localiser.embed(features)
+    widest = max(unit.shape[1] for unit in units)
+    step = max(1, (1 << 24) // widest)
+
+    def floor():
+        for start in range(0, queries, step):
+            for unit in units:
+                (embedded[start : start + step] @ unit).topk(FUSION.candidates, dim=1)
+
+    def products():
+        for start in range(0, queries, step):
+            for unit in units:
+                embedded[start : start + step] @ unit
+
+    alone = shown("matrix products alone", timed(products, repeat), queries)
+    least = shown("matrix products and top-k", timed(floor, repeat), queries)
+    whole = shown(
+        "classification",
+        timed(lambda: localiser.evidence(features, top=FUSION.candidates, calibration=plain), repeat),
+        queries,
+    )
+    print(f"ratio to products and top-k {whole / least:.3f}, to products alone {whole / alone:.3f}\n")
+
+
+def write_store(path, rows, length, classes, recipe, seed=0):
+    """Write unit-like features and return positions; rows follow each other along the streets' cells."""
+    spec = StoreSpec.for_rows(rows, {"avg": length}, "float16")
+    random = np.random.default_rng(seed)
+    store = create_or_open(path, spec, recipe, np.arange(rows, dtype=np.uint64))
+    writer = ChunkWriter(store)
+    block = random.standard_normal((spec.chunk_rows, length), dtype=np.float32).astype(np.float16)
+    for chunk in range(spec.chunks):
+        part = spec.chunk_slice(chunk)
+        # The same numbers in another order: the products cost what they cost, writing them little.
+        writer.write(chunk, {"avg": np.roll(block, chunk, axis=1)[: part.stop - part.start]}, {})
+    place = np.sort(random.integers(len(classes), size=rows))
+    return classes.centres[place] + random.uniform(-CELL_M / 2, CELL_M / 2, (rows, 2))
+
+
+def bench_hybrid(localiser, rows, queries, repeat, folder):
+    length = localiser.meta["features"]
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        path = Path(name) / "database.zarr"
+        positions = write_store(path, rows, length, localiser.classes, localiser.recipe)
+        reader = FeatureReader.open(path)
+        space = PhotoSpace(localiser, "frozen")
+        index = CellRows.of(positions, reader.valid, CELL_M)
+        hybrid = Hybrid(space, reader, index, HYBRID, FUSION, 25.0)
+        features = np.random.default_rng(1).standard_normal((queries, length)).astype(np.float16)
+        vectors = space.vectors(features)
+        full = shown(
+            "exhaustive retrieval",
+            timed(lambda: nearest_photos(vectors, reader, space, 20), repeat),
+            queries,
+        )
+        part = shown("hybrid, answers included", timed(lambda: hybrid.locate(features, 20), repeat), queries)
+        print(f"hybrid takes {100 * part / full:.2f} % of exhaustive retrieval")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--classes", type=int, default=300_000)
+    parser.add_argument("--rows", type=int, default=2_800_000)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--queries", type=int, default=64)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=None)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    versions = f"python {platform.python_version()}, torch {torch.__version__}"
+    print(f"{platform.machine()}, {options.threads} thread(s), {versions}")
+    classes = square_of_classes(options.classes)
+    localiser = make_localiser(classes, options.length)
+    print(f"{len(classes):,} classes, {options.queries} queries, D {options.length}, n {options.repeat}")
+    bench_classify(localiser, options.queries, options.repeat)
+    print(f"{options.rows:,} rows of {options.length} float16")
+    bench_hybrid(localiser, options.rows, options.queries, options.repeat, options.folder)
+
+
+if __name__ == "__main__":
+    main()

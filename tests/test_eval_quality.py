@@ -1,0 +1,74 @@
+"""Confidence measures and intervals against hand computation and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from stages.eval.breakdown import by_value, intervals
+from stages.eval.confidence import calibration_error, risk_coverage, separation
+
+
+def test_calibration_error_by_hand():
+    confidence = np.array([0.05, 0.15, 0.15, 0.95, 1.0])
+    right = np.array([False, True, False, True, True])
+    # bins: [0, .1) gap .05 x 1; [.1, .2) |.15 - .5| x 2; [.9, 1] |.975 - 1| x 2
+    expected = 100 * (0.05 * 1 + 0.35 * 2 + 0.025 * 2) / 5
+    assert calibration_error(confidence, right) == pytest.approx(expected)
+    assert np.isnan(calibration_error(confidence[:0], right[:0]))
+
+
+def test_calibration_error_of_honest_confidence_is_small():
+    random = np.random.default_rng(0)
+    confidence = random.random(20_000)
+    assert calibration_error(confidence, random.random(20_000) < confidence) < 2
+    assert calibration_error(confidence, random.random(20_000) < confidence / 2) > 20
+
+
+def test_separation_is_the_auroc():
+    random = np.random.default_rng(1)
+    confidence, wanted = random.random(200).round(1), random.random(200) < 0.4
+    pairs = confidence[wanted][:, None] - confidence[~wanted][None]
+    assert separation(confidence, wanted) == pytest.approx(np.mean((pairs > 0) + 0.5 * (pairs == 0)))
+    assert separation(confidence, wanted) == pytest.approx(roc_auc_score(wanted, confidence))
+    assert np.isnan(separation(confidence, wanted | True))
+
+
+def test_risk_coverage_by_hand():
+    curve = risk_coverage(np.array([0.2, 0.9, 0.5, 0.7]), np.array([False, True, True, False]))
+    np.testing.assert_allclose(curve.coverage, [0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(curve.risk, [0, 1 / 2, 1 / 3, 2 / 4])
+    assert curve.area == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+    assert curve.risk_at(0.5) == pytest.approx(1 / 2)
+    assert curve.risk_at(0.51) == pytest.approx(1 / 3)
+
+
+def test_intervals_cover_a_known_share_about_95_times_in_100():
+    random = np.random.default_rng(2)
+    covered = 0
+    for trial in range(400):
+        errors = np.where(random.random((150, 1)) < 0.6, 1.0, 99.0)
+        low, high = intervals(errors, 25.0, (1,), 500, trial)[1]
+        covered += low <= 60 <= high
+    assert 0.91 <= covered / 400 <= 0.98
+
+
+def test_intervals_are_as_wide_as_redrawing_makes_them():
+    errors = np.where(np.arange(80) < 60, 1.0, 99.0)[:, None]
+    random = np.random.default_rng(3)
+    redrawn = [100 * (errors[random.integers(0, 80, 80), 0] <= 25).mean() for _ in range(4000)]
+    expected = np.quantile(redrawn, [0.025, 0.975])
+    np.testing.assert_allclose(intervals(errors, 25.0, (1,), 4000, 0)[1], expected, atol=1.3)
+    assert intervals(errors, 25.0, (1,), 0, 0) == {}
+
+
+def test_recall_by_kind_of_query():
+    kind = np.array(["day", "night", "day", "day"])
+    found = by_value("light", kind, np.array([True, False, False, True]))
+    assert found == {
+        "light day LR@1": 66.667,
+        "light day queries": 3,
+        "light night LR@1": 0.0,
+        "light night queries": 1,
+    }

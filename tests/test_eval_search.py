@@ -1,0 +1,144 @@
+"""Retrieval and hybrid against plain computations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+from training_city import RECIPE, partition, write_store
+
+from cache.gather import gather
+from cache.reader import FeatureReader
+from stages.eval import hybrid as hybrid_module
+from stages.eval import retrieval
+from stages.eval.config import HybridConfig
+from stages.eval.hybrid import CellRows, Hybrid
+from stages.eval.retrieval import PhotoSpace, nearest_photos
+from stages.fusion import FusionConfig
+from stages.heads import HeadSettings
+from stages.localiser import Localiser
+
+ROWS = 333  # not a multiple of the chunk's 64
+BAD = (0, 63, 64, 200, 332)
+FUSION = FusionConfig(candidates=500, edge_m=5.0, temperature=0.1)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    random = np.random.default_rng(0)
+    features = random.normal(size=(ROWS, 24))
+    positions = random.uniform(0, 120, (ROWS, 2)) + np.array([540_000, 4_170_000])
+    path = tmp_path_factory.mktemp("search") / "database.zarr"
+    write_store(path, features, bad=BAD)
+    table, _ = partition(positions)
+    torch.manual_seed(0)
+    localiser = Localiser.new(table, RECIPE, ("cls", "avg"), 6, HeadSettings("aamc", 30.0, 0.2, False))
+    queries = random.normal(size=(50, 24)).astype(np.float16)
+    return FeatureReader.open(path), positions, localiser, queries
+
+
+def plain(reader, space, vectors, count):
+    sound = np.flatnonzero(reader.valid)
+    database = space.vectors(reader.read(0, ROWS)[sound]).numpy()
+    found = NearestNeighbors(n_neighbors=count, algorithm="brute", metric="cosine").fit(database)
+    distance, place = found.kneighbors(vectors.numpy())
+    return sound[place], 1 - distance
+
+
+@pytest.mark.parametrize("kind", ["projected", "frozen"])
+@pytest.mark.parametrize("scores", [1 << 24, 64 * 7])
+def test_nearest_photos_are_those_of_scikit_learn(photos, kind, scores, monkeypatch):
+    reader, _, localiser, queries = photos
+    monkeypatch.setattr(retrieval, "_SCORES_IN_MEMORY", scores)
+    space = PhotoSpace(localiser, kind)
+    vectors = space.vectors(queries)
+    found = nearest_photos(vectors, reader, space, 20)
+    rows, likeness = plain(reader, space, vectors, 20)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_allclose(found.likeness, likeness, atol=1e-5)
+    assert not np.isin(found.rows, BAD).any()
+
+
+def test_more_photos_than_there_are(photos):
+    reader, _, localiser, queries = photos
+    space = PhotoSpace(localiser, "frozen")
+    found = nearest_photos(space.vectors(queries[:2]), reader, space, ROWS + 5)
+    assert (found.rows[:, ROWS - len(BAD) :] == -1).all()
+    assert sorted(found.rows[0][: ROWS - len(BAD)]) == sorted(np.flatnonzero(reader.valid))
+
+
+def test_the_database_is_read_chunk_by_chunk(photos, monkeypatch):
+    reader, _, localiser, queries = photos
+    lengths = []
+    read = reader.read
+    monkeypatch.setattr(reader, "read", lambda a, b, o=None: lengths.append(b - a) or read(a, b, o))
+    space = PhotoSpace(localiser, "projected")
+    nearest_photos(space.vectors(queries), reader, space, 5)
+    assert max(lengths) <= reader.chunk_rows < ROWS
+    assert sum(lengths) == ROWS
+
+
+def test_gathered_rows_are_the_rows(photos):
+    reader, _, _, _ = photos
+    rows = np.array([0, 1, 62, 63, 64, 130, 130, 332])
+    np.testing.assert_array_equal(gather(reader, rows), reader.read(0, ROWS)[rows])
+    np.testing.assert_array_equal(gather(reader, rows, ["avg"]), reader.read(0, ROWS, ["avg"])[rows])
+    assert gather(reader, rows[:0]).shape == (0, 24)
+
+
+def make(city, **change):
+    reader, positions, localiser, _ = city
+    config = HybridConfig(
+        cells=len(localiser.classes), neighbours=1, photos=20, temperature=0.1, prior_weight=0.0
+    )
+    index = CellRows.of(positions, reader.valid, localiser.classes.cell_m)
+    space = PhotoSpace(localiser, "projected")
+    return Hybrid(space, reader, index, replace(config, **change), FUSION, 25.0)
+
+
+def test_with_all_cells_proposed_the_hybrid_ranks_as_retrieval_does(photos, monkeypatch):
+    reader, _, _, queries = photos
+    monkeypatch.setattr(hybrid_module, "_QUERIES_AT_ONCE", 7)
+    hybrid = make(photos)
+    rows, weights = hybrid.rank(queries)
+    found = nearest_photos(hybrid.space.vectors(queries), reader, hybrid.space, 20)
+    np.testing.assert_array_equal(rows, found.rows)
+    assert (np.diff(weights, axis=1) <= 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+
+
+def test_only_proposed_cells_and_their_neighbours_are_searched(photos):
+    _, positions, localiser, queries = photos
+    for ring in (0, 1):
+        hybrid = make(photos, cells=1, neighbours=ring, photos=300)
+        rows, _ = hybrid.rank(queries)
+        best = localiser.predict(queries, top=1, score="cosine").positions[:, 0]
+        for query, mine in enumerate(rows):
+            mine = mine[mine >= 0]
+            reach = localiser.classes.cell_m * (ring + 0.5)
+            inside = (np.abs(positions - best[query]) <= reach).all(axis=1)
+            inside[list(BAD)] = False
+            assert sorted(mine) == np.flatnonzero(inside).tolist()
+
+
+def test_the_cells_probability_counts_as_much_as_configured(photos):
+    _, positions, localiser, queries = photos
+    rows, _ = make(photos, prior_weight=1e6).rank(queries)
+    best = localiser.predict(queries, top=1, score="cosine").positions[:, 0]
+    near = np.abs(positions - best[:, None]).max(axis=2) <= localiser.classes.cell_m / 2 + 1e-6
+    near[:, list(BAD)] = False
+    holds = near.any(axis=1)  # not where the best cell has unreadable photos only
+    assert holds.sum() > 40
+    assert near[np.flatnonzero(holds), rows[holds, 0]].all()
+
+
+def test_a_query_without_any_photo_has_no_answer(photos):
+    reader, positions, localiser, queries = photos
+    hybrid = make(photos)
+    nowhere = CellRows.of(positions + 1e5, reader.valid, localiser.classes.cell_m)
+    found = replace(hybrid, index=nowhere).locate(queries[:3], 5)
+    assert np.isnan(found.positions).all()
+    assert (found.mass == 0).all()

@@ -1,0 +1,137 @@
+"""Fusion by hand, and calibration on scores whose temperature is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stages.calibration import Calibration, first_answers, fit, probabilities
+from stages.errors import ConfigError
+from stages.fusion import FusionConfig, fuse
+
+ORIGIN = np.array([540_000.0, 4_170_000.0])
+FUSION = FusionConfig(candidates=32, edge_m=5.0, temperature=0.1)
+
+
+def test_neighbours_together_beat_a_single_better_cell():
+    points = np.array([[[0, 0], [500, 0], [520, 0], [500, 20]]]) + ORIGIN
+    found = fuse(points, np.array([[0.4, 0.25, 0.2, 0.15]]), 3, radius_m=25, edge_m=1e-3)
+    # weighted centre of the three, then the lonely one
+    np.testing.assert_allclose(
+        found.positions[0, 0] - ORIGIN, [500 + 20 * 0.2 / 0.6, 20 * 0.15 / 0.6], atol=1e-6
+    )
+    np.testing.assert_allclose(found.positions[0, 1] - ORIGIN, [0, 0], atol=1e-6)
+    np.testing.assert_allclose(found.mass[0], [0.6, 0.4, 0], atol=1e-9)
+    assert found.nearest[0].tolist()[1:] == [0, -1]
+    assert np.isnan(found.positions[0, 2]).all()
+
+
+def test_answers_cover_different_places():
+    random = np.random.default_rng(0)
+    points = random.uniform(0, 300, (20, 32, 2)) + ORIGIN
+    found = fuse(points, random.random((20, 32)), 5, radius_m=25, edge_m=5)
+    assert (found.mass > 0).all()
+    assert (np.diff(found.mass, axis=1) <= 1e-9).all()
+    apart = np.linalg.norm(found.positions[:, :, None] - found.positions[:, None], axis=3)
+    assert apart[:, np.triu_indices(5, 1)[0], np.triu_indices(5, 1)[1]].min() > 10
+
+
+def test_first_answer_covers_at_least_what_any_single_cell_does():
+    random = np.random.default_rng(1)
+    points, weights = random.uniform(0, 200, (50, 16, 2)) + ORIGIN, random.random((50, 16))
+    found = fuse(points, weights, 1, radius_m=25, edge_m=5)
+    apart = np.linalg.norm(points[:, :, None] - points[:, None], axis=3)
+    covered = (weights[:, None] / (1 + np.exp((apart - 25) / 5))).sum(axis=2).max(axis=1) / weights.sum(
+        axis=1
+    )
+    assert (found.mass[:, 0] >= covered - 1e-9).all()
+
+
+def test_rows_do_not_influence_each_other_and_fillers_do_not_count():
+    random = np.random.default_rng(2)
+    points, weights = random.uniform(0, 200, (9, 8, 2)) + ORIGIN, random.random((9, 8))
+    weights[4, 3:], points[4, 3:] = 0, np.nan
+    weights[7], points[7] = 0, np.nan
+    together = fuse(points, weights, 4, radius_m=25, edge_m=5)
+    for row in range(9):
+        alone = fuse(points[row : row + 1], weights[row : row + 1], 4, radius_m=25, edge_m=5)
+        np.testing.assert_allclose(alone.positions[0], together.positions[row], atol=1e-6)
+    few = fuse(points[4:5, :3], weights[4:5, :3], 4, radius_m=25, edge_m=5)
+    np.testing.assert_allclose(few.positions[0], together.positions[4], atol=1e-6)
+    assert np.isnan(together.positions[7]).all()
+    assert (together.nearest[7] == -1).all()
+
+
+@pytest.mark.parametrize("change", [{"candidates": 0}, {"edge_m": 0.0}, {"temperature": -1.0}])
+def test_config_refuses(change):
+    with pytest.raises(ConfigError, match=f"eval.fusion.{next(iter(change))}"):
+        FusionConfig(**{"candidates": 32, "edge_m": 5.0, "temperature": 0.1, **change})
+
+
+def held_out(images=600, temperatures=(0.02, 0.3), seed=0):
+    """Cosines of two groups of 12 classes each whose true cells follow softmax(cosine / temperature)."""
+    random = np.random.default_rng(seed)
+    groups = np.tile(np.repeat([0, 1], 12), (images, 1))
+    evidence = random.normal(size=(images, 24)) * 2
+    cosines = evidence * np.array(temperatures)[groups]
+    chances = probabilities(evidence)
+    true = np.array([random.choice(24, p=row) for row in chances])
+    centres = np.tile(np.stack([np.arange(24) * 100.0, np.zeros(24)], 1) + ORIGIN, (images, 1, 1))
+    return cosines, groups, centres, true, centres[0, true]
+
+
+def fitted(cosines, groups, centres, true, truth):
+    return fit(
+        cosines, groups, centres, true, truth, group_count=2, clearance_m=45, radius_m=25, fusion=FUSION
+    )
+
+
+def test_calibration_finds_the_temperatures_and_lowers_the_likelihood_loss():
+    data = held_out(3000)
+    found = fitted(*data)
+    np.testing.assert_allclose(found.temperatures, [0.02, 0.3], rtol=0.2)
+    assert found.nll_after < found.nll_before
+    fresh = held_out(3000, seed=1)
+    plain = Calibration.plain(2, FUSION)
+    loss = [
+        -np.log(np.take_along_axis(probabilities(one.evidence(*fresh[:2])), fresh[3][:, None], 1)).mean()
+        for one in (plain, found)
+    ]
+    assert loss[1] < loss[0]
+
+
+def test_calibration_keeps_the_order_within_a_group():
+    cosines, groups, *rest = held_out()
+    evidence = fitted(cosines, groups, *rest).evidence(cosines, groups)
+    for part in (slice(0, 12), slice(12, 24)):
+        np.testing.assert_array_equal(np.argsort(cosines[:, part]), np.argsort(evidence[:, part]))
+
+
+def test_confidence_is_honest_inside_and_low_outside():
+    data = held_out(3000)
+    found = fitted(*data)
+    cosines, groups, centres, true, truth = held_out(3000, seed=2)
+    evidence = found.evidence(cosines, groups)
+
+    def confidence(shown):
+        positions, mass = first_answers(shown, centres, 25, FUSION)
+        best = np.where(np.isfinite(shown), cosines, -np.inf).max(axis=1)
+        return positions, found.confidences(mass, best)
+
+    positions, inside = confidence(evidence)
+    right = np.linalg.norm(positions - truth, axis=1) <= 25
+    assert abs(inside.mean() - right.mean()) < 0.08
+    _, outside = confidence(np.where(np.arange(24) == true[:, None], -np.inf, evidence))
+    assert outside.mean() < inside.mean()
+    assert (outside < found.abstain_below).mean() > (inside < found.abstain_below).mean()
+
+
+def test_too_few_images_calibrate_nothing():
+    found = fitted(*(part[:20] for part in held_out()))
+    assert found == Calibration.plain(2, FUSION)
+    assert np.isnan(found.confidences(np.array([0.5]), np.array([0.5]))).all()
+
+
+def test_calibration_survives_json():
+    found = fitted(*held_out(100))
+    assert Calibration.from_dict(found.to_dict()) == found
