@@ -17,7 +17,7 @@ SMALL = {
     "toycity.queries": 30,
     "extract.backbone": "efficientnet_lite0",
     "extract.image_size": 96,
-    "train.steps": 60,
+    "train.epochs": 2.0,
 }
 ALL = {
     "index",
@@ -77,7 +77,7 @@ def test_metrics_are_shown_and_compared(project: Path) -> None:
 def test_a_training_parameter_reruns_training_and_evaluation_only(project: Path) -> None:
     features = project / "data" / "features"
     before = files_of(features)
-    output = dvc(project, "exp", "run", "-S", "train.steps=30")
+    output = dvc(project, "exp", "run", "-S", "train.epochs=1")
     assert stages_run(output) == {"train", "eval", "report"}
     assert files_of(features) == before
     difference = json.loads(dvc(project, "metrics", "diff", "--json", "HEAD"))
