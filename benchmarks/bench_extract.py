@@ -183,12 +183,13 @@ def measure_line(manifest, folder, repeat, params):
     choices = sorted({(threads, readers) for threads in (1, cores) for readers in (1, cores)})
     floors, taken = [], {choice: [] for choice in choices}
     for turn in range(repeat):
-        floors.append(forward_seconds(backbone, batches, cores))
+        # On a busy machine more threads may be slower: the floor is the best of both.
+        floors.append(min(forward_seconds(backbone, batches, threads) for threads in (1, cores)))
         for threads, readers in choices:
             chosen = replace(config, threads=threads, readers=readers)
             store = folder / f"{turn}-{threads}-{readers}" / "database.zarr"
             taken[threads, readers].append(extract_seconds(chosen, manifest, store))
-    show(f"bare forward passes, {cores} threads (floor)", floors, "s")
+    show("bare forward passes, the best of 1 and all threads (floor)", floors, "s")
     for (threads, readers), seconds in taken.items():
         show(f"extract, {threads} backbone threads, {readers} readers", seconds, "s", floors)
 
