@@ -5,29 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from training_city import CONFIG, RECIPE, build_city, write_rows, write_store
+from training_city import CONFIG, CONFIG_EVAL, FUSION, RECIPE, build_city, write_rows, write_store
 
 from cache.errors import RecipeMismatch, StoreError
 from stages.errors import ConfigError, InputError
-from stages.eval.config import EvalConfig, HybridConfig
 from stages.eval.stage import run
-from stages.fusion import FusionConfig
 from stages.recall import errors_m, recall_percent
 from stages.train.stage import run as train
 
-FUSION = FusionConfig(candidates=16, edge_m=5.0, temperature=0.1)
-CONFIG_EVAL = EvalConfig(
-    localisers=("classify",),
-    score="softmax",
-    radius_m=25.0,
-    top=(1, 5, 10, 20),
-    query_fraction=1.0,
-    bootstrap=100,
-    seed=0,
-    fusion=FUSION,
-    space="projected",
-    hybrid=HybridConfig(cells=4, neighbours=1, photos=32, temperature=0.05, prior_weight=1.0),
-)
 ALL = replace(CONFIG_EVAL, localisers=("classify", "retrieve", "hybrid"), score="fused")
 BAD = (3, 90)
 

@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_city import CONFIG, VALIDATION, build_city, write_rows
+from training_city import CONFIG, CONFIG_EVAL, VALIDATION, build_city, write_rows
 
 from cache.errors import StoreError
 from stages.classes import ViewPlan
 from stages.errors import ConfigError, InputError
-from stages.eval.config import EvalConfig
 from stages.eval.stage import run as evaluate
 from stages.train.holdout import visit_numbers
 from stages.train.samplers import GroupSampler
 from stages.train.stage import run
 from stages.train.validation import Validation
 
-EVAL = EvalConfig("cosine", 25.0, (1, 5))
+EVAL = dataclasses.replace(CONFIG_EVAL, score="cosine", bootstrap=0)
 
 
 @pytest.fixture(autouse=True)

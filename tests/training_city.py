@@ -13,6 +13,8 @@ from cache.spec import StoreSpec
 from cache.store import create_or_open, row_ids
 from cache.writer import ChunkWriter
 from stages.classes import ClassTable, ViewPlan
+from stages.eval.config import EvalConfig, HybridConfig
+from stages.fusion import FusionConfig
 from stages.grid import cells, centres, group_of
 from stages.manifest import write_manifest
 from stages.train.config import TrainConfig, ValidationConfig
@@ -49,6 +51,19 @@ CONFIG = TrainConfig(
     stream_rows=128,
     checkpoint_s=60.0,
     validation=VALIDATION,
+)
+FUSION = FusionConfig(candidates=16, edge_m=5.0, temperature=0.1)
+CONFIG_EVAL = EvalConfig(
+    localisers=("classify",),
+    score="softmax",
+    radius_m=25.0,
+    top=(1, 5, 10, 20),
+    query_fraction=1.0,
+    bootstrap=100,
+    seed=0,
+    fusion=FUSION,
+    space="projected",
+    hybrid=HybridConfig(cells=4, neighbours=1, photos=32, temperature=0.05, prior_weight=1.0),
 )
 
 
