@@ -24,7 +24,7 @@ demo: $(READY)
 	$(RUN)/pipeline demo
 
 test: $(READY) lint
-	$(RUN)/pytest
+	$(RUN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(RUN)/ruff check .
