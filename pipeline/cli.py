@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from cache.errors import PlacecacheError
-from pipeline import console
+from pipeline import console, scores
 from pipeline.options import GroupSet, ShardRange
 from pipeline.params import Params, load_params
 from pipeline.paths import SPLITS, Paths
@@ -85,7 +85,7 @@ def demo(folder: Path) -> None:
     from pipeline import demo as demonstration
 
     demonstration.run(folder, say=console.say)
-    show_metrics(folder)
+    scores.show(Paths(folder, "").metrics, whole=False)
 
 
 @cli.command()
@@ -214,7 +214,7 @@ def evaluate(context: click.Context, device: str) -> None:
         database_manifest=paths.index("database"),
         device=resolve(device),
     )
-    show_metrics(paths.project)
+    scores.show(paths.metrics, whole=True)
 
 
 @cli.command("report")
@@ -444,17 +444,3 @@ def device_name(device: str) -> str:
     if resolved.startswith("cuda") and torch.cuda.is_available():
         return f"{resolved} ({torch.cuda.get_device_name(resolved)})"
     return f"{resolved} ({torch.get_num_threads()} threads)"
-
-
-def show_metrics(project: Path) -> None:
-    """Print what metrics.json says, localiser by localiser."""
-    import json
-
-    numbers: dict[str, dict[str, object]] = json.loads(Paths(project, "").metrics.read_text())
-    compared = {name: block for name, block in numbers.items() if "ms_per_query" in block}
-    names = list(dict.fromkeys(name for block in compared.values() for name in block))
-    rows = [[name.replace("_", " "), *(block.get(name, "") for block in compared.values())] for name in names]
-    console.table("localisation, percent within the radius", ("", *compared), rows)
-    for title, block in numbers.items():
-        if title not in compared:
-            console.facts(title, list(block.items()))
