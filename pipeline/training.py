@@ -102,21 +102,28 @@ def train(
         return result if Ranks.current().first else None
 
 
-def _train_here(
-    params: Params, paths: Paths, groups: tuple[int, ...] | None, device: str, bar: Bar
-) -> TrainResult:
+def _run_on(params: Params, paths: Paths) -> Callable[..., TrainResult]:
+    """The training stage with this project's settings and inputs filled in."""
     from stages.train.stage import run
 
-    return run(
+    return partial(
+        run,
         params.train,
         partition=paths.partition,
         features=paths.features("database"),
         views=paths.features("views") if params.train.augment_views else None,
         manifest=paths.index("database"),
+        seed=params.seeds.train,
+    )
+
+
+def _train_here(
+    params: Params, paths: Paths, groups: tuple[int, ...] | None, device: str, bar: Bar
+) -> TrainResult:
+    return _run_on(params, paths)(
         output=paths.localiser,
         fusion=params.eval.fusion,
         groups="all" if groups is None else groups,
-        seed=params.seeds.train,
         device=device,
         log=paths.training_log,
         checkpoints=paths.checkpoints,
@@ -127,18 +134,10 @@ def _train_here(
 
 def train_head(params: Params, paths: Paths, device: str, group: int) -> TrainResult:
     """Train one head beside the localiser at hand, into a folder of its own; what a Dask worker does."""
-    from stages.train.stage import run
-
-    return run(
-        params.train,
-        partition=paths.partition,
-        features=paths.features("database"),
-        views=paths.features("views") if params.train.augment_views else None,
-        manifest=paths.index("database"),
+    return _run_on(params, paths)(
         output=paths.head(group),
         base=paths.localiser,
         groups=(group,),
-        seed=params.seeds.train,
         device=device,
     )
 
