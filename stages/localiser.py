@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
 from cache.recipe import Recipe
+from stages.best import Predictions, best_columns, merged
 from stages.calibration import Calibration, probabilities
 from stages.classes import ClassTable
 from stages.errors import InputError
 from stages.heads import Head, HeadSettings, Projection, log_odds
+from stages.localiser_folder import fill, read_folder, write_folder
+
+__all__ = ["Localiser", "Predictions", "Score"]
 
 Score = Literal["softmax", "cosine", "calibrated"]
 FORMAT = 1
@@ -29,26 +29,6 @@ _SCORES_IN_MEMORY = 1 << 24
 """Scores of one group held at once: bounds what a large city costs."""
 _SHORTLIST = 64
 """Classes that calibrated probabilities are shared out among."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The best classes of each query, best first.
-
-    Attributes
-    ----------
-    class_id : ndarray of int64, shape (B, top)
-        Rows of the classes table; -1 where there are fewer classes than `top`.
-    score : ndarray of float32, shape (B, top)
-        Probability within the class's group, cosine, or calibrated probability
-        among the best classes of all groups; minus infinity where there is no class.
-    positions : ndarray of float64, shape (B, top, 2)
-        UTM east and north of the cells' centres in metres (4.21); NaN where there is no class.
-    """
-
-    class_id: npt.NDArray[np.int64]
-    score: npt.NDArray[np.float32]
-    positions: npt.NDArray[np.float64]
 
 
 @dataclass
@@ -145,18 +125,7 @@ class Localiser:
 
     def save(self, folder: Path) -> None:
         """Write meta.json, localiser.safetensors and classes.parquet; an old folder is replaced last."""
-        partial, old = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.old")
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
-        self.classes.save(partial / "classes.parquet")
-        tensors = {name: value.cpu().contiguous() for name, value in self.tensors().items()}
-        save_file(tensors, partial / "localiser.safetensors")
-        (partial / "meta.json").write_text(json.dumps(self.meta, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        write_folder(folder, self.meta, self.tensors(), self.classes)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Localiser:
@@ -167,34 +136,10 @@ class Localiser:
         InputError
             If there is none, it is of another format or its files do not fit each other.
         """
-        try:
-            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "localiser.safetensors")
-        except FileNotFoundError as error:
-            raise InputError(
-                f"no localiser: {error.filename} is absent; run `pipeline train-heads`"
-            ) from None
-        except (json.JSONDecodeError, SafetensorError) as error:
-            raise InputError(f"{folder} is damaged ({error}): run `pipeline train-heads` again") from error
-        if meta.get("format") != FORMAT:
-            raise InputError(
-                f"{folder} is of format {meta.get('format')}, expected {FORMAT}: "
-                "run `pipeline train-heads` again"
-            )
-        localiser = cls._of_meta(meta, ClassTable.load(folder / "classes.parquet"))
-        localiser._fill(tensors, folder)
+        meta, tensors, classes = read_folder(folder, FORMAT)
+        localiser = cls._of_meta(meta, classes)
+        fill(localiser.tensors(), tensors, folder)
         return localiser.to(device)
-
-    def _fill(self, tensors: dict[str, Tensor], folder: Path) -> None:
-        own = self.tensors()
-        shapes = {name: value.shape for name, value in own.items()}
-        if shapes != {name: value.shape for name, value in tensors.items()}:
-            raise InputError(
-                f"the tensors in {folder} do not fit its meta.json and classes: "
-                "run `pipeline train-heads` again"
-            )
-        for name, value in own.items():
-            value.copy_(tensors[name])
 
     @torch.no_grad()
     def embed(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Tensor:
@@ -289,22 +234,19 @@ class Localiser:
     ) -> tuple[Tensor, Tensor]:
         """Class ids and scores (b, top) of a block, merged group by group; calibrated ones as evidence."""
         embeddings = self.embed(features)
-        best = embeddings.new_full((len(embeddings), top), -torch.inf, dtype=torch.float64)
-        ids = torch.full_like(best, -1, dtype=torch.int64)
+        none = embeddings.new_empty(len(embeddings), 0, dtype=torch.float64)
+        parts = [(none, none.long())]
         for group, head in enumerate(self.heads):
             if not len(head.prototypes):
                 continue
             rank = log_odds(head(embeddings)) if score == "softmax" else self._cosines(embeddings, group)
-            value, index = rank.topk(min(top, rank.shape[1]), dim=1)
+            value, index = best_columns(rank, top)
             value = value.double()
             if calibration is not None:
                 # After the cut: within a group the calibration changes no order.
                 value = value / calibration.temperatures[group]
-            value = torch.cat([best, value], dim=1)
-            index = torch.cat([ids, index + self.classes.group_slice(group).start], dim=1)
-            # A stable sort, so that equal scores keep the order of the classes on every machine.
-            best, order = value.sort(dim=1, descending=True, stable=True)
-            best, ids = best[:, :top], index.gather(1, order)[:, :top]
+            parts.append((value, index + self.classes.group_slice(group).start))
+        best, ids = merged(parts, top)
         if score == "softmax":
             best = best.sigmoid().where(ids >= 0, best)
         return ids.cpu(), best.cpu()

@@ -7,6 +7,7 @@ import torch
 from training_city import RECIPE, build_city, partition
 
 from stages import localiser as module
+from stages.best import best_columns, merged
 from stages.errors import InputError
 from stages.heads import HeadSettings
 from stages.localiser import Localiser
@@ -61,6 +62,32 @@ def test_blocks_change_nothing(score, monkeypatch):
     pieces = localiser.predict(features(), top=5, score=score)
     np.testing.assert_array_equal(whole.class_id, pieces.class_id)
     np.testing.assert_allclose(whole.score, pieces.score, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 64, 1000, 4097])
+@pytest.mark.parametrize("top", [1, 7, 70])
+def test_best_columns_are_the_best(columns, top):
+    scores = torch.randn(5, columns, generator=torch.Generator().manual_seed(columns))
+    value, column = best_columns(scores, top)
+    assert torch.equal(value, scores.topk(min(top, columns), dim=1).values)
+    assert torch.equal(scores.gather(1, column), value)
+
+
+def test_best_columns_among_equal_and_infinite_scores():
+    scores = torch.full((2, 640), -torch.inf)
+    scores[0, 639], scores[0, 3] = 1.0, 1.0
+    value, column = best_columns(scores, 3)
+    assert set(column[0, :2].tolist()) == {3, 639}
+    assert value[0].tolist() == [1.0, 1.0, -torch.inf]
+    assert all(len(set(row)) == 3 for row in column.tolist())
+
+
+def test_merged_keeps_the_order_of_groups_and_fills_up():
+    first = (torch.tensor([[2.0, 1.0]]), torch.tensor([[10, 11]]))
+    second = (torch.tensor([[2.0]]), torch.tensor([[20]]))
+    value, ids = merged([first, second], 4)
+    assert ids.tolist() == [[10, 20, 11, -1]]
+    assert value.tolist() == [[2.0, 2.0, 1.0, -torch.inf]]
 
 
 def test_fewer_classes_than_asked_for():
