@@ -19,7 +19,13 @@ def sync(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that a reader, or a crash, meets all of it or none of it."""
+    """Write a file so that a reader, or a crash, meets all of it or none of it.
+
+    Its content is on the disk before it has its name. The name itself follows when the file system
+    next writes its journal, at the latest with the next file that is forced to the disk: a power cut
+    may lose the file, never tear it. Who replaces a file and must not find the old one again syncs
+    the folder.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -30,7 +36,6 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
     except OSError:  # a full disk, most of the time: leave no crumbs on it
         partial.unlink(missing_ok=True)
         raise
-    sync(path.parent)
 
 
 @contextlib.contextmanager
