@@ -82,7 +82,8 @@ class Backbone(nn.Module):
         self.preprocess = card.preprocess
         self.dtype = _PRECISIONS[precision]
         self.kind = BACKBONES[card.name].kind
-        self.model = make_quick(model.eval(), kind=self.kind, compiled=compiled).to(self.dtype)
+        self.model = make_quick(model.eval(), kind=self.kind).to(self.dtype)
+        self._pass = torch.compile(self._pooled) if compiled else self._pooled
         for field in ("mean", "std"):
             values = torch.tensor(getattr(card.preprocess, field)).reshape(1, 3, 1, 1)
             self.register_buffer(f"pixel_{field}", values * 255, persistent=False)
@@ -102,20 +103,22 @@ class Backbone(nn.Module):
         dict of str to Tensor, (B, F) float32
             On the backbone's device.
         """
+        # From pinned memory the copy to a GPU runs beside its work.
+        return self._pass(pixels.to(self.get_buffer("pixel_mean").device, non_blocking=True))
+
+    def _pooled(self, pixels: Tensor) -> dict[str, Tensor]:
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
-        # Pixels come channels last and stay so: convolutions are faster that way. From pinned memory the
-        # copy to a GPU runs beside its work.
-        images = pixels.to(mean.device, non_blocking=True).permute(0, 3, 1, 2)
-        images = ((images - mean) / std).to(self.dtype)
-        tokens = self.model.forward_features(images).float()  # type: ignore[operator]
+        # Pixels come channels last and stay so: convolutions are faster that way.
+        images = ((pixels.permute(0, 3, 1, 2) - mean) / std).to(self.dtype)
+        tokens = self.model.forward_features(images)  # type: ignore[operator]
         if self.kind == "vit":
-            patches = tokens[:, self.model.num_prefix_tokens :]
+            patches = tokens[:, self.model.num_prefix_tokens :].float()
         else:
-            patches = tokens.flatten(2).transpose(1, 2)
+            patches = tokens.flatten(2).transpose(1, 2).float()
         pooled = {}
         for name in self.outputs:
             if name == "cls":
-                pooled[name] = tokens[:, 0]
+                pooled[name] = tokens[:, 0].float()
             elif name == "avg":
                 pooled[name] = patches.mean(dim=1)
             else:

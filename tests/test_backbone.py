@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import platform
 import subprocess
@@ -18,6 +19,8 @@ from safetensors.torch import save_file
 from stages.backbone import BACKBONES, describe_backbone, load_backbone, weights_reachable
 from stages.checkpoint import resample_position_embedding
 from stages.errors import ConfigError, WeightsError
+from stages.inference import fold_layer_scale
+from stages.untrained import random_model
 from stages.weights import WeightsSource
 
 
@@ -108,7 +111,7 @@ def test_random_weights_are_seeded_and_say_so(random_vit):
 @pytest.mark.parametrize("name", ["dinov2_vits14", "dinov2_vits14_reg"])
 def test_checkpoints_of_every_layout_give_the_same_features(tmp_path, name):
     original = load_backbone(name, weights="random", image_size=98)
-    state = original.model.state_dict()
+    state = random_model(name, 98).state_dict()
     expected = original(pixels())
     files = [tmp_path / "timm.safetensors", tmp_path / "timm.pth", tmp_path / "authors.pth"]
     save_file(state, files[0])
@@ -122,10 +125,10 @@ def test_checkpoints_of_every_layout_give_the_same_features(tmp_path, name):
 
 
 def test_a_checkpoint_of_another_size_is_resampled(tmp_path):
-    large = load_backbone("dinov2_vits14", weights="random", image_size=224)
-    torch.save(facebook_layout(large.model.state_dict(), registers=False), tmp_path / "w.pth")
+    large = random_model("dinov2_vits14", 224)
+    torch.save(facebook_layout(large.state_dict(), registers=False), tmp_path / "w.pth")
     small = load_backbone("dinov2_vits14", weights=str(tmp_path / "w.pth"), image_size=98)
-    expected = resample_position_embedding(large.model.pos_embed, 7, registers=False)
+    expected = resample_position_embedding(large.pos_embed, 7, registers=False)
     torch.testing.assert_close(small.model.pos_embed, expected)
 
 
@@ -143,7 +146,7 @@ def test_resampling_keeps_prefix_and_constants(prefix, registers):
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path):
-    wrong = load_backbone("dinov2_vits14_reg", weights="random", image_size=98).model.state_dict()
+    wrong = random_model("dinov2_vits14_reg", 98).state_dict()
     torch.save(wrong, tmp_path / "reg.pth")
     (tmp_path / "text.pth").write_text("no weights")
     (tmp_path / "text.safetensors").write_text("no weights")
@@ -209,7 +212,7 @@ def test_a_checkpoint_in_the_torch_hub_cache_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: None)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
-    model = load_backbone("dinov2_vits14", weights="random", image_size=98).model
+    model = random_model("dinov2_vits14", 98)
     torch.save(
         facebook_layout(model.state_dict(), False), tmp_path / "checkpoints/dinov2_vits14_pretrain.pth"
     )
@@ -280,6 +283,28 @@ def test_real_weights_equal_those_of_the_package(lite0):
 
 def test_no_normalisation_is_left_in_a_folded_network(lite0):
     assert not [module for module in lite0.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+
+def test_folded_layer_scales_change_nothing_but_the_last_bits():
+    torch.manual_seed(0)
+    plain = empty_vit()
+    folded = copy.deepcopy(plain)
+    assert fold_layer_scale(folded) == 2 * len(plain.blocks)
+    assert not [module for module in folded.modules() if type(module).__name__ == "LayerScale"]
+    images = torch.randn(2, 3, 28, 28)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            folded.forward_features(images), plain.forward_features(images), rtol=1e-4, atol=1e-4
+        )
+
+
+def empty_vit():
+    """Two blocks of a DINOv2-like transformer whose layer scales matter."""
+    model = timm.create_model("vit_small_patch14_dinov2", pretrained=False, img_size=28, depth=2).eval()
+    for block in model.blocks:
+        for scale in (block.ls1, block.ls2):
+            torch.nn.init.uniform_(scale.gamma, -1.0, 1.0)
+    return model
 
 
 def test_a_compiled_backbone_asks_the_compiler(monkeypatch):
