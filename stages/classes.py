@@ -19,18 +19,22 @@ _MADE_BY = "pipeline partition"
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Every class, sorted by (group, p, q); a class id is a row number of this table.
+    """Every class, sorted by (group, p, q, heading); a class id is a row number of this table.
+
+    A class is a square of cells, or with headings a part of one. Where there
+    are several partitions, an image has a class in each, and the groups of
+    the first come first.
 
     Attributes
     ----------
     group
-        (K,) int32, group number u * N + v (4.4).
+        (K,) int32, group number u * N + v (4.4), on from there in further partitions.
     index
         (K,) int32, number of the class within its group (4.5).
     p, q
-        (K,) int64, the cell (4.2).
+        (K,) int64, the cell (4.2); of a larger square the one in its south-west corner.
     centres
-        (K, 2) float64, UTM east and north of the cell's centre in metres (4.3).
+        (K, 2) float64, UTM east and north of the square's centre in metres (4.3).
     images
         (K,) int64, training images of the class.
     bucket
@@ -40,9 +44,17 @@ class ClassTable:
     cell_m
         Side of a cell in metres.
     groups_per_side
-        N; there are N * N groups, some of which may hold no class.
+        N; there are N * N groups for each partition and group of headings, some of which may hold no class.
     zone
         UTM zone of the centres, for instance "10S"; "" if unknown.
+    span
+        (K,) int64, side of each class in cells; None where every class is one cell.
+    heading
+        (K,) int64, number of the bin of headings; None where classes are of all headings.
+    partitions
+        How many times the same images are cut.
+    heading_groups
+        L, groups of headings.
     """
 
     group: npt.NDArray[np.int32]
@@ -56,14 +68,35 @@ class ClassTable:
     cell_m: float
     groups_per_side: int
     zone: str
+    span: npt.NDArray[np.int64] | None = None
+    heading: npt.NDArray[np.int64] | None = None
+    partitions: int = 1
+    heading_groups: int = 1
 
     def __len__(self) -> int:
         return len(self.group)
 
     @property
     def groups(self) -> int:
-        """Return the number of groups, N * N."""
-        return self.groups_per_side**2
+        """Return the number of groups: N * N, times the partitions and the groups of headings."""
+        return self.groups_per_side**2 * self.heading_groups * self.partitions
+
+    @property
+    def spans(self) -> npt.NDArray[np.int64]:
+        """Return the side of each class in cells, (K,)."""
+        return np.ones(len(self), np.int64) if self.span is None else self.span
+
+    def partition_slice(self, partition: int) -> slice:
+        """Return the class ids of one partition, which follow each other."""
+        groups = self.groups // self.partitions
+        start, stop = np.searchsorted(self.group, [partition * groups, (partition + 1) * groups])
+        return slice(int(start), int(stop))
+
+    @property
+    def outlines(self) -> npt.NDArray[np.int64]:
+        """Return p, q, span and heading (-1: all) of each class, (K, 4): what tells it from any other."""
+        heading = np.full(len(self), -1) if self.heading is None else self.heading
+        return np.stack([self.p, self.q, self.spans, heading], axis=1)
 
     def group_slice(self, group: int) -> slice:
         """Return the class ids of one group, which follow each other."""
@@ -85,6 +118,10 @@ class ClassTable:
             "p_aug": self.p_aug,
         }
         note = {"cell_m": self.cell_m, "groups_per_side": self.groups_per_side, "zone": self.zone}
+        # Only what differs from a grid is written.
+        columns |= {name: vars(self)[name] for name in ("span", "heading") if vars(self)[name] is not None}
+        counts = {"partitions": self.partitions, "heading_groups": self.heading_groups}
+        note |= {name: count for name, count in counts.items() if count != 1}
         write_table(path, pa.table(columns), note)
 
     @classmethod
@@ -179,6 +216,24 @@ class ViewPlan:
             return cls(**columns)
         except TypeError as error:
             raise InputError(f"{path} is no view plan ({error}): run `{_MADE_BY}` again") from error
+
+
+def in_class(
+    labels: npt.NDArray[np.int32], classes: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.bool_]:
+    """Return whether each row is of a class in any partition, (rows,).
+
+    Parameters
+    ----------
+    labels
+        (rows,) class of every row, -1 for none; or (rows, P), that of each partition.
+    classes
+        (K,) which classes count; all, if None.
+    """
+    mine: npt.NDArray[np.bool_] = labels >= 0
+    if classes is not None:
+        mine &= classes[labels]
+    return mine if labels.ndim == 1 else np.asarray(mine.any(axis=1))
 
 
 def _columns(file: pq.ParquetFile, path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -6,6 +6,8 @@ centres (4.3) and the N x N groups whose cells never touch (4.4).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
@@ -51,8 +53,8 @@ def cells(positions: Positions, cell_m: float) -> Cells:
     return corners.astype(np.int64)
 
 
-def centres(cells: Cells, cell_m: float) -> Positions:
-    """Return the UTM centre of each cell (4.3).
+def centres(cells: Cells, cell_m: float, spans: npt.NDArray[np.int64] | Literal[1] = 1) -> Positions:
+    """Return the UTM centre of each cell (4.3), or of the square whose south-west corner it is.
 
     Parameters
     ----------
@@ -60,13 +62,15 @@ def centres(cells: Cells, cell_m: float) -> Positions:
         (n, 2) int64, p and q.
     cell_m
         Side of a cell in metres.
+    spans
+        (n, 1) side of each square in cells.
 
     Returns
     -------
     ndarray
         (n, 2) float64, east and north in metres.
     """
-    return np.asarray((cells + 0.5) * cell_m, np.float64)
+    return np.asarray((cells + spans / 2) * cell_m, np.float64)
 
 
 def group_of(cells: Cells, groups_per_side: int) -> npt.NDArray[np.int64]:
@@ -86,3 +90,35 @@ def group_of(cells: Cells, groups_per_side: int) -> npt.NDArray[np.int64]:
     """
     residues = np.mod(cells, groups_per_side)
     return residues[:, 0] * groups_per_side + residues[:, 1]
+
+
+def squares_with(cells: Cells, corners: Cells, spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return which of some squares holds each cell: a row of `corners`, -1 if none does.
+
+    Parameters
+    ----------
+    cells
+        (n, 2) int64, p and q.
+    corners
+        (K, 2) int64, the cell in the south-west corner of each square. Squares share no cell, and
+        those of one side lie on a lattice of this pitch.
+    spans
+        (K,) int64, side of each square in cells.
+    """
+    found = np.full(len(cells), -1)
+    for span in np.unique(spans):
+        some = np.flatnonzero(spans == span)
+        offset = np.mod(corners[some[0]], span)
+        codes = code((corners[some] - offset) // span)
+        order = np.argsort(codes)
+        wanted = code((cells - offset) // span)
+        place = order[np.searchsorted(codes, wanted, sorter=order).clip(max=len(some) - 1)]
+        hit = codes[place] == wanted
+        found[hit] = some[place[hit]]
+    return found
+
+
+def code(cells: Cells) -> npt.NDArray[np.int64]:
+    """Return one number per cell (..., 2), whatever the signs; of equal p in the order of q."""
+    codes: npt.NDArray[np.int64] = (cells[..., 0] << 32) + (cells[..., 1] + (1 << 31))
+    return codes

@@ -15,12 +15,14 @@ from stages.errors import ConfigError, InputError
 from stages.keys import uniforms
 from stages.manifest import write_manifest
 from stages.partition import PartitionConfig, run
+from stages.partition.config import CombinatorialConfig, HeadingConfig, HierarchyConfig, QuadtreeConfig
 from stages.partition.cut import cut
 from stages.partition.tail import long_tail, view_counts
 
 
 def config(**changes):
     plain = {
+        "scheme": "grid",
         "cell_m": 10.0,
         "groups_per_side": 2,
         "min_images_per_class": 2,
@@ -30,6 +32,10 @@ def config(**changes):
         "p_min": 0.0,
         "gamma": 1.0,
         "max_views": 4,
+        "quadtree": QuadtreeConfig(max_images=8, levels=3),
+        "hierarchy": HierarchyConfig(coarser=(2, 4)),
+        "combinatorial": CombinatorialConfig(grids=2),
+        "heading": HeadingConfig(bin_deg=60.0, groups=2),
     }
     return PartitionConfig(**{**plain, **changes})
 
@@ -134,13 +140,13 @@ def test_draws_depend_on_key_and_seed_alone():
     assert uniforms(hashes, -1).max() < 1
 
 
-def manifest_of(path, positions, prefix=""):
+def manifest_of(path, positions, prefix="", heading=None):
     rows = len(positions)
     columns = {
         "key": pa.array([f"{prefix}{i:06d}.jpg" for i in range(rows)]),
         "utm_east": np.ascontiguousarray(positions[:, 0]),
         "utm_north": np.ascontiguousarray(positions[:, 1]),
-        "heading": np.full(rows, np.nan, np.float32),
+        "heading": np.full(rows, np.nan, np.float32) if heading is None else heading,
         "timestamp": pa.array([""] * rows),
     }
     write_manifest(path, [pa.record_batch(columns)], root=Path("/photos"), zone="10S", source="names")

@@ -3,8 +3,95 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from stages.errors import ConfigError
+
+Scheme = Literal["grid", "quadtree", "hierarchy", "combinatorial", "heading"]
+
+
+@dataclass(frozen=True)
+class QuadtreeConfig:
+    """Cells as large as their images are rare (PlaNet).
+
+    Attributes
+    ----------
+    max_images
+        A cell with more images is split in four, unless its side is `cell_m` already.
+    levels
+        How often the largest cells may be split: their side is 2 ** levels cells.
+    """
+
+    max_images: int
+    levels: int
+
+    def __post_init__(self) -> None:
+        _expect("quadtree.max_images", self.max_images, self.max_images >= 1, "1 or more")
+        _expect("quadtree.levels", self.levels, 0 <= self.levels <= 12, "0 (the grid) to 12")
+
+
+@dataclass(frozen=True)
+class HierarchyConfig:
+    """Coarser grids beside the finest (HGE).
+
+    Attributes
+    ----------
+    coarser
+        Sides of the coarser grids in cells, ascending, each a multiple of the one before.
+    """
+
+    coarser: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        steps = zip((1, *self.coarser), self.coarser, strict=False)
+        fine = len(self.coarser) > 0 and all(step > side and step % side == 0 for side, step in steps)
+        expected = "ascending multiples of one another such as [2, 4]"
+        _expect("hierarchy.coarser", list(self.coarser), fine, expected)
+
+
+@dataclass(frozen=True)
+class CombinatorialConfig:
+    """Shifted grids whose intersections are the cells (CPlaNet).
+
+    Attributes
+    ----------
+    grids
+        How many grids there are, and how many cells their sides measure: each lies one cell
+        further north-east than the one before, so that one square of each meet in one cell.
+    """
+
+    grids: int
+
+    def __post_init__(self) -> None:
+        _expect("combinatorial.grids", self.grids, 2 <= self.grids <= 16, "2 to 16")
+
+
+@dataclass(frozen=True)
+class HeadingConfig:
+    """Classes of cell and heading (CosPlace).
+
+    Attributes
+    ----------
+    bin_deg
+        alpha, width of a bin of headings in degrees; bins begin in the north.
+    groups
+        L, groups of headings; bins of one group are at least so many apart.
+    """
+
+    bin_deg: float
+    groups: int
+
+    def __post_init__(self) -> None:
+        whole = self.bin_deg > 0 and (360 / self.bin_deg).is_integer()
+        _expect("heading.bin_deg", self.bin_deg, whole, "a part of the circle such as 30")
+        fine = self.groups >= 1 and self.bins % self.groups == 0
+        expected = f"1 or another divisor of the {self.bins} bins of {self.bin_deg:g} degrees"
+        _expect("heading.groups", self.groups, fine, expected)
+
+    @property
+    def bins(self) -> int:
+        """Return how many bins make the circle."""
+        return round(360 / self.bin_deg)
 
 
 @dataclass(frozen=True)
@@ -13,10 +100,12 @@ class PartitionConfig:
 
     Attributes
     ----------
+    scheme
+        What cells are: a module of `schemes` each.
     cell_m
-        M, side of a cell in metres (4.1).
+        M, side of a cell in metres (4.1); of the finest ones where there are several kinds.
     groups_per_side
-        N; there are N * N groups (4.4).
+        N; there are N * N groups (4.4), for each grid and for each group of headings.
     min_images_per_class
         A cell with fewer images is no class.
     tail_quantile
@@ -29,8 +118,11 @@ class PartitionConfig:
         How fast the probability falls with the image count.
     max_views
         Cached views of an image whose class has probability p_max.
+    quadtree, hierarchy, combinatorial, heading
+        Settings of the schemes of these names.
     """
 
+    scheme: Scheme
     cell_m: float
     groups_per_side: int
     min_images_per_class: int
@@ -40,6 +132,10 @@ class PartitionConfig:
     p_min: float
     gamma: float
     max_views: int
+    quadtree: QuadtreeConfig
+    hierarchy: HierarchyConfig
+    combinatorial: CombinatorialConfig
+    heading: HeadingConfig
 
     def __post_init__(self) -> None:
         _expect("cell_m", self.cell_m, 0.1 <= self.cell_m <= 1e6, "0.1 to 1,000,000 metres")
@@ -56,6 +152,6 @@ class PartitionConfig:
         _expect("max_views", self.max_views, 0 <= self.max_views <= 1000, "0 (no cached views) to 1000")
 
 
-def _expect(key: str, value: float, fine: bool, expected: str) -> None:
+def _expect(key: str, value: object, fine: bool, expected: str) -> None:
     if not fine:
         raise ConfigError(f"partition.{key} is {value}: expected {expected}; mend it in params.yaml")

@@ -1,7 +1,8 @@
-"""Positions -> classes: which cells keep enough images, and the class of every image."""
+"""Positions -> classes: which squares keep enough images, and the class of every image."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,35 +12,79 @@ from stages import grid
 from stages.errors import InputError
 
 BLOCK_ROWS = 1 << 20
-DENSE_CELLS = 1 << 26  # a box of so many cells is counted in a table, a larger one by sorting
+DENSE_CELLS = 1 << 26  # a box of so many squares is counted in a table, a larger one by sorting
 
 Codes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The classes, sorted by (group, p, q), and who belongs to them.
+    """One partition: its classes, sorted by (group, p, q, heading), and who belongs to them.
 
     Attributes
     ----------
     cells
-        (K, 2) int64, p and q.
+        (K, 2) int64, p and q of the cell in the south-west corner of each class.
+    span
+        (K,) int64, side of each class in cells.
     group
         (K,) int32.
     images
         (K,) int64.
     labels
         (rows,) int32, class of each row, -1 for none.
+    heading
+        (K,) int64, number of the bin of headings; None where classes are of all headings.
     """
 
     cells: npt.NDArray[np.int64]
+    span: npt.NDArray[np.int64]
     group: npt.NDArray[np.int32]
     images: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int32]
+    heading: npt.NDArray[np.int64] | None = None
 
 
-def cut(positions: grid.Positions, *, cell_m: float, groups_per_side: int, min_images: int) -> Cut:
-    """Return the cells that keep at least `min_images` images, as classes (4.1 to 4.5).
+@dataclass(frozen=True)
+class Lattice:
+    """Squares of one size side by side, numbered over the box that holds all images.
+
+    Attributes
+    ----------
+    span
+        Side of a square in cells.
+    offset
+        Cells by which the lattice lies further north and east.
+    low
+        (2,) int64, numbers of the south-western square of the box.
+    height
+        Squares of the box from south to north.
+    """
+
+    span: int
+    offset: int
+    low: npt.NDArray[np.int64]
+    height: int
+
+    def squares(self, codes: Codes) -> npt.NDArray[np.int64]:
+        """Return (n, 2) numbers of squares from their codes; they count from the lattice's origin."""
+        return np.stack(np.divmod(codes, self.height), axis=1) + self.low
+
+    def corners(self, squares: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return (n, 2) p and q of the cell in the south-west corner of each square."""
+        return squares * self.span + self.offset
+
+
+def cut(
+    positions: grid.Positions,
+    *,
+    cell_m: float,
+    groups_per_side: int,
+    min_images: int,
+    span: int = 1,
+    offset: int = 0,
+) -> Cut:
+    """Return the squares of a lattice that keep at least `min_images` images, as classes (4.1 to 4.5).
 
     Parameters
     ----------
@@ -47,74 +92,131 @@ def cut(positions: grid.Positions, *, cell_m: float, groups_per_side: int, min_i
         (rows, 2) UTM east and north in metres.
     cell_m, groups_per_side, min_images
         M, N and the least number of images of a class.
+    span, offset
+        Side of the squares and shift of the lattice, in cells.
 
     Raises
     ------
     InputError
-        If no cell keeps enough images.
+        If no square keeps enough images.
     """
-    codes, origin, height = _codes(positions, cell_m)
-    kept, images, most, lookup = _count(codes, min_images)
-    if not len(kept):
-        raise InputError(
-            f"no cell of {cell_m:g} m keeps {min_images} images, the fullest holds {most}: "
-            "raise partition.cell_m or lower partition.min_images_per_class"
-        )
-    cells = np.stack(np.divmod(kept, height), axis=1) + origin
-    group = grid.group_of(cells, groups_per_side).astype(np.int32)
-    order = np.lexsort((cells[:, 1], cells[:, 0], group))
-    class_of = np.empty(len(order) + 1, np.int32)
-    class_of[order] = np.arange(len(order))
-    class_of[-1] = -1
-    labels = np.empty(len(codes), np.int32)
-    for rows in _blocks(len(codes)):
-        labels[rows] = class_of[lookup(codes[rows])]
-    return Cut(cells[order], group[order], images[order], labels)
+    codes, lattice = code(positions, cell_m, span, offset)
+    counted = count(codes, min_images)
+    require_class(len(counted.kept), counted.most, span * cell_m, min_images)
+    squares = lattice.squares(counted.kept)
+    return numbered(
+        len(codes),
+        lambda rows: counted.place_of(codes[rows]),
+        cells=lattice.corners(squares),
+        span=np.full(len(squares), span),
+        group=grid.group_of(squares, groups_per_side),
+        images=counted.images,
+    )
 
 
-def _codes(positions: grid.Positions, cell_m: float) -> tuple[Codes, npt.NDArray[np.int64], int]:
-    """Return each row's cell as one number, (p - p0) * height + (q - q0), then (p0, q0) and the height."""
+def code(positions: grid.Positions, cell_m: float, span: int = 1, offset: int = 0) -> tuple[Codes, Lattice]:
+    """Return each row's square as one number, (p - p0) * height + (q - q0), and the lattice."""
     corners = np.stack([positions.min(axis=0), positions.max(axis=0)])
-    low, high = grid.cells(corners, cell_m)
-    height = int(high[1] - low[1]) + 1
+    low, high = _squares(corners, cell_m, span, offset)
+    lattice = Lattice(span, offset, low, int(high[1] - low[1]) + 1)
     codes = np.empty(len(positions), np.int64)
-    for rows in _blocks(len(positions)):
-        p, q = (grid.cells(positions[rows], cell_m) - low).T
-        codes[rows] = p * height + q
-    return codes, low, height
+    for rows in blocks(len(positions)):
+        p, q = (_squares(positions[rows], cell_m, span, offset) - low).T
+        codes[rows] = p * lattice.height + q
+    return codes, lattice
 
 
-def _count(codes: Codes, min_images: int) -> tuple[Codes, npt.NDArray[np.int64], int, _Lookup]:
-    """Return the codes of cells with enough images, their counts, the greatest count and a lookup."""
-    span = int(codes.max()) + 1
-    if span <= DENSE_CELLS:
-        counts = np.zeros(span, np.int64)
-        for rows in _blocks(len(codes)):
-            block = np.bincount(codes[rows])
-            counts[: len(block)] += block
-        kept = np.flatnonzero(counts >= min_images)
-        return kept, counts[kept], int(counts.max()), _Lookup(kept, span)
-    cells, counts = np.unique(codes, return_counts=True)
-    enough = counts >= min_images
-    return cells[enough], counts[enough], int(counts.max()), _Lookup(cells[enough], None)
+def _squares(positions: grid.Positions, cell_m: float, span: int, offset: int) -> npt.NDArray[np.int64]:
+    # By way of the cells, so that squares of any span hold whole cells on whatever machine.
+    cells = grid.cells(positions, cell_m)
+    return cells if span == 1 and offset == 0 else (cells - offset) // span
 
 
-class _Lookup:
-    """Code of a cell -> its place among the kept ones, -1 if it is not kept."""
+class Counted:
+    """The codes that occur often enough, ascending, and how often they do.
 
-    def __init__(self, kept: Codes, span: int | None) -> None:
-        self._kept = kept
+    Parameters
+    ----------
+    kept, images
+        Codes and their counts.
+    most
+        The greatest count of any code.
+    span
+        One more than the greatest code, if a table of all of them may be held.
+    """
+
+    def __init__(self, kept: Codes, images: npt.NDArray[np.int64], most: int, span: int | None) -> None:
+        self.kept, self.images, self.most = kept, images, most
         self._table: npt.NDArray[np.int32] | None = None
         if span is not None:
             self._table = np.full(span, -1, np.int32)
             self._table[kept] = np.arange(len(kept))
 
-    def __call__(self, codes: Codes) -> npt.NDArray[np.int64] | npt.NDArray[np.int32]:
+    def place_of(self, codes: Codes) -> npt.NDArray[np.int64] | npt.NDArray[np.int32]:
+        """Return the place of each code among the kept ones, -1 if it is not kept."""
         if self._table is not None:
             return self._table[codes]
-        places = np.minimum(np.searchsorted(self._kept, codes), len(self._kept) - 1)
-        return np.where(self._kept[places] == codes, places, -1)
+        places = np.minimum(np.searchsorted(self.kept, codes), len(self.kept) - 1)
+        return np.where(self.kept[places] == codes, places, -1)
 
 
-def _blocks(rows: int) -> list[slice]:
+def count(codes: Codes, min_images: int) -> Counted:
+    """Return the codes that occur at least `min_images` times."""
+    span = int(codes.max()) + 1
+    if span <= DENSE_CELLS:
+        counts = np.zeros(span, np.int64)
+        for rows in blocks(len(codes)):
+            block = np.bincount(codes[rows])
+            counts[: len(block)] += block
+        kept = np.flatnonzero(counts >= min_images)
+        return Counted(kept, counts[kept], int(counts.max()), span)
+    found, counts = np.unique(codes, return_counts=True)
+    enough = counts >= min_images
+    return Counted(found[enough], counts[enough], int(counts.max()), None)
+
+
+def require_class(classes: int, most: int, side_m: float, min_images: int) -> None:
+    """Raise InputError if there is no class, saying how many images the fullest cell holds."""
+    if not classes:
+        raise InputError(
+            f"no cell of {side_m:g} m keeps {min_images} images, the fullest holds {most}: "
+            "raise partition.cell_m or lower partition.min_images_per_class"
+        )
+
+
+def numbered(
+    rows: int,
+    place_of: Callable[[slice], npt.NDArray[np.int64] | npt.NDArray[np.int32]],
+    *,
+    cells: npt.NDArray[np.int64],
+    span: npt.NDArray[np.int64],
+    group: npt.NDArray[np.int64],
+    images: npt.NDArray[np.int64],
+    heading: npt.NDArray[np.int64] | None = None,
+) -> Cut:
+    """Return classes found in any order as a partition, numbered in the order of (group, p, q, heading).
+
+    Parameters
+    ----------
+    rows
+        Images there are.
+    place_of
+        Block of rows -> place of their classes in the arrays below, -1 for none.
+    cells, span, group, images, heading
+        As in `Cut`, class by class.
+    """
+    bins = np.zeros(len(cells), np.int64) if heading is None else heading
+    order = np.lexsort((bins, cells[:, 1], cells[:, 0], group))
+    class_of = np.empty(len(order) + 1, np.int32)
+    class_of[order] = np.arange(len(order))
+    class_of[-1] = -1
+    labels = np.empty(rows, np.int32)
+    for block in blocks(rows):
+        labels[block] = class_of[place_of(block)]
+    found = None if heading is None else heading[order]
+    return Cut(cells[order], span[order], group[order].astype(np.int32), images[order], labels, found)
+
+
+def blocks(rows: int) -> list[slice]:
+    """Return all rows as slices of a bounded length."""
     return [slice(first, min(first + BLOCK_ROWS, rows)) for first in range(0, rows, BLOCK_ROWS)]

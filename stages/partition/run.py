@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from stages import grid
-from stages.classes import ClassTable, ViewPlan
+from stages.classes import ClassTable, ViewPlan, in_class
 from stages.keys import key_hashes
 from stages.manifest import Manifest
 from stages.parquet import replacing
 from stages.partition.config import PartitionConfig
-from stages.partition.cut import Cut, cut
+from stages.partition.cut import Cut
+from stages.partition.schemes.registry import SCHEMES
 from stages.partition.tail import Tail, long_tail, view_counts
+from stages.places import Places
 
 Progress = Callable[[int, int], None]
 
@@ -28,16 +30,22 @@ class PartitionResult:
 
     Attributes
     ----------
+    scheme
+        How the city is cut.
     rows, images_in_classes, images_dropped
         Images of the manifest: all, those of a class, those of no class.
+    partitions
+        How many times it is cut.
     classes
-        Number of classes, K.
+        Number of classes, K, of all partitions.
+    places
+        Places that they tell apart.
     classes_per_group
         The same by group.
     head, mid, tail
         The same by bucket.
     tail_count
-        Classes with at most so many images are tail.
+        Classes of the finest partition with at most so many images are tail.
     views
         Planned views.
     views_per_image
@@ -46,10 +54,13 @@ class PartitionResult:
         Wall-clock time.
     """
 
+    scheme: str
     rows: int
     images_in_classes: int
     images_dropped: int
+    partitions: int
     classes: int
+    places: int
     classes_per_group: tuple[int, ...]
     head: int
     mid: int
@@ -62,10 +73,13 @@ class PartitionResult:
     def facts(self) -> list[tuple[str, object]]:
         """Return the lines to show a person."""
         return [
+            ("scheme", self.scheme),
             ("images", self.rows),
             ("images in classes", self.images_in_classes),
             ("images dropped", self.images_dropped),
+            ("partitions", self.partitions),
             ("classes", self.classes),
+            ("places", self.places),
             ("classes per group", ", ".join(f"{count:,}" for count in self.classes_per_group)),
             ("head / mid / tail", f"{self.head:,} / {self.mid:,} / {self.tail:,}"),
             ("tail classes hold up to", self.tail_count),
@@ -98,24 +112,21 @@ def run(
     Raises
     ------
     InputError
-        If the manifest is missing, or no cell keeps enough images.
+        If the manifest is missing, no cell keeps enough images, or the scheme
+        needs what it does not tell.
     """
     start = time.perf_counter()
     source = Manifest.open(manifest)
-    pieces = cut(
-        source.positions(),
-        cell_m=config.cell_m,
-        groups_per_side=config.groups_per_side,
-        min_images=config.min_images_per_class,
-    )
-    tail = long_tail(pieces.images, config)
-    counts = _view_counts(source, pieces.labels, tail, config, seed, progress)
-    classes = _class_table(pieces, tail, config, source.zone)
+    cuts = SCHEMES[config.scheme](source, config)
+    tails = [long_tail(pieces.images, config) for pieces in cuts]
+    counts = _view_counts(source, cuts[0].labels, tails[0], config, seed, progress)
+    classes = _class_table(cuts, tails, config, source.zone)
     plan = ViewPlan.of_counts(counts)
+    labels = _joined_labels(cuts)
     classes.save(output / "classes.parquet")
-    _save_labels(output / "labels.npy", pieces.labels)
+    _save_labels(output / "labels.npy", labels)
     plan.save(output / "views.parquet")
-    return _result(classes, pieces, tail, plan, time.perf_counter() - start)
+    return _result(config.scheme, classes, labels, tails[0].tail_count, plan, time.perf_counter() - start)
 
 
 def _view_counts(
@@ -138,22 +149,43 @@ def _view_counts(
     return counts
 
 
-def _class_table(pieces: Cut, tail: Tail, config: PartitionConfig, zone: str) -> ClassTable:
+def _class_table(cuts: tuple[Cut, ...], tails: list[Tail], config: PartitionConfig, zone: str) -> ClassTable:
+    """Return the classes of all partitions, one after the other; their groups are numbered on."""
+    heading_groups = config.heading.groups if config.scheme == "heading" else 1
+    groups = config.groups_per_side**2 * heading_groups
+    group = np.concatenate([pieces.group + np.int32(i * groups) for i, pieces in enumerate(cuts)])
+    cells = np.concatenate([pieces.cells for pieces in cuts])
+    span = np.concatenate([pieces.span for pieces in cuts])
     # Groups follow each other, so a class's number within its group counts from the group's first class.
-    first = np.searchsorted(pieces.group, pieces.group)
+    first = np.searchsorted(group, group)
     return ClassTable(
-        group=pieces.group,
+        group=group,
         index=(np.arange(len(first)) - first).astype(np.int32),
-        p=np.ascontiguousarray(pieces.cells[:, 0]),
-        q=np.ascontiguousarray(pieces.cells[:, 1]),
-        centres=grid.centres(pieces.cells, config.cell_m),
-        images=pieces.images,
-        bucket=tail.bucket,
-        p_aug=tail.p_aug,
+        p=np.ascontiguousarray(cells[:, 0]),
+        q=np.ascontiguousarray(cells[:, 1]),
+        centres=grid.centres(cells, config.cell_m, span[:, None]),
+        images=np.concatenate([pieces.images for pieces in cuts]),
+        bucket=np.concatenate([tail.bucket for tail in tails]),
+        p_aug=np.concatenate([tail.p_aug for tail in tails]),
         cell_m=config.cell_m,
         groups_per_side=config.groups_per_side,
         zone=zone,
+        span=None if (span == 1).all() else span,
+        heading=cuts[0].heading,
+        partitions=len(cuts),
+        heading_groups=heading_groups,
     )
+
+
+def _joined_labels(cuts: tuple[Cut, ...]) -> npt.NDArray[np.int32]:
+    """Return the class of every row in each partition, (rows, partitions), or (rows,) of the only one."""
+    if len(cuts) == 1:
+        return cuts[0].labels
+    joined, first = np.empty((len(cuts[0].labels), len(cuts)), np.int32), 0
+    for column, pieces in enumerate(cuts):
+        joined[:, column] = np.where(pieces.labels < 0, -1, pieces.labels + first)
+        first += len(pieces.images)
+    return joined
 
 
 def _save_labels(path: Path, labels: npt.NDArray[np.int32]) -> None:
@@ -161,19 +193,29 @@ def _save_labels(path: Path, labels: npt.NDArray[np.int32]) -> None:
         np.save(file, labels)
 
 
-def _result(classes: ClassTable, pieces: Cut, tail: Tail, plan: ViewPlan, seconds: float) -> PartitionResult:
-    inside = int(classes.images.sum())
+def _result(
+    scheme: str,
+    classes: ClassTable,
+    labels: npt.NDArray[np.int32],
+    tail_count: int,
+    plan: ViewPlan,
+    seconds: float,
+) -> PartitionResult:
+    inside = int(in_class(labels).sum())
     slices = [classes.group_slice(group) for group in range(classes.groups)]
     return PartitionResult(
-        rows=len(pieces.labels),
+        scheme=scheme,
+        rows=len(labels),
         images_in_classes=inside,
-        images_dropped=len(pieces.labels) - inside,
+        images_dropped=len(labels) - inside,
+        partitions=classes.partitions,
         classes=len(classes),
+        places=len(Places.of(classes)),
         classes_per_group=tuple(part.stop - part.start for part in slices),
-        head=int((tail.bucket == "head").sum()),
-        mid=int((tail.bucket == "mid").sum()),
-        tail=int((tail.bucket == "tail").sum()),
-        tail_count=tail.tail_count,
+        head=int((classes.bucket == "head").sum()),
+        mid=int((classes.bucket == "mid").sum()),
+        tail=int((classes.bucket == "tail").sum()),
+        tail_count=tail_count,
         views=len(plan),
         views_per_image=len(plan) / inside,
         seconds=seconds,

@@ -1,0 +1,31 @@
+"""Shifted grids whose intersections are the cells (Seo et al. 2018, CPlaNet).
+
+Of k grids with squares of k x k cells, each lies one cell further north-east
+than the one before. The borders of all of them together are those of the
+cells, so one square of each grid meet in one cell: a place is told to within
+a cell by classes that have the images of k x k. CPlaNet's coarse classes are
+drawn at random from adaptive cells; these are squares.
+"""
+
+from __future__ import annotations
+
+from stages.partition.config import PartitionConfig
+from stages.partition.cut import Cut
+from stages.partition.cut import cut as cut_lattice
+from stages.partition.schemes.images import Images
+
+
+def cut(images: Images, config: PartitionConfig) -> tuple[Cut, ...]:
+    """Return the squares of each grid that keep enough images."""
+    positions, grids = images.positions(), config.combinatorial.grids
+    return tuple(
+        cut_lattice(
+            positions,
+            cell_m=config.cell_m,
+            groups_per_side=config.groups_per_side,
+            min_images=config.min_images_per_class,
+            span=grids,
+            offset=offset,
+        )
+        for offset in range(grids)
+    )

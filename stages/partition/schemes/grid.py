@@ -1,0 +1,20 @@
+"""Squares of one size (Trivigno et al. 2023, Divide&Classify)."""
+
+from __future__ import annotations
+
+from stages.partition.config import PartitionConfig
+from stages.partition.cut import Cut
+from stages.partition.cut import cut as cut_lattice
+from stages.partition.schemes.images import Images
+
+
+def cut(images: Images, config: PartitionConfig) -> tuple[Cut]:
+    """Return the one partition: cells that keep enough images (4.1 to 4.5)."""
+    return (
+        cut_lattice(
+            images.positions(),
+            cell_m=config.cell_m,
+            groups_per_side=config.groups_per_side,
+            min_images=config.min_images_per_class,
+        ),
+    )

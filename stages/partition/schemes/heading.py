@@ -1,0 +1,61 @@
+"""Classes of cell and heading (Berton et al. 2022, CosPlace).
+
+Photos of one place that look in other directions show other things, so each
+bin of headings of a cell is a class. Groups separate neighbours in space (N)
+and in heading (L): group (u * N + v) * L + w, with w the bin mod L. An answer
+is a cell, its score the best of its classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from stages import grid
+from stages.errors import InputError
+from stages.partition.config import PartitionConfig
+from stages.partition.cut import Cut, blocks, code, count, numbered, require_class
+from stages.partition.schemes.images import Images
+
+
+def cut(images: Images, config: PartitionConfig) -> tuple[Cut]:
+    """Return the one partition: bins of headings of a cell that keep enough images.
+
+    Raises
+    ------
+    InputError
+        If an image has no heading, or no class keeps enough images.
+    """
+    headings, bins = _headings(images), config.heading.bins
+    codes, lattice = code(images.positions(), config.cell_m)
+    for block in blocks(len(codes)):
+        # The remainder after the division: a heading just below 360 must not be rounded up to it.
+        number = np.floor(headings[block].astype(np.float64) / config.heading.bin_deg).astype(np.int64)
+        codes[block] = codes[block] * bins + number % bins
+    counted = count(codes, config.min_images_per_class)
+    require_class(len(counted.kept), counted.most, config.cell_m, config.min_images_per_class)
+    square, heading = np.divmod(counted.kept, bins)
+    squares, groups = lattice.squares(square), config.heading.groups
+    return (
+        numbered(
+            len(codes),
+            lambda rows: counted.place_of(codes[rows]),
+            cells=lattice.corners(squares),
+            span=np.ones(len(squares), np.int64),
+            group=grid.group_of(squares, config.groups_per_side) * groups + heading % groups,
+            images=counted.images,
+            heading=heading,
+        ),
+    )
+
+
+def _headings(images: Images) -> npt.NDArray[np.floating]:
+    headings: npt.NDArray[np.floating] = images.column("heading")
+    missing = ~np.isfinite(headings)
+    if missing.any():
+        raise InputError(
+            f"{int(missing.sum()):,} of {len(headings):,} images have no heading (the first is row "
+            f"{int(missing.argmax())}), which partition.scheme heading needs of each: give the headings "
+            "in the source and run `pipeline index`, or set partition.scheme to grid"
+        )
+    return headings

@@ -1,0 +1,28 @@
+"""Grids of several sizes, one within the other (Mueller-Budack et al. 2018, HGE).
+
+An image has a class in each grid. At inference the probabilities of a cell and
+of the squares it lies in are multiplied, so that what is told apart easily,
+from afar, corrects what is hard. HGE's cells are adaptive; these are squares.
+"""
+
+from __future__ import annotations
+
+from stages.partition.config import PartitionConfig
+from stages.partition.cut import Cut
+from stages.partition.cut import cut as cut_lattice
+from stages.partition.schemes.images import Images
+
+
+def cut(images: Images, config: PartitionConfig) -> tuple[Cut, ...]:
+    """Return the cells that keep enough images, then the squares of each coarser grid that do."""
+    positions = images.positions()
+    return tuple(
+        cut_lattice(
+            positions,
+            cell_m=config.cell_m,
+            groups_per_side=config.groups_per_side,
+            min_images=config.min_images_per_class,
+            span=span,
+        )
+        for span in (1, *config.hierarchy.coarser)
+    )

@@ -1,0 +1,55 @@
+"""Cells as large as their images are rare (Weyand et al. 2016, PlaNet).
+
+A square that holds more than `max_images` is split in four, until its side is
+that of a cell. What is left is a class if it keeps enough images, and its
+answer is its centre. PlaNet has a single softmax over all classes, which is
+`groups_per_side: 1`; with more groups a class's group is that of its square
+among squares of its own size, and neighbours of another size may share it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages import grid
+from stages.partition.config import PartitionConfig
+from stages.partition.cut import Cut, code, count, numbered, require_class
+from stages.partition.schemes.images import Images
+
+
+def cut(images: Images, config: PartitionConfig) -> tuple[Cut]:
+    """Return the one partition: leaves of the tree that keep enough images."""
+    positions = images.positions()
+    places = np.full(len(positions), -1, np.int32)
+    cells, spans, groups, counts = [], [], [], []
+    rows, found, most = np.arange(len(positions)), 0, 0
+    for level in range(config.quadtree.levels, -1, -1):
+        span = 1 << level
+        codes, lattice = code(positions[rows], config.cell_m, span)
+        counted = count(codes, 1)
+        leaf = (counted.images <= config.quadtree.max_images) | (level == 0)
+        kept = leaf & (counted.images >= config.min_images_per_class)
+        squares = lattice.squares(counted.kept[kept])
+        cells.append(lattice.corners(squares))
+        spans.append(np.full(len(squares), span))
+        groups.append(grid.group_of(squares, config.groups_per_side))
+        counts.append(counted.images[kept])
+        number = np.full(len(leaf), -1, np.int32)
+        number[kept] = found + np.arange(len(squares))
+        square = counted.place_of(codes)
+        places[rows] = number[square]
+        found, most = found + len(squares), max(most, int(counted.images[leaf].max(initial=0)))
+        rows = rows[~leaf[square]]
+        if not len(rows):
+            break
+    require_class(found, most, config.cell_m, config.min_images_per_class)
+    return (
+        numbered(
+            len(places),
+            lambda block: places[block],
+            cells=np.concatenate(cells),
+            span=np.concatenate(spans),
+            group=np.concatenate(groups),
+            images=np.concatenate(counts),
+        ),
+    )

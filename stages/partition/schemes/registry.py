@@ -1,0 +1,19 @@
+"""The schemes by the name that `partition.scheme` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stages.partition.config import PartitionConfig, Scheme
+from stages.partition.cut import Cut
+from stages.partition.schemes import combinatorial, grid, heading, hierarchy, quadtree
+from stages.partition.schemes.images import Images
+
+SCHEMES: dict[Scheme, Callable[[Images, PartitionConfig], tuple[Cut, ...]]] = {
+    "grid": grid.cut,
+    "quadtree": quadtree.cut,
+    "hierarchy": hierarchy.cut,
+    "combinatorial": combinatorial.cut,
+    "heading": heading.cut,
+}
+"""Images and settings -> one partition or several, the finest first: its classes name the view plan."""
