@@ -110,7 +110,8 @@ def schedule_of(
     config: TrainConfig, source: Source, classes: ClassTable, groups: tuple[int, ...]
 ) -> Schedule:
     """Return the schedule of those groups that can learn: with one class there is nothing to tell apart."""
-    counts = np.bincount(source.labels[source.rows], minlength=len(classes))
+    labels = source.labels[source.rows]
+    counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     images = {group: counts[classes.group_slice(group)] for group in groups}
     learnable = tuple(group for group in groups if np.count_nonzero(images[group]) > 1)
     totals = [int(images[group].sum()) for group in learnable]

@@ -113,9 +113,9 @@ def class_means(localiser: Localiser, blocks: Iterable[Block], groups: tuple[int
         embeddings = localiser.embed(features)
         for group, total in totals.items():
             ids = localiser.classes.group_slice(group)
-            mine = np.flatnonzero((classes >= ids.start) & (classes < ids.stop))
+            mine = np.nonzero((classes >= ids.start) & (classes < ids.stop))
             index = torch.from_numpy(classes[mine] - ids.start).to(total.device)
-            total.index_add_(0, index, embeddings[torch.from_numpy(mine).to(total.device)])
+            total.index_add_(0, index, embeddings[torch.from_numpy(mine[0]).to(total.device)])
     for group, total in totals.items():
         prototypes = localiser.heads[group].prototypes
         found = total.norm(dim=1, keepdim=True) > 0

@@ -186,7 +186,7 @@ class Run:
     def _identity(self) -> str:
         files = self.files
         settings = {key: value for key, value in asdict(self.config).items() if key not in _PASSING}
-        arrays = (files.labels, files.classes.p, files.classes.q, files.reader.valid)
+        arrays = (files.labels, files.classes.outlines, files.reader.valid)
         return identity_of(
             {
                 "settings": settings,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from cache.reader import FeatureReader
-from stages.classes import ClassTable, ViewPlan
+from stages.classes import ClassTable, ViewPlan, in_class
 from stages.errors import ConfigError, InputError
 from stages.heads import HeadSettings
 from stages.localiser import Localiser
@@ -126,8 +126,7 @@ def begin_localiser(config: TrainConfig, files: Files, base: Path, groups: Group
         )
     held = Localiser.load(base)
     differing = [key for key in new.meta if key != "training" and new.meta[key] != held.meta[key]]
-    cells = [(table.p, table.q) for table in (new.classes, held.classes)]
-    if not all(np.array_equal(ours, theirs) for ours, theirs in zip(*cells, strict=True)):
+    if not np.array_equal(new.classes.outlines, held.classes.outlines):
         differing.append("cells")
     if differing:
         raise ConfigError(
@@ -151,19 +150,28 @@ def split_rows(
         If no row is left.
     """
     mine = np.isin(files.classes.group, groups)
-    usable = (files.labels >= 0) & files.reader.valid
-    usable[usable] = mine[files.labels[usable]]
+    usable = in_class(files.labels, mine) & files.reader.valid
     if not usable.any():
         raise InputError(
-            f"no image to train on: {int((files.labels >= 0).sum())} images have a class; "
+            f"no image to train on: {int(in_class(files.labels).sum())} images have a class; "
             "lower partition.min_images_per_class, or see `pipeline status --bad`"
         )
     held = np.zeros_like(usable)
     wanted = round(min(config.validation.share * usable.sum(), config.validation.max_images))
     if wanted:
         visits = visit_numbers(files.manifest)[usable]
-        held[usable] = hold_out(files.labels[usable], visits, wanted, np.random.default_rng([seed, 1 << 20]))
+        classes = _finest(files.labels[usable], mine)
+        held[usable] = hold_out(classes, visits, wanted, np.random.default_rng([seed, 1 << 20]))
     return usable & ~held, held
+
+
+def _finest(labels: npt.NDArray[np.int32], mine: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Return each image's class in the first partition where it has one of the marked classes, (n,)."""
+    if labels.ndim == 1:
+        return labels
+    first = ((labels >= 0) & mine[labels]).argmax(axis=1)
+    finest: npt.NDArray[np.int32] = labels[np.arange(len(labels)), first]
+    return finest
 
 
 def open_source(

@@ -43,8 +43,8 @@ class Roster:
 
     Parameters
     ----------
-    image_classes : ndarray of int, shape (n,)
-        Class id of each image.
+    image_classes : ndarray of int, shape (n,) or (n, P)
+        Class id of each image; in each of P partitions where there are several, -1 for none.
     class_count : int
         K, classes there are; some may have no image here.
     p_aug : ndarray of float, shape (K,)
@@ -60,13 +60,18 @@ class Roster:
         p_aug: npt.NDArray[np.floating],
         view_images: npt.NDArray[np.integer],
     ) -> None:
-        self.order: Indices = np.argsort(image_classes, kind="stable")
-        self.counts: Indices = np.bincount(image_classes, minlength=class_count)
+        images = len(image_classes)
+        # One partition after the other, each a list of all images; those of no class come first and go.
+        entries = image_classes.T.ravel()
+        order = np.argsort(entries, kind="stable")[np.count_nonzero(entries < 0) :]
+        self.order: Indices = order if image_classes.ndim == 1 else order % images
+        self.counts: Indices = np.bincount(entries[entries >= 0], minlength=class_count)
         self.ends: Indices = np.cumsum(self.counts)
         self.starts: Indices = self.ends - self.counts
-        self.view_counts: Indices = np.bincount(view_images, minlength=len(image_classes))
+        self.view_counts: Indices = np.bincount(view_images, minlength=images)
         self.view_starts: Indices = np.cumsum(self.view_counts) - self.view_counts
-        seen = np.bincount(image_classes[self.view_counts > 0], minlength=class_count)
+        viewed = image_classes[self.view_counts > 0]
+        seen = np.bincount(viewed[viewed >= 0], minlength=class_count)
         share = seen / np.maximum(self.counts, 1)
         # Only images that have views can be augmented: they are, more often, on behalf of the others.
         self.p_view = np.minimum(1.0, np.divide(p_aug, share, out=np.zeros(class_count), where=share > 0))

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from cache.reader import FeatureReader
-from stages.classes import ViewPlan
+from stages.classes import ViewPlan, in_class
 from stages.margin import Buffers
 from stages.train.reading import Rows, load_rows
 from stages.train.samplers import Batch
 
 Block = tuple[Tensor, npt.NDArray[np.int64]]
-"""Features (n, F) and the class id of each."""
+"""Features (n, F) and the class id of each, (n,) or (n, P)."""
 _BLOCK_ROWS = 8192
 
 
@@ -31,8 +31,8 @@ class TrainingSet:
     ----------
     features : Tensor
         Of the images, shape (n, F), in the store's dtype.
-    classes : ndarray of int64, shape (n,)
-        Class id of each image.
+    classes : ndarray of int64, shape (n,) or (n, P)
+        Class id of each image; in each of P partitions where there are several, -1 for none.
     views : Tensor
         Features of the views, shape (V, F).
     view_images : ndarray of int64, shape (V,)
@@ -86,8 +86,8 @@ class Source:
         Store of the database.
     inputs : tuple of str
         Outputs joined into a feature.
-    labels : ndarray of int32, shape (rows,)
-        Class id of each row, -1 for none.
+    labels : ndarray of int32, shape (rows,) or (rows, P)
+        Class id of each row in each partition, -1 for none.
     rows : ndarray of bool, shape (rows,)
         Rows to train on; bad ones are not among them.
     view_reader : FeatureReader or None
@@ -105,9 +105,7 @@ class Source:
 
     def of_classes(self, classes: npt.NDArray[np.bool_]) -> Source:
         """Return the same with only the images of the marked classes, shape (K,)."""
-        rows = self.rows.copy()
-        rows[rows] = classes[self.labels[rows]]
-        return dataclasses.replace(self, rows=rows)
+        return dataclasses.replace(self, rows=self.rows & in_class(self.labels, classes))
 
     @cached_property
     def view_rows(self) -> npt.NDArray[np.bool_]:

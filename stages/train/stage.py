@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stages.answers import note
+from stages.classes import in_class
 from stages.fusion import FusionConfig
 from stages.train.config import TrainConfig
 from stages.train.log import write_log
@@ -117,7 +118,7 @@ def run(
         groups=chosen,
         seconds=time.perf_counter() - begun,
         samples=job.samples,
-        masked=int(((files.labels >= 0) & ~files.reader.valid).sum()),
+        masked=int((in_class(files.labels) & ~files.reader.valid).sum()),
         whole=groups == "all",
         residency=job.residency,
         resumed_step=job.resumed_step,
