@@ -6,7 +6,9 @@ import torch
 from torch.nn import functional
 
 from stages.errors import ConfigError
+from stages.fused import fused_loss_and_gradients
 from stages.heads import Head, HeadSettings, Projection, log_odds, margin_cosine
+from stages.margin import loss_and_gradients
 
 KINDS = [
     HeadSettings("aamc", 20.0, 0.3, False),
@@ -57,6 +59,27 @@ def test_loss_and_gradients_are_those_of_the_equations(settings):
         grads.append((value, *torch.autograd.grad(value, [z, head.prototypes])))
     for ours, plain in zip(*grads, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=str)
+def test_fused_loss_and_gradients_are_the_same(settings):
+    head, embeddings, labels = make(settings)
+    prototypes = head.prototypes.detach()
+    expected = loss_and_gradients(embeddings, prototypes, labels, settings)
+    fused = fused_loss_and_gradients(embeddings, prototypes, labels, settings, compiled=False)
+    for found, value in zip(fused, expected, strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=str)
+def test_fused_products_may_be_narrow(settings):
+    head, embeddings, labels = make(settings, dtype=torch.float32)
+    arguments = (embeddings, head.prototypes.detach(), labels, settings)
+    expected = loss_and_gradients(*arguments, precision=torch.bfloat16)
+    fused = fused_loss_and_gradients(*arguments, precision=torch.bfloat16, compiled=False)
+    for found, value in zip(fused, expected, strict=True):
+        assert found.dtype == torch.float32
+        assert (found - value).norm() <= 0.02 * value.norm() + 1e-6
 
 
 @pytest.mark.parametrize("settings", KINDS, ids=str)

@@ -13,6 +13,7 @@ from cache.errors import StoreError
 from stages.classes import ViewPlan
 from stages.errors import ConfigError, InputError
 from stages.eval.stage import run as evaluate
+from stages.fused import _pieces
 from stages.train.holdout import visit_numbers
 from stages.train.samplers import GroupSampler
 from stages.train.stage import run
@@ -82,6 +83,20 @@ def test_same_seed_same_bits(city):
     assert same(outcome[0][0], outcome[1][0])
     assert outcome[0][1] == outcome[1][1]
     assert not same(outcome[0][0], outcome[2][0])
+
+
+def test_compiled_training_goes_the_same_way(city, monkeypatch):
+    """The compiler itself needs a minute and a C++ compiler: it is stood in for."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda piece, **_: compiled.append(piece) or piece)
+    run(configured(epochs=4.0), **city.inputs(), seed=0)
+    plain = tensors(city)
+    _pieces.cache_clear()
+    run(configured(epochs=4.0, compile=True), **city.inputs(), seed=0)
+    _pieces.cache_clear()
+    assert len(compiled) == 3
+    for name, value in tensors(city).items():
+        torch.testing.assert_close(value, plain[name], rtol=1e-2, atol=1e-3)
 
 
 def test_training_leaves_the_global_generator_alone(city):

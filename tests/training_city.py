@@ -47,6 +47,7 @@ CONFIG = TrainConfig(
     learning_rate_heads=3e-2,
     weight_decay=0.0,
     precision="auto",
+    compile=False,
     residency="auto",
     stream_rows=128,
     checkpoint_s=60.0,

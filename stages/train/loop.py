@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from stages.errors import InputError
+from stages.fused import fused_loss_and_gradients
 from stages.localiser import Localiser
-from stages.margin import Buffers, loss_and_gradients
+from stages.margin import Buffers, Gradients, loss_and_gradients
 from stages.train.config import TrainConfig
 from stages.train.feed import Feed, Part
 from stages.train.optimiser import DenseAdam, SampledAdam
@@ -86,7 +88,7 @@ class Trainer:
         }
         self.state = LoopState(np.zeros(len(localiser.classes), np.int64))
         self._buffers = Buffers()
-        self._precision = precision_of(config, localiser.device)
+        self._loss = loss_of(config, localiser.device, self._buffers)
 
     def step(self, number: int) -> Tensor:
         """Take the step of that number and return its mean loss, still on the device."""
@@ -109,14 +111,8 @@ class Trainer:
             faced = batch.faced - self.localiser.classes.group_slice(group).start
             rows, labels = torch.from_numpy(faced).to(device), np.searchsorted(faced, labels)
             prototypes = prototypes.index_select(0, rows)
-        found = loss_and_gradients(
-            embeddings.detach(),
-            prototypes,
-            torch.from_numpy(labels).to(device, non_blocking=True),
-            head.settings,
-            buffers=self._buffers,
-            precision=self._precision,
-        )
+        target = torch.from_numpy(labels).to(device, non_blocking=True)
+        found = self._loss(embeddings.detach(), prototypes, target, head.settings)
         if isinstance(optimiser, DenseAdam):
             optimiser.step(found.prototypes)
         elif rows is not None:
@@ -192,11 +188,15 @@ class Trainer:
         return named
 
 
-def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """Return the type of the inputs of the heads' matrix products."""
-    if config.precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+def loss_of(config: TrainConfig, device: torch.device, buffers: Buffers) -> Callable[..., Gradients]:
+    """Return what computes a batch's loss and gradients, given embeddings, prototypes, labels, settings."""
+    precision = config.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if config.compile:
+        return partial(fused_loss_and_gradients, precision=dtype)
+    return partial(loss_and_gradients, precision=dtype, buffers=buffers)
 
 
 def _require_finite(loss: float, step: int) -> None:

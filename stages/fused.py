@@ -1,0 +1,84 @@
+"""The margin softmax in pieces over whole matrices, each of which torch.compile makes one pass over memory.
+
+For GPUs and many classes, where the time goes into reading and writing logits. `stages.margin` has the
+same loss and gradients without a compiler. Equation numbers are the method's.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.margin import Gradients, HeadSettings, margin_cosine, wide_product
+
+
+@torch.no_grad()
+def fused_loss_and_gradients(
+    embeddings: Tensor,
+    prototypes: Tensor,
+    labels: Tensor,
+    settings: HeadSettings,
+    *,
+    precision: torch.dtype | None = None,
+    compiled: bool = True,
+) -> Gradients:
+    """Return the mean cross entropy with the margin on the true class (4.17), and its gradients.
+
+    Parameters
+    ----------
+    embeddings, prototypes, labels, settings, precision
+        As of `stages.margin.loss_and_gradients`.
+    compiled : bool
+        Whether the pieces go through torch.compile, for any number of samples and classes at once:
+        half a minute at the first call.
+    """
+    narrow = precision or prototypes.dtype
+    linear = settings.kind == "linear"
+    scale = 1.0 if linear else settings.scale
+    unit, slopes, tangent = _pieces(compiled)
+    factor, inverse = (prototypes.to(narrow), None) if linear else unit(prototypes, narrow)
+    logits = wide_product((embeddings * scale).to(narrow), factor.T)
+    losses, by_logit = slopes(logits, labels.unsqueeze(1), settings, narrow)
+    weight = scale / len(labels)
+    by_embedding = wide_product(by_logit, factor) * weight
+    by_prototype = wide_product(by_logit.T, (embeddings * weight).to(narrow))
+    if inverse is not None:
+        by_prototype = tangent(by_prototype, prototypes, inverse)
+    return Gradients(losses.mean(), by_embedding.to(embeddings.dtype), by_prototype.to(prototypes.dtype))
+
+
+@lru_cache(maxsize=2)
+def _pieces(compiled: bool) -> tuple[Any, ...]:
+    pieces = (_unit, _slopes, _tangent)
+    return tuple(torch.compile(piece, dynamic=True) for piece in pieces) if compiled else pieces
+
+
+def _unit(prototypes: Tensor, narrow: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Unit prototypes (K, D), and the reciprocal of their lengths (K, 1) in float32 or wider."""
+    wide = prototypes.to(torch.promote_types(prototypes.dtype, torch.float32))
+    inverse = torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(1e-12).reciprocal()
+    return (wide * inverse).to(narrow), inverse
+
+
+def _slopes(
+    logits: Tensor, labels: Tensor, settings: HeadSettings, narrow: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Losses (B, 1) and their derivatives by the logits (B, K); margins meet the true column only."""
+    scale = 1.0 if settings.kind == "linear" else settings.scale
+    target, bend = margin_cosine(logits.gather(1, labels) / scale, settings)
+    target = target * scale
+    true = torch.arange(logits.shape[1], device=logits.device) == labels
+    logits = torch.where(true, target, logits)
+    peak = logits.amax(dim=1, keepdim=True)
+    total = (logits - peak).exp().sum(dim=1, keepdim=True)
+    share = (logits - peak).exp() / total
+    return total.log() + peak - target, torch.where(true, (share - 1) * bend, share).to(narrow)
+
+
+def _tangent(gradient: Tensor, prototypes: Tensor, inverse: Tensor) -> Tensor:
+    """Derivative by the prototypes themselves: what a unit one would gain along itself has no effect."""
+    unit = prototypes * inverse
+    return (gradient - unit * (gradient * unit).sum(dim=1, keepdim=True)) * inverse
