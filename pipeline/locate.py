@@ -187,7 +187,9 @@ def _require_recipe(recipe: Recipe, setting: str, folder: str | Path) -> None:
             f"setting {recipe.weights!r}): "
             "name the right file with --weights FILE"
         )
-    here = replace(recipe, preprocessing=card.preprocess.as_dict(), outputs=card.outputs)
+    # Whatever decoded the images trained on, photos are decoded by Pillow here.
+    preprocessing = {**recipe.preprocessing, **card.preprocess.as_dict()}
+    here = replace(recipe, preprocessing=preprocessing, outputs=card.outputs)
     differences = here.differences(recipe)
     if differences:
         raise RecipeMismatch(

@@ -19,7 +19,7 @@ _LONGEST_STRIP = 32
 """Long side over short side up to which an image is resized whole."""
 
 # What Pillow raises on damaged files, beside its own UnidentifiedImageError (an OSError).
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, struct.error, zlib.error)
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, struct.error, zlib.error)
 
 
 class UnreadableImage(InputError):
@@ -77,7 +77,7 @@ def _picture(source: Path | bytes, path: Path, decode_at_least: int | None) -> I
         raise UnreadableImage(path, "no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImage(path, "more pixels than the safe limit") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UnreadableImage(path, _reason(error, path)) from error
 
 
@@ -128,7 +128,7 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except _DAMAGE:  # the picture itself is sound: damaged EXIF says nothing of its orientation
+    except DAMAGE:  # the picture itself is sound: damaged EXIF says nothing of its orientation
         return image
 
 

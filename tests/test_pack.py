@@ -224,6 +224,7 @@ def test_features_from_a_pack_equal_those_from_loose_files(manifest, tmp_path):
         shards=1,
         batch_size=8,
         readers=2,
+        decoder="pillow",
         threads=1,
         max_bad_fraction=0.5,
     )

@@ -21,6 +21,7 @@ CONFIG = ExtractConfig(
     shards=2,
     batch_size=20,
     readers=2,
+    decoder="pillow",
     threads=1,
     max_bad_fraction=0.05,
 )

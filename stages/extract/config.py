@@ -33,8 +33,11 @@ class ExtractConfig:
         Units of work that a split is cut into.
     batch_size : int
         Images per pass of the backbone.
-    readers : int
-        Threads that decode images.
+    readers : "auto" or int
+        How many images are decoded at a time: by threads beside a CPU, by processes beside a GPU.
+        "auto" is two beside a CPU and one per core beside a GPU.
+    decoder : str
+        What decodes JPEGs: "pillow" on the CPU, or "nvjpeg" on the GPU (views: always Pillow).
     threads : "auto" or int
         CPU threads that the backbone computes with, per process. The last bits of CPU features may
         depend on it. "auto" is PyTorch's own choice, or the machine's cores shared by local workers.
@@ -56,7 +59,8 @@ class ExtractConfig:
     compile: bool
     shards: int
     batch_size: int
-    readers: int
+    readers: Literal["auto"] | int
+    decoder: Literal["pillow", "nvjpeg"]
     threads: Literal["auto"] | int
     max_bad_fraction: float
 
@@ -65,10 +69,12 @@ class ExtractConfig:
             raise ConfigError(
                 f"extract.backbone is {self.backbone!r}: expected one of {', '.join(BACKBONES)}"
             )
-        for name in ("image_size", "shards", "batch_size", "readers"):
+        for name in ("image_size", "shards", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"extract.{name} is {getattr(self, name)}: expected 1 or more")
-        if self.threads != "auto" and self.threads < 1:
-            raise ConfigError(f"extract.threads is {self.threads}: expected auto, or 1 or more")
+        for name in ("readers", "threads"):
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise ConfigError(f"extract.{name} is {value}: expected auto, or 1 or more")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ConfigError(f"extract.max_bad_fraction is {self.max_bad_fraction}: expected within 0 and 1")

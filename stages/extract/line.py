@@ -1,17 +1,19 @@
-"""The line: reading threads -> the backbone -> one writing thread, for the chunks of a shard."""
+"""The line: readers -> the backbone -> one writing thread, for the chunks of a shard."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from cache.check import require_sound
 from cache.ledger import BadRow
@@ -27,6 +29,7 @@ from stages.extract.plan import ShardOrder
 from stages.extract.reading import Batch, read_ahead
 from stages.extract.result import ShardResult, too_many_bad
 from stages.extract.reuse import copy_rows
+from stages.extract.upload import uploaded
 
 
 @dataclass
@@ -41,6 +44,17 @@ class _Chunk:
     names: dict[int, str] = field(default_factory=dict)
     computed: int = 0
     reused: int = 0
+
+
+@dataclass
+class _Flight:
+    """A batch on its way through the backbone: its features, and the event after which they are there."""
+
+    chunk: _Chunk
+    batch: Batch | None
+    pooled: dict[str, Tensor]
+    event: torch.cuda.Event | None
+    last: bool
 
 
 def extract_shard(order: ShardOrder, advance: Callable[[int], None] | None = None) -> ShardResult:
@@ -60,36 +74,51 @@ def extract_shard(order: ShardOrder, advance: Callable[[int], None] | None = Non
     """
     store = open_store(order.store)
     result = ShardResult(order.shard)
+    writing: list[Future[None]] = []
     order, finished = without_finished(order, store)
     for number in finished:
         _account_finished(result, order, store, number, advance)
-    with ExitStack() as stack:
-        stack.enter_context(_threads(order.threads))
-        readers = stack.enter_context(ThreadPoolExecutor(order.config.readers, "reader"))
-        writer = stack.enter_context(ThreadPoolExecutor(1, "writer"))
-        stack.callback(lambda: readers.shutdown(wait=True, cancel_futures=True))
-        batches = read_ahead(readers, order)
-        writing: Future[None] | None = None
-        for number in order.todo:
-            chunk = _begin(order, store, number)
-            for _ in range(-(-len(order.todo[number]) // order.config.batch_size)):
-                with _timed(chunk.timing, "read_wait_s"):
-                    batch = next(batches).result()
-                _compute(order, chunk, batch)
-                if advance is not None:
-                    advance(len(batch.images))
+    with (
+        _threads(order.threads),
+        ThreadPoolExecutor(1, "writer") as writer,
+        closing(_computed(order, store, advance)) as chunks,
+    ):
+        for chunk in chunks:
             _account(result, chunk)
-            if writing is not None:
-                with _timed(chunk.timing, "write_wait_s"):
-                    writing.result()
-            writing = writer.submit(_finish, store, chunk, order, result)
+            with _timed(chunk.timing, "write_wait_s"):
+                wait(writing)
+            for done in writing:
+                done.result()
+            writing = [writer.submit(_finish, store, chunk, order, result)]
             if len(result.bad) > order.bad_limit:
                 break
-        if writing is not None:
-            writing.result()
+    for done in writing:
+        done.result()
     if len(result.bad) > order.bad_limit:
         raise too_many_bad(result.bad, order.config, order.store)
     return result
+
+
+def _computed(
+    order: ShardOrder, store: FeatureStore, advance: Callable[[int], None] | None
+) -> Generator[_Chunk, None, None]:
+    """Yield an order's chunks, computed; a GPU is given the next batch before the last is fetched."""
+    device = torch.device(order.device)
+    batches = uploaded(read_ahead(order), order.config, device)
+    flight: deque[_Flight] = deque()
+    for number in order.todo:
+        chunk = _begin(order, store, number)
+        count = -(-len(order.todo[number]) // order.config.batch_size)
+        if not count:
+            flight.append(_Flight(chunk, None, {}, None, last=True))
+        for position in range(count):
+            with _timed(chunk.timing, "read_wait_s"):
+                batch, pixels = next(batches)
+            flight.append(_launch(order, chunk, batch, pixels, last=position == count - 1))
+            while len(flight) > (device.type == "cuda"):
+                yield from _landed(order, flight.popleft(), advance)
+    while flight:
+        yield from _landed(order, flight.popleft(), advance)
 
 
 @lru_cache(maxsize=1)
@@ -138,27 +167,47 @@ def _begin(order: ShardOrder, store: FeatureStore, number: int) -> _Chunk:
     return chunk
 
 
-def _compute(order: ShardOrder, chunk: _Chunk, batch: Batch) -> None:
-    """Put a batch through the backbone into the chunk's arrays."""
+def _launch(order: ShardOrder, chunk: _Chunk, batch: Batch, pixels: Tensor, *, last: bool) -> _Flight:
+    """Put a batch through the backbone; a GPU computes on while this returns."""
     chunk.timing["read_s"] += batch.read_s
     chunk.names |= {image.row: image.name for image in batch.images}
     chunk.bad |= batch.reasons
     if len(batch.reasons) == len(batch.images):
-        return
+        return _Flight(chunk, batch, {}, None, last)
     backbone = backbone_for(order.config, order.device, order.weights_id)
-    begun = time.perf_counter()
-    pooled = backbone(torch.from_numpy(batch.pixels))
+    with _timed(chunk.timing, "compute_s"):
+        pooled = {name: values.to("cpu", non_blocking=True) for name, values in backbone(pixels).items()}
+        landed = torch.cuda.current_stream(pixels.device).record_event() if pixels.is_cuda else None
+    return _Flight(chunk, batch, pooled, landed, last)
+
+
+def _landed(order: ShardOrder, flight: _Flight, advance: Callable[[int], None] | None) -> Iterator[_Chunk]:
+    """Put a batch's features into its chunk's arrays; yield the chunk when that was its last batch."""
+    chunk, batch = flight.chunk, flight.batch
+    if batch is not None:
+        with _timed(chunk.timing, "compute_s"):
+            if flight.event is not None:
+                flight.event.synchronize()
+            _fill(order, chunk, batch, flight.pooled)
+        if advance is not None:
+            advance(len(batch.images))
+    if flight.last:
+        yield chunk
+
+
+def _fill(order: ShardOrder, chunk: _Chunk, batch: Batch, pooled: Mapping[str, Tensor]) -> None:
+    if not pooled:
+        return
     rows = np.array([image.row for image in batch.images])
     good = ~np.isin(rows, list(batch.reasons))
     for name, values in pooled.items():
         with np.errstate(over="ignore", invalid="ignore"):
-            features = values.cpu().numpy().astype(order.config.dtype)
+            features = values.numpy().astype(order.config.dtype)
         overflown = good & ~np.isfinite(features).all(axis=1)
         for row in rows[overflown]:
             chunk.bad[int(row)] = f"feature {name} is not finite as {order.config.dtype}"
         chunk.features[name][rows[good] - chunk.rows.start] = features[good]
     chunk.computed += len(rows) - sum(int(row) in chunk.bad for row in rows)
-    chunk.timing["compute_s"] += time.perf_counter() - begun
 
 
 def _account_finished(

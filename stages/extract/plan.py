@@ -146,12 +146,14 @@ def recipe_for(config: ExtractConfig, augment: AugmentConfig | None, seed: int) 
     card = describe_backbone(
         config.backbone, weights=config.weights, image_size=config.image_size, outputs=config.outputs
     )
+    # Pillow decodes wherever nothing is said: elsewhere than in extraction there is no other.
+    decoder = {} if config.decoder == "pillow" else {"decoder": config.decoder}
     return Recipe(
         backbone=card.name,
         weights=card.weights,
         weights_id=card.weights_id,
         image_size=card.image_size,
-        preprocessing=card.preprocess.as_dict(),
+        preprocessing={**card.preprocess.as_dict(), **decoder},
         outputs=card.outputs,
         dtype=config.dtype,
         precision=config.precision,

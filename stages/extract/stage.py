@@ -18,6 +18,7 @@ from stages.extract.config import ExtractConfig
 from stages.extract.line import backbone_for, extract_shard
 from stages.extract.orders import make_orders, reopen_damaged, rows_of, shards_with_work
 from stages.extract.plan import ShardOrder, Source, open_for
+from stages.extract.reading import end_readers
 from stages.extract.result import ExtractResult, ShardResult, too_many_bad
 from stages.manifest import Manifest
 
@@ -109,6 +110,7 @@ def run(
                 if sum(len(item.bad) for item in results) > limit:
                     raise too_many_bad([bad for item in results for bad in item.bad], config, store)
         finally:
+            end_readers()
             backbone_for.cache_clear()  # gives the device's memory back
     missing = opened.ledger.missing()
     if not len(missing):

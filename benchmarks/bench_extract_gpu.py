@@ -1,0 +1,166 @@
+"""Extraction on a GPU against the bare model on the same GPU, with images out of packs.
+
+For each backbone: the model alone, then `extract` as a user runs it, decoding by Pillow in processes
+and by nvJPEG on the GPU, over packs of two kinds of images. A few hundred drawn JPEGs stand for many:
+each is packed many times over. Rates are of the last three quarters of a run, when everything is under
+way; the seconds before them (processes, compilation) are named beside.
+
+    python benchmarks/bench_extract_gpu.py --images 32768 --backbones dinov2_vitb14,dinov2_vits14
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from bench_extract import ROOT, draw
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.params import load_params
+from stages.backbone import load_backbone
+from stages.extract import stage
+from stages.manifest import Manifest, write_manifest
+from stages.pack.stage import run as pack
+
+PEAK_BF16 = 989e12  # dense, of an H100 SXM
+DISTINCT = 256
+
+
+def packed(folder, images, side, params):
+    """Return the manifest of a pack of that many images, `DISTINCT` of them different."""
+    folder.mkdir()
+    drawn = draw(folder, DISTINCT, side)
+    names = drawn.keys(0, DISTINCT)
+    keys = [f"{number:07d}.jpg" for number in range(images)]
+    (folder / "all").mkdir()
+    for number, key in enumerate(keys):
+        os.link(folder / names[number % DISTINCT], folder / "all" / key)
+    columns = {
+        "key": keys,
+        "utm_east": [float(number) for number in range(images)],
+        "utm_north": [0.0] * images,
+        "heading": pa.array([0.0] * images, pa.float32()),
+        "timestamp": [""] * images,
+    }
+    batch = pa.record_batch(columns)
+    path = folder / "all.parquet"
+    write_manifest(path, [batch], root=folder / "all", zone="10S", source="csv")
+    begun = time.perf_counter()
+    workers = len(os.sched_getaffinity(0))
+    result = pack(replace(params.pack, side=0), manifest=path, output=folder / "pack", workers=workers)
+    seconds = time.perf_counter() - begun
+    each = result.size / images / 1e3
+    print(f"pack of {images} JPEGs of {side} px, {each:.0f} kB each, {workers} workers: {seconds:.0f} s")
+    return Manifest.open(result.manifest)
+
+
+def alone(config, weights, batch, times=5):
+    """Images a second of the model on pixels that lie on the GPU already, and its share of the peak."""
+    backbone = load_backbone(
+        config.backbone,
+        weights=weights,
+        image_size=config.image_size,
+        device="cuda",
+        precision=config.precision,
+        compiled=config.compile,
+    )
+    shape = (batch, config.image_size, config.image_size, 3)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
+    for _ in range(4):
+        backbone(pixels)
+    rates = []
+    for _ in range(times):
+        torch.cuda.synchronize()
+        begun, passes = time.perf_counter(), max(4, 8192 // batch)
+        for _ in range(passes):
+            backbone(pixels)
+        torch.cuda.synchronize()
+        rates.append(passes * batch / (time.perf_counter() - begun))
+    return rates, statistics.median(rates) * operations(config, weights) / PEAK_BF16
+
+
+def operations(config, weights):
+    """Floating point operations of one image."""
+    plain = load_backbone(config.backbone, weights=weights, image_size=config.image_size)
+    with FlopCounterMode(display=False) as counter:
+        plain(torch.zeros((1, config.image_size, config.image_size, 3), dtype=torch.uint8))
+    return counter.get_total_flops()
+
+
+def extracted(config, manifest, store):
+    """Images a second of the last three quarters of a run, seconds before them, and its result."""
+    marks = [(0, time.perf_counter())]
+    result = stage.run(
+        config,
+        split="database",
+        manifest=manifest,
+        store=store,
+        shards=range(config.shards),
+        seed=0,
+        device="cuda",
+        progress=lambda done, total: marks.append((done, time.perf_counter())),
+    )
+    total = marks[-1][0]
+    first = next(mark for mark in marks if mark[0] >= total / 4)
+    rate = (total - first[0]) / (marks[-1][1] - first[1])
+    return rate, first[1] - marks[0][1], result
+
+
+def compare(name, manifests, options, params, folder):
+    config = replace(
+        params.extract,
+        backbone=name,
+        weights="random",
+        precision="bfloat16",
+        compile=options.compile,
+        batch_size=options.batch,
+        shards=4,
+        readers=options.readers or "auto",
+    )
+    rates, share = alone(config, "random", options.batch)
+    floor = statistics.median(rates)
+    spread = f"{min(rates):,.0f} - {max(rates):,.0f}, n {len(rates)}"
+    print(f"\n{name}, bfloat16, batch {options.batch}, compile {options.compile}")
+    print(f"  model alone (floor)            {floor:8,.0f} images/s ({spread}), {share:.1%} of the bf16 peak")
+    for (side, manifest), decoder in ((m, d) for m in manifests.items() for d in ("pillow", "nvjpeg")):
+        chosen = replace(config, decoder=decoder)
+        rate, before, result = extracted(
+            chosen, manifest, folder / f"{name}-{side}-{decoder}" / "database.zarr"
+        )
+        print(
+            f"  {side} px pack, {decoder:8} {rate:12,.0f} images/s, {rate / floor:.2f} of it; first quarter "
+            f"{before:.1f} s; read {result.read_s:.0f} s, compute {result.compute_s:.1f} s, "
+            f"write {result.write_s:.1f} s, bad {len(result.bad)}",
+            flush=True,
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--images", type=int, default=32768)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--readers", type=int, default=0, help="0: one per core")
+    parser.add_argument("--sides", default="256,512", help="of the drawn JPEGs, pixels")
+    parser.add_argument("--backbones", default="dinov2_vitb14,dinov2_vits14")
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    options = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    print(f"{torch.cuda.get_device_name()}, {cores} CPU cores, torch {torch.__version__}")
+    params = load_params(ROOT / "params.yaml")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sides = [int(side) for side in options.sides.split(",")]
+        manifests = {side: packed(folder / str(side), options.images, side, params) for side in sides}
+        for backbone in options.backbones.split(","):
+            compare(backbone, manifests, options, params, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""JPEGs decoded and preprocessed in batches, where the backbone runs: torchvision's nvJPEG on a GPU.
+
+What Pillow does with one image after the other, in the same steps. Pixels differ by the decoders' rounding
+and by how they enlarge the colour planes, so which of the two was used belongs to the recipe.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from PIL import ExifTags, Image, JpegImagePlugin
+from torch import Tensor
+from torch.nn import functional
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from stages.images import DAMAGE, Preprocess
+from stages.opening import open_picture
+
+_END = b"\xff\xd9"
+
+
+def plain_jpeg(content: bytes, preprocess: Preprocess) -> bool:
+    """Whether a file is a JPEG of which `decode_batch` gives the same picture as `read_image`, but sooner.
+
+    That is a complete JPEG in grey or YCbCr, upright, of usual proportions, and not so large that
+    decoding it at a reduced size is quicker. Only its header is read.
+    """
+    if not content.rstrip(b"\0").endswith(_END):
+        return False
+    try:
+        with open_picture(content) as image:
+            return (
+                isinstance(image, JpegImagePlugin.JpegImageFile)
+                and image.mode in ("RGB", "L")
+                and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+                and max(image.size) < 2 * preprocess.decode_at_least
+                and max(image.size) <= 8 * min(image.size)
+            )
+    except (*DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return False
+
+
+def decode_batch(encoded: Mapping[int, Tensor], preprocess: Preprocess, pixels: Tensor) -> tuple[int, ...]:
+    """Fill rows of `pixels` from JPEGs; return the numbers of those that could not be decoded.
+
+    Parameters
+    ----------
+    encoded : mapping of int to Tensor
+        Row of `pixels` -> content of a JPEG file, uint8, in main memory.
+    preprocess : Preprocess
+        The backbone's.
+    pixels : Tensor, (B, S, S, 3) uint8
+        On the device that decodes: nvJPEG on a GPU, libjpeg on a CPU.
+    """
+    rows = list(encoded)
+    try:
+        found = _decoded(list(encoded.values()), pixels.device)
+        decoded = dict(zip(rows, found, strict=True))
+    except RuntimeError:  # one bad file fails them all
+        decoded = {row: image for row in rows for image in _alone(encoded[row], pixels.device)}
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for row, image in decoded.items():
+        sizes.setdefault(tuple(image.shape), []).append(row)
+    for of_size in sizes.values():
+        images = torch.stack([decoded[row] for row in of_size])
+        pixels[torch.tensor(of_size, device=pixels.device)] = resized(images, preprocess)
+    return tuple(row for row in rows if row not in decoded)
+
+
+def resized(images: Tensor, preprocess: Preprocess) -> Tensor:
+    """Return what `preprocess` makes of images (n, 3, H, W) uint8: pixels (n, S, S, 3) uint8."""
+    height, width = images.shape[-2:]
+    short, size = min(height, width), preprocess.image_size
+    scaled = (preprocess.resize * height // short, preprocess.resize * width // short)
+    if scaled != (height, width):
+        # The antialiased bicubic filter of both Pillow and PyTorch: Keys' cubic with a = -1/2.
+        wide = functional.interpolate(
+            images.float(), scaled, mode="bicubic", antialias=True, align_corners=False
+        )
+        images = wide.round_().clamp_(0, 255).to(torch.uint8)
+    top, left = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
+    return images[:, :, top : top + size, left : left + size].permute(0, 2, 3, 1)
+
+
+def _decoded(files: list[Tensor], device: torch.device) -> list[Tensor]:
+    with warnings.catch_warnings():
+        # torchvision 0.29 points to torchcodec, which would be one more package to install.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)  # type: ignore[no-any-return]
+
+
+def _alone(content: Tensor, device: torch.device) -> list[Tensor]:
+    try:
+        return _decoded([content], device)
+    except RuntimeError:
+        return []
