@@ -3,7 +3,7 @@
 Writes a list of SF-XL-like names (a long-tailed city of about 170 km2), then measures
 
 - a plain Python loop that splits each name on "@" (up to a million of the names),
-- the reading of names alone, the whole index stage, and the partition stage.
+- the reading of names alone, on one thread and on all cores, the whole index stage, and the partition stage.
 
     python benchmarks/bench_index.py --rows 1000000 --repeat 3
     python benchmarks/bench_index.py --rows 41200000 --folder /big/disk
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.params import load_params
 from stages import index, partition
-from stages.index.lists import found_in_list
+from stages.index.lists import _parse, _texts, found_in_list
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK_ROWS = 500_000
@@ -86,6 +86,14 @@ def read_names(path, rows):
     """Read the list and its names without writing anything."""
     start = clocks()
     if sum(len(found) for found, _ in found_in_list(path)) != rows:
+        raise SystemExit("rows were lost")
+    return since(start, rows)
+
+
+def read_names_alone(path, rows):
+    """Read the list and its names in this thread alone."""
+    start = clocks()
+    if sum(len(_parse(text)) for text, _ in _texts(path)) != rows:
         raise SystemExit("rows were lost")
     return since(start, rows)
 
@@ -168,7 +176,8 @@ def measure(folder, rows, repeat, *, padded):
     loops = [plain_loop(path, min(rows, 1_000_000)) for _ in range(repeat)]
     loop = np.median(loops, axis=0)
     show("plain split loop", loops, loop)
-    show("reading names", [read_names(path, rows) for _ in range(repeat)], loop)
+    show("names, 1 thread", [read_names_alone(path, rows) for _ in range(repeat)], loop)
+    show("names, all cores", [read_names(path, rows) for _ in range(repeat)], loop)
     for stage in ("index", "partition"):
         times, said = zip(*(in_own_process(stage, folder, rows) for _ in range(repeat)), strict=True)
         show(f"{stage} stage", times, loop, said[-1])

@@ -17,7 +17,7 @@ from stages.index.fields import parse_name
 from stages.index.folders import keys_below
 from stages.index.found import Fault
 from stages.index.lists import BLOCK_BYTES, found_in_list
-from stages.index.names import parse_names
+from stages.index.names import parse_names, read_alike
 from stages.manifest import DuplicateKeyError, Manifest
 
 SKIP, STOP = IndexConfig(on_error="skip"), IndexConfig(on_error="stop")
@@ -53,7 +53,10 @@ def listed(tmp_path, lines, ending="\n", last="\n"):
 
 def assert_read_alike(names):
     """Compare the fast reading of all names with the slow one of each."""
-    found = parse_names(pa.array(names, pa.string()))
+    assert_same(parse_names(pa.array(names, pa.string())), names)
+
+
+def assert_same(found, names):
     for row, text in enumerate(names):
         fields = parse_name(text)
         if isinstance(fields, Fault):
@@ -105,6 +108,46 @@ def test_faults_hidden_among_regular_names_are_found():
     }.items():
         regular[row] = regular[row].replace(*change)
     assert_read_alike(regular)
+
+
+REGULAR = [f"ab/cd/{name(east=f'{i:07d}.25', heading=f'{i % 360:03d}')}" for i in range(9_000)]
+
+
+def test_names_alike_are_read_at_once():
+    text = np.frombuffer("".join(f"{line}\n" for line in REGULAR).encode(), np.uint8)
+    found = read_alike(text)
+    assert found is not None
+    assert_same(found, REGULAR)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("@10@", "@1x@"),
+        ("z8tOq", "z8@Oq"),
+        ("z8tOq", "z8/Oq"),
+        ("z8tOq", "z8\nOq"),
+        ("z8tOq", "z8\tOq"),
+        ("z8tOq", "zéOq"),
+        (".25@", "x25@"),
+        ("4178906.70", "41789O6.70"),
+        ("ab/cd", "ab@cd"),
+        ("ab/cd", "a/bcd"),
+        ("ab/cd", "abc/d"),
+        ("ab/cd", "abccd"),
+        ("090", "-90"),
+    ],
+    ids=lambda change: repr(change[1]),
+)
+def test_a_list_of_names_alike_is_read_as_if_one_by_one(tmp_path, change):
+    lines = list(REGULAR)
+    for row in (0, 90, 8_190, 8_999):
+        lines[row] = name(heading="090", east="0543256.25").join(["ab/cd/", ""]).replace(*change)
+    lines[100] = lines[100].replace("ab/cd", "abccd").replace("z8tOq", "z/tOq")  # as many slashes in all
+    path = listed(tmp_path, lines)
+    (found,) = [found for found, _ in found_in_list(path)]
+    assert found.keys.to_pylist() == path.read_text().split("\n")[:-1]
+    assert_same(found, found.keys.to_pylist())
 
 
 def test_many_layouts_in_one_batch():

@@ -8,6 +8,7 @@ of bytes whose columns are read as digits.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,12 @@ import pyarrow as pa
 from stages.index.fields import SEPARATORS, Fields, parse_name
 from stages.index.found import Fault, Found
 
-AT, SLASH, ZERO = np.uint8(ord("@")), np.uint8(ord("/")), np.uint8(ord("0"))
-BLOCK_ROWS = 1 << 13  # a block's bytes stay in the processor's cache
+AT, SLASH = ord("@"), ord("/")
+BLOCK_BYTES = 1 << 20  # a block's bytes stay in the processor's cache
+MOST_DIGITS = 15  # so many digits a float holds exactly
 
 Bytes = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
 
@@ -27,113 +30,125 @@ Rows = npt.NDArray[np.int64]
 class Layout:
     """Where the fields of a name lie, for all names of this length and these separators.
 
+    A byte b of a name is as it must be if ``(b - lowest) mod 256 <= span`` at its place.
+
     Attributes
     ----------
-    length
-        Bytes of the whole key.
     at
         Offsets of the separators.
     fields
         What the sample name says.
-    wanted
-        Offsets of the bytes that are looked at: first the digits of east,
-        north and heading, then the separators, decimal points, zone and band,
-        which are the same in all names of this layout.
     lowest, span
-        (wanted, 1) the least byte allowed there, and how many more may follow it.
+        (bytes,) of the whole key: "0" and 9 where a digit stands; the byte itself and 0 at the
+        separators, slashes, decimal points, zone and band, which are the same in all names of this
+        layout; "A" and 254 elsewhere, which forbids only the byte before "A", which is "@".
     slashes
         How many "/" the key holds, all of them before the name.
-    digits
-        How many digits each of the three numbers has.
+    metres, degrees
+        The worth of the digits from the first to the third separator for east and north, (bytes, 2),
+        and between those of the heading, (bytes, 1). Whole numbers, so that sums are exact.
     scales
-        (3, 1) powers of ten that put the decimal points where they belong.
+        (3,) powers of ten that put the decimal points of east, north and heading where they belong.
     """
 
-    length: int
     at: tuple[int, ...]
     fields: Fields
-    wanted: npt.NDArray[np.int64]
     lowest: Bytes
     span: Bytes
     slashes: int
-    digits: tuple[int, ...]
+    metres: npt.NDArray[np.float64]
+    degrees: npt.NDArray[np.float64]
     scales: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, name: bytes) -> Layout | None:
-        """Return the layout of a sample name, or None if it is not a regular one."""
+    def of(cls, name: bytes, end: bytes = b"") -> Layout | None:
+        """Return the layout of a sample name and what ends it, or None if it is not a regular one."""
         at = tuple(i for i, byte in enumerate(name) if byte == AT)
         fields = parse_name(name.decode())
         if len(at) != SEPARATORS or b"/" in name[at[0] :] or isinstance(fields, Fault):
             return None
-        fixed = [*at, *range(at[2] + 1, at[3]), *range(at[3] + 1, at[4])]
-        places: list[list[int]] = []
-        scales = np.ones((3, 1))
+        lowest = np.full(len(name + end), AT + 1, np.uint8)
+        span = np.full(len(name + end), 254, np.uint8)
+        fixed = [i for i, byte in enumerate(name) if byte in (AT, SLASH)]
+        fixed += [*range(at[2] + 1, at[4]), *range(len(name), len(name + end))]
+        worth, scales = np.zeros((len(name), 3)), np.ones(3)
         for number, field in enumerate((0, 1, 8)):
-            columns = list(range(at[field] + 1, at[field + 1]))
-            for point in [i for i in columns if name[i] == ord(".")]:
-                scales[number] = 10.0 ** (columns[-1] - point)
-                columns.remove(point)
+            digits = list(range(at[field] + 1, at[field + 1]))
+            for point in [i for i in digits if name[i] == ord(".")]:
+                scales[number] = 10.0 ** (digits[-1] - point)
+                digits.remove(point)
                 fixed.append(point)
-            places.append(columns)
-        digits = tuple(len(columns) for columns in places)
-        wanted = np.array([*places[0], *places[1], *places[2], *fixed])
-        is_digit = np.arange(len(wanted)) < sum(digits)
-        lowest = np.where(is_digit, ZERO, np.frombuffer(name, np.uint8)[wanted])[:, None]
-        span = np.where(is_digit, np.uint8(9), np.uint8(0))[:, None]
-        return cls(len(name), at, fields, wanted, lowest, span, name.count(b"/"), digits, scales)
+            if len(digits) > MOST_DIGITS:
+                return None
+            lowest[digits], span[digits] = ord("0"), 9
+            worth[digits, number] = 10.0 ** np.arange(len(digits))[::-1]
+        lowest[fixed], span[fixed] = np.frombuffer(name + end, np.uint8)[fixed], 0
+        metres, degrees = worth[at[0] + 1 : at[2], :2], worth[at[8] + 1 : at[9], 2:]
+        return cls(at, fields, lowest, span, name.count(b"/"), metres, degrees, scales)
+
+    @property
+    def block_rows(self) -> int:
+        """How many names make a block: `check` takes no more at a time."""
+        return max(1, BLOCK_BYTES // len(self.lowest))
+
+    def check(self, block: Bytes) -> tuple[Bytes, Mask | None]:
+        """Return how far the bytes of names, (n, bytes), lie above the lowest, and which names fit.
+
+        None stands for all of them, but for "/" that nobody looked for yet.
+        """
+        lowest, span = self._tiles
+        above: Bytes = np.subtract(block.reshape(-1), lowest[: block.size])
+        wrong: Mask = np.greater(above, span[: block.size])
+        above = above.reshape(block.shape)
+        if not wrong.any():
+            return above, None
+        fits: Mask = np.logical_not(wrong.reshape(block.shape).any(axis=1))
+        return above, fits
+
+    @cached_property
+    def _tiles(self) -> tuple[Bytes, Bytes]:
+        """The lowest bytes and spans of a whole block: a long row is quicker than many short ones."""
+        return np.tile(self.lowest, self.block_rows), np.tile(self.span, self.block_rows)
+
+    def put(self, above: Bytes, rows: slice | Rows, found: Found) -> None:
+        """Put what names that fit say, but for the timestamp, into those rows of `found`.
+
+        The numbers are to the bit what float() makes of their text: the digits make whole numbers
+        that a float holds exactly, and the division rounds once.
+        """
+        metres = above[:, self.at[0] + 1 : self.at[2]].astype(np.float64) @ self.metres
+        for axis in (0, 1):
+            found.positions[rows, axis] = metres[:, axis] / self.scales[axis]
+        if len(self.degrees):
+            degrees = above[:, self.at[8] + 1 : self.at[9]].astype(np.float64)
+            found.heading[rows] = (degrees @ self.degrees)[:, 0] / self.scales[2]
+        found.zone_numbers[rows] = self.fields.zone_number
+        found.bands[rows] = ord(self.fields.band) if self.fields.band else 0
+
+    def stamp(self, block: Bytes) -> Bytes:
+        """Return the (n, bytes) timestamps of (n, bytes) names."""
+        return block[:, self.at[12] + 1 : self.at[13]]
 
     def read(
         self, text: Bytes, starts: Rows, lengths: Rows, rows: Rows, found: Found, stamps: Stamps
-    ) -> npt.NDArray[np.bool_]:
+    ) -> Mask:
         """Read those rows that have this layout into `found` and `stamps`, and return which they are."""
-        matched: npt.NDArray[np.bool_] = lengths[rows] == self.length
+        matched: Mask = lengths[rows] == len(self.lowest)
         candidates = rows[matched]
-        fits = np.zeros(len(candidates), np.bool_)
-        for first in range(0, len(candidates), BLOCK_ROWS):
-            block_rows = candidates[first : first + BLOCK_ROWS]
-            block = _matrix(text, starts[block_rows], self.length)
-            above = block[:, self.wanted].T - self.lowest
-            good = (above <= self.span).all(axis=0) & self._count_separators(block)
-            values = self._numbers(above)
-            stamp = block[:, self.at[12] + 1 : self.at[13]]
-            if not good.all():
-                block_rows, values, stamp = block_rows[good], values[:, good], stamp[good]
-            fits[first : first + BLOCK_ROWS] = good
-            place = _compact(block_rows)
-            found.positions[place] = values[:2].T
-            if self.at[9] - self.at[8] > 1:
-                found.heading[place] = values[2]
-            stamps.add(block_rows, stamp)
-        read = _compact(candidates[fits])
-        found.zone_numbers[read] = self.fields.zone_number
-        found.bands[read] = ord(self.fields.band) if self.fields.band else 0
+        fits = np.ones(len(candidates), np.bool_)
+        for first in range(0, len(candidates), self.block_rows):
+            block_rows = candidates[first : first + self.block_rows]
+            block = _matrix(text, starts[block_rows], len(self.lowest))
+            above, good = self.check(block)
+            if np.count_nonzero(block == SLASH) != self.slashes * len(block) or good is not None:
+                few = (block == SLASH).sum(axis=1) == self.slashes
+                good = few if good is None else good & few
+                block_rows, above, block = block_rows[good], above[good], block[good]
+                fits[first : first + self.block_rows] = good
+            self.put(above, _compact(block_rows), found)
+            stamps.add(block_rows, self.stamp(block))
         matched[matched] = fits
         return matched
-
-    def _numbers(self, digits: Bytes) -> npt.NDArray[np.float64]:
-        """Return (3, n) east, north and heading, to the bit what float() makes of their text.
-
-        The digits make whole numbers that a float holds exactly; the division rounds once.
-        """
-        values = np.zeros((3, digits.shape[1]))
-        row = 0
-        for value, count in zip(values, self.digits, strict=True):
-            for digit in digits[row : row + count]:
-                value *= 10
-                value += digit
-            row += count
-        return np.asarray(values / self.scales)
-
-    def _count_separators(self, block: Bytes) -> npt.NDArray[np.bool_] | np.bool_:
-        """Return which names hold no further "@" or "/", which would shift the fields."""
-        counts = ((AT, SEPARATORS), (SLASH, self.slashes))
-        if all(np.count_nonzero(block == byte) == count * len(block) for byte, count in counts):
-            return np.True_
-        good = np.ones(len(block), np.bool_)
-        for byte, count in counts:
-            good &= (block == byte).sum(axis=1) == count
-        return good
 
 
 class Stamps:

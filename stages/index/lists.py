@@ -9,13 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.errors import InputError
 from stages.index.found import Fault, Found
-from stages.index.names import parse_names
+from stages.index.layout import Bytes
+from stages.index.names import parse_names, read_alike
 
 BLOCK_BYTES = 1 << 23  # larger ones make the allocator fetch fresh pages for every block
 MOST_WORKERS = 8
@@ -41,30 +41,52 @@ def found_in_list(path: Path) -> Iterator[tuple[Found, int]]:
             yield future.result(), done
 
 
-def _texts(path: Path) -> Iterator[tuple[bytes, int]]:
+def _texts(path: Path) -> Iterator[tuple[Bytes, int]]:
     """Yield a file in pieces that end with a line end, and how many bytes have been read."""
-    rest = b""
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            if file.tell() == len(block):
-                block = block.removeprefix(_MARK)
-            end = block.rfind(b"\n") + 1
-            if end == 0 and len(block) == BLOCK_BYTES:
+    rest = np.zeros(0, np.uint8)
+    with path.open("rb", buffering=0) as file:
+        while True:
+            block = np.empty(len(rest) + BLOCK_BYTES, np.uint8)
+            block[: len(rest)] = rest
+            count = file.readinto(block[len(rest) :].data)
+            if not count:
+                break
+            block = block[: len(rest) + count]
+            if file.tell() == count and block[: len(_MARK)].tobytes() == _MARK:
+                block = block[len(_MARK) :]
+            end = _after_last_line(block)
+            if end == 0 and len(block) >= BLOCK_BYTES:
                 raise InputError(
                     f"{path} has no line end in {BLOCK_BYTES:,} bytes: expected paths, one a line"
                 )
             if end:
-                yield rest + block[:end], file.tell()
-                rest = b""
-            rest += block[end:]
-        if rest:
-            yield rest + b"\n", file.tell()
+                yield block[:end], file.tell()
+            rest = block[end:]
+        if len(rest):
+            yield np.append(rest, NEWLINE), file.tell()
 
 
-def _parse(text: bytes) -> Found:
+def _after_last_line(block: Bytes) -> int:
+    """Return where the last whole line of a block ends, 0 if there is none."""
+    for stop in range(len(block), 0, -_LONGEST):
+        start = max(stop - _LONGEST, 0)
+        found = block[start:stop].tobytes().rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+    return 0
+
+
+def _parse(text: Bytes) -> Found:
     """Return what lines name that each end with a line end."""
-    if b"\r" in text:
-        text = text.replace(b"\r\n", b"\n")
+    found = read_alike(text)
+    if found is not None:
+        return found
+    raw = text.tobytes()
+    return _parse_lines(raw.replace(b"\r\n", b"\n") if b"\r" in raw else raw)
+
+
+def _parse_lines(text: bytes) -> Found:
+    """Return what lines of any kind name that each end with a line feed."""
     keys = _lines(np.frombuffer(text, np.uint8))
     try:
         keys.validate(full=True)
@@ -83,7 +105,7 @@ def _parse_bytes(text: bytes) -> Found:
     return found
 
 
-def _lines(text: npt.NDArray[np.uint8]) -> pa.StringArray:
+def _lines(text: Bytes) -> pa.StringArray:
     """Return the lines of a text, blank ones left out."""
     length = int(np.argmax(text[:_LONGEST] == NEWLINE))
     rows, remainder = divmod(len(text), length + 1)

@@ -9,6 +9,7 @@ from stages.index.fields import parse_name
 from stages.index.found import Fault, Found
 from stages.index.layout import Bytes, Layout, Rows, Stamps
 
+LONGEST = 1 << 16  # bytes of a path
 LAYOUTS = 48  # beyond so many layouts in one batch the names are read one by one
 
 
@@ -43,6 +44,49 @@ def parse_names(keys: pa.StringArray) -> Found:
         _read_slowly(keys[row].as_py(), row, found, stamps)
     found.timestamp = stamps.array()
     return found
+
+
+def read_alike(text: Bytes) -> Found | None:
+    """Return what lines of one layout say, as SF-XL's are, or None if they are of several.
+
+    Parameters
+    ----------
+    text
+        The lines, a line feed after each.
+    """
+    length = text[:LONGEST].tobytes().find(b"\n")
+    rows, remainder = divmod(len(text), length + 1)
+    first = text[: max(length, 0)].tobytes()
+    layout = Layout.of(first, b"\n") if not remainder and first.isascii() else None
+    if layout is None:
+        return None
+    lines = text.reshape(rows, length + 1)
+    body = np.empty((rows, length), np.uint8)
+    found = Found.blank(_strings(body))
+    for start in range(0, rows, layout.block_rows):
+        place = slice(start, min(start + layout.block_rows, rows))
+        above, departs = layout.check(lines[place])
+        if departs is not None or _count_odd(lines[place]) != (layout.slashes + 1) * len(above):
+            return None
+        layout.put(above, place, found)
+        body[place] = lines[place, :length]
+    found.timestamp = _strings(np.ascontiguousarray(layout.stamp(body)))
+    return found
+
+
+def _strings(text: Bytes) -> pa.StringArray:
+    """Return the rows of (n, bytes) text as strings."""
+    offsets = np.arange(len(text) + 1, dtype=np.int32) * np.int32(text.shape[1])
+    return pa.StringArray.from_buffers(len(text), pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def _count_odd(text: Bytes) -> int:
+    """Return how many bytes are "/", control characters or not ASCII.
+
+    With the lowest four bits turned over, "/" is next to the control characters, and bytes that are
+    not ASCII are negative.
+    """
+    return int(np.count_nonzero((text ^ np.uint8(0x0F)).view(np.int8) <= ord("/") ^ 0x0F))
 
 
 def _read_slowly(name: str, row: int, found: Found, stamps: Stamps) -> None:
