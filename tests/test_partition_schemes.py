@@ -76,7 +76,8 @@ def test_every_labelled_image_lies_in_its_class_which_shares_no_cell_with_anothe
         assert np.bincount(label, minlength=len(cut.images)).tolist() == cut.images.tolist()
         assert cut.images.min() >= 2
         if cut.heading is not None:
-            assert (images.heading[inside] // 60 == cut.heading[label]).all()
+            turned = (images.heading[inside].astype(np.float64) + 30) % 360
+            assert (turned // 60 == cut.heading[label]).all()
         covered = [
             (p + i, q + j, 0 if cut.heading is None else cut.heading[number])
             for number, ((p, q), span) in enumerate(zip(cut.cells.tolist(), cut.span.tolist(), strict=True))
@@ -187,11 +188,11 @@ def test_headings_of_one_group_are_apart_and_places_are_cells():
         assert (np.diff(cut.images[mine]) <= 0).all()
 
 
-def test_a_heading_below_the_north_is_of_the_last_bin():
-    heading = np.array([0.0, 359.99, -0.01, 360.0, 29.9] * 2, np.float32)
-    images = Photos(np.tile(ORIGIN, (10, 1)), heading)
+def test_the_north_is_in_the_middle_of_the_first_bin():
+    heading = np.array([0.0, 345.0, -0.01, 360.0, 14.9, 15.0, 344.9] * 2, np.float32)
+    images = Photos(np.tile(ORIGIN, (14, 1)), heading)
     (cut,) = SCHEMES["heading"](images, config(scheme="heading", heading=HeadingConfig(30.0, 2)))
-    assert cut.heading[cut.labels[:5]].tolist() == [0, 11, 11, 0, 0]
+    assert cut.heading[cut.labels[:7]].tolist() == [0, 0, 0, 0, 0, 1, 11]
 
 
 @pytest.mark.parametrize("scheme", SCHEME_NAMES)

@@ -73,7 +73,7 @@ class HeadingConfig:
     Attributes
     ----------
     bin_deg
-        alpha, width of a bin of headings in degrees; bins begin in the north.
+        alpha, width of a bin of headings in degrees; the north is in the middle of the first.
     groups
         L, groups of headings; bins of one group are at least so many apart.
     """

@@ -3,7 +3,9 @@
 Photos of one place that look in other directions show other things, so each
 bin of headings of a cell is a class. Groups separate neighbours in space (N)
 and in heading (L): group (u * N + v) * L + w, with w the bin mod L. An answer
-is a cell, its score the best of its classes.
+is a cell, its score the best of its classes. CosPlace's bins begin at the
+north; here the north is in the middle of one, since cameras along the streets
+of a city built by the compass would fall on either side of such a border.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ def cut(images: Images, config: PartitionConfig) -> tuple[Cut]:
     headings, bins = _headings(images), config.heading.bins
     codes, lattice = code(images.positions(), config.cell_m)
     for block in blocks(len(codes)):
-        # The remainder after the division: a heading just below 360 must not be rounded up to it.
-        number = np.floor(headings[block].astype(np.float64) / config.heading.bin_deg).astype(np.int64)
-        codes[block] = codes[block] * bins + number % bins
+        turn = headings[block].astype(np.float64) / config.heading.bin_deg
+        # The remainder after the rounding: a heading just below 360 must not become a bin of its own.
+        codes[block] = codes[block] * bins + np.floor(turn + 0.5).astype(np.int64) % bins
     counted = count(codes, config.min_images_per_class)
     require_class(len(counted.kept), counted.most, config.cell_m, config.min_images_per_class)
     square, heading = np.divmod(counted.kept, bins)
