@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from cache.ledger import Ledger
 from cache.recipe import Recipe
 from cache.skeleton import ATTRIBUTE, FORMAT, LEDGER, ROW_ID, create
 from cache.spec import StoreSpec
+
+_ID_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,17 @@ def row_ids(names: Iterable[str]) -> npt.NDArray[np.uint64]:
     -------
     ndarray of uint64
     """
-    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+    begun = hashlib.blake2b(digest_size=8)  # a copy of a begun digest takes half as long as a new one
+
+    def digest(name: str) -> bytes:
+        one = begun.copy()
+        one.update(name.encode())
+        return one.digest()
+
+    rest, blocks = iter(names), []
+    while block := b"".join(map(digest, islice(rest, _ID_BLOCK))):  # millions of them apart weigh gigabytes
+        blocks.append(block)
+    return np.frombuffer(b"".join(blocks), dtype="<u8").astype(np.uint64)
 
 
 def create_or_open(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -59,6 +60,15 @@ def filled(path: Path, rows: int = 150, chunks: list[int] | None = None):
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_row_identities_are_those_of_the_format():
+    identities = row_ids(f"Straße {row}.jpg" for row in range(70_000))
+    for row in (0, 65_535, 65_536, 69_999):
+        digest = hashlib.blake2b(f"Straße {row}.jpg".encode(), digest_size=8).digest()
+        assert identities[row] == int.from_bytes(digest, "little")
+    assert len(identities) == 70_000
+    assert row_ids([]).shape == (0,)
 
 
 @given(rows=st.integers(0, 3_000_000), shards=st.integers(1, 300))
