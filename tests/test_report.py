@@ -25,6 +25,7 @@ from stages.eval.report.page import json_text
 from stages.eval.report.stage import run
 from stages.manifest import Manifest, write_manifest
 from stages.parquet import write_table
+from stages.places import Places
 
 CONFIG = ReportConfig(queries=8, cells=2, photos_per_cell=2, thumbnail_px=48, photos_mb=1.0, map_queries=100)
 CORNER = np.array([551_000.0, 4_180_000.0])
@@ -277,7 +278,7 @@ def test_the_nearest_photo_is_the_nearest(files):
 def test_images_of_the_true_cell():
     classes, _ = partition(np.array([[5.0, 5.0], [6.0, 5.0], [45.0, 5.0]]))
     truth = np.array([[19.9, 0.0], [41.0, 1.0], [25.0, 5.0], [-1.0, 5.0]])
-    np.testing.assert_array_equal(images_of_true_cell(classes, truth), [2, 1, 0, 0])
+    np.testing.assert_array_equal(images_of_true_cell(Places.of(classes), truth), [2, 1, 0, 0])
 
 
 def test_without_confidence_the_report_does_without(no_figures, tmp_path):

@@ -70,9 +70,9 @@ def _guess(
     class_id: int,
     heading: float,
 ) -> str:
-    distance = float(np.hypot(*(source.classes.centres[class_id] - source.outcomes.truth[query])))
+    distance = float(np.hypot(*(source.places.centres[class_id] - source.outcomes.truth[query])))
     thumbs = thumbnails_of(album, photos.of_class(class_id, source.config.photos_per_cell, heading=heading))
-    images = int(source.classes.images[class_id])
+    images = int(source.places.images[class_id])
     detail = f"{metres(distance)} off, {images:,} image{'s' if images != 1 else ''}"
     right = distance <= source.outcomes.radius_m
     name = _RANKS[rank] if rank < len(_RANKS) else f"{rank + 1}th"

@@ -98,7 +98,7 @@ class DatabasePhotos:
 
     @classmethod
     def of(
-        cls, manifest: Manifest, labels: npt.NDArray[np.int32], class_ids: npt.NDArray[np.int64]
+        cls, manifest: Manifest, labels: npt.NDArray[np.integer], class_ids: npt.NDArray[np.int64]
     ) -> DatabasePhotos:
         """Return the photos of some classes; `labels` (rows,) gives the class of every database row."""
         wanted = np.unique(class_ids)

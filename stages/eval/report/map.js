@@ -23,11 +23,11 @@ function placecacheMap(root, data) {
       const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
       return new Int32Array(bytes.buffer);
     };
-    const p = numbers(packed.p), q = numbers(packed.q), images = numbers(packed.images);
+    const p = numbers(packed.p), q = numbers(packed.q), span = numbers(packed.span), images = numbers(packed.images);
     let most = 1;
     for (const count of images) most = Math.max(most, count);
     const shade = Uint8Array.from(images, (count) => Math.min(3, Math.floor((4 * Math.log1p(count)) / Math.log1p(most))));
-    return { p, q, images, shade, side: packed.cell_m };
+    return { p, q, span, images, shade, side: packed.cell_m };
   }
 
   const kind = (item) => (item.right === null ? "unknown" : item.right ? "right" : "wrong");
@@ -45,7 +45,7 @@ function placecacheMap(root, data) {
     };
     for (let i = 0; i < cells.p.length && !itemsOnly; i++) {
       add(cells.p[i] * cells.side, cells.q[i] * cells.side);
-      add((cells.p[i] + 1) * cells.side, (cells.q[i] + 1) * cells.side);
+      add((cells.p[i] + cells.span[i]) * cells.side, (cells.q[i] + cells.span[i]) * cells.side);
     }
     for (const item of items) for (const place of [item.truth, item.answer]) if (place) add(place[0], place[1]);
     return west <= east ? { west, east, south, north } : { west: 0, east: 100, south: 0, north: 100 };
@@ -117,8 +117,8 @@ function placecacheMap(root, data) {
   function cellPicture() {
     let west = Infinity, east = -Infinity, south = Infinity, north = -Infinity;
     for (let i = 0; i < cells.p.length; i++) {
-      west = Math.min(west, cells.p[i]); east = Math.max(east, cells.p[i]);
-      south = Math.min(south, cells.q[i]); north = Math.max(north, cells.q[i]);
+      west = Math.min(west, cells.p[i]); east = Math.max(east, cells.p[i] + cells.span[i] - 1);
+      south = Math.min(south, cells.q[i]); north = Math.max(north, cells.q[i] + cells.span[i] - 1);
     }
     const wide = east - west + 1, tall = north - south + 1;
     if (!(wide > 0 && wide <= 4096 && tall <= 4096)) return null;
@@ -129,13 +129,13 @@ function placecacheMap(root, data) {
     for (let shade = 0; shade < 4; shade++) {
       brush.fillStyle = colours["cell-" + shade];
       for (let i = 0; i < cells.p.length; i++)
-        if (cells.shade[i] === shade) brush.fillRect(cells.p[i] - west, north - cells.q[i], 1, 1);
+        if (cells.shade[i] === shade) brush.fillRect(cells.p[i] - west, north - cells.q[i] - cells.span[i] + 1, cells.span[i], cells.span[i]);
     }
     return { canvas, west, north, wide, tall };
   }
 
   function drawCells() {
-    const side = cells.side * view.scale, gap = side > 6 ? 1 : 0, size = Math.max(side - gap, 1.5);
+    const side = cells.side * view.scale, gap = side > 6 ? 1 : 0;
     if (!gap && picture === undefined) picture = cellPicture();
     if (!gap && picture) {
       pen.imageSmoothingEnabled = side < 1;
@@ -148,7 +148,8 @@ function placecacheMap(root, data) {
       pen.fillStyle = colours["cell-" + shade];
       for (let i = 0; i < cells.p.length; i++) {
         if (cells.shade[i] !== shade) continue;
-        const left = x(cells.p[i] * cells.side), top = y((cells.q[i] + 1) * cells.side);
+        const size = Math.max(cells.span[i] * side - gap, 1.5);
+        const left = x(cells.p[i] * cells.side), top = y((cells.q[i] + cells.span[i]) * cells.side);
         if (left < view.width && top < view.height && left + size > 0 && top + size > 0) pen.fillRect(left, top, size, size);
       }
     }

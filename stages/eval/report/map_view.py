@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stages.classes import ClassTable
+from stages.places import Places
 
 Place = tuple[float, float]
 
@@ -56,7 +56,7 @@ class MapItem:
 
 
 def map_data(
-    classes: ClassTable,
+    places: Places,
     items: Sequence[MapItem],
     *,
     radius_m: float,
@@ -66,7 +66,7 @@ def map_data(
 
     Parameters
     ----------
-    classes : ClassTable
+    places : Places
         The cells.
     items : sequence of MapItem
         The photos.
@@ -76,10 +76,11 @@ def map_data(
         What is in view at first.
     """
     cells = {
-        "cell_m": classes.cell_m,
-        "p": _packed(classes.p),
-        "q": _packed(classes.q),
-        "images": _packed(classes.images),
+        "cell_m": places.cell_m,
+        "p": _packed(places.p),
+        "q": _packed(places.q),
+        "span": _packed(places.span),
+        "images": _packed(places.images),
     }
     return {"cells": cells, "items": [asdict(item) for item in items], "radius_m": radius_m, "focus": focus}
 

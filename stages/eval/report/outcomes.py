@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stages.classes import ClassTable
 from stages.parquet import note_of, open_parquet
+from stages.places import Places
 
 _MADE_BY = "pipeline eval"
 _ERROR = "_error_m"
@@ -116,16 +116,10 @@ class Outcomes:
         )
 
 
-def images_of_true_cell(classes: ClassTable, truth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return how many training images the cell of each position has (Q,); 0 where it is no class."""
-    if not len(classes):
-        return np.zeros(len(truth), dtype=np.int64)
-    wanted = np.floor(truth / classes.cell_m).astype(np.int64)
-    cells = np.stack([classes.p, classes.q], axis=1)
-    both, inverse = np.unique(np.concatenate([cells, wanted]), axis=0, return_inverse=True)
-    images = np.zeros(len(both), dtype=np.int64)
-    images[inverse.ravel()[: len(cells)]] = classes.images
-    return images[inverse.ravel()[len(cells) :]]
+def images_of_true_cell(places: Places, truth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return how many training images the cell of each position has (Q,); 0 where there are none."""
+    # One more for place -1.
+    return np.append(places.images, 0)[places.at(truth)]
 
 
 def _number(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:

@@ -107,7 +107,7 @@ def run(
     items, number_on_map = map_items(source, chosen)
     album = Album(config.thumbnail_px, int(config.photos_mb * 1e6))
     cards = cards_html(source, chosen, album, number_on_map)
-    outcomes, table = source.outcomes, source.classes
+    outcomes = source.outcomes
     body = "".join(
         [
             sections.header_html("Where the photos were placed", _facts(source, numbers)),
@@ -122,7 +122,9 @@ def run(
             ),
         ]
     )
-    page = document("placecache report", body, data=map_data(table, items, radius_m=outcomes.radius_m))
+    page = document(
+        "placecache report", body, data=map_data(source.places, items, radius_m=outcomes.radius_m)
+    )
     with replacing(output) as partial:
         partial.write_text(page, encoding="utf-8")
     return ReportResult(
@@ -152,7 +154,7 @@ def _plots(source: Source, numbers: dict[str, Any], recall: Curve, folder: Path)
         "error_cdf": curves.error_cdf({next(iter(numbers), "classify"): outcomes.error_m, **outcomes.others}),
         "reliability": curves.reliability(outcomes.confidence, outcomes.right),
         "by_class_size": curves.by_class_size(
-            images_of_true_cell(source.classes, outcomes.truth), _right_within(outcomes)
+            images_of_true_cell(source.places, outcomes.truth), _right_within(outcomes)
         ),
         "risk_coverage": curves.risk_coverage(outcomes.trust, outcomes.right),
     }
@@ -194,11 +196,14 @@ def _threshold(outcomes: Outcomes) -> float | None:
 def _facts(source: Source, metrics: dict[str, Any]) -> list[str]:
     """What was evaluated, in a line."""
     first: dict[str, Any] = next(iter(metrics.values()), {})
-    classes = source.classes
+    classes, places = source.classes, source.places
+    least, most = places.cell_m, places.cell_m * int(places.span.max(initial=1))
+    side = f"{least:g} m" if most == least else f"{least:g} to {most:g} m"
+    told = "" if places.votes is None else f", told apart by {len(classes):,} classes"
     facts = [
         f"{len(source.outcomes):,} queries",
         f"{source.database.rows:,} database images",
-        f"{len(classes):,} cells of {classes.cell_m:g} m in {classes.groups} groups",
+        f"{len(places):,} cells of {side}{told} in {classes.groups} groups",
         f"UTM zone {classes.zone or 'unknown'}",
     ]
     facts += [f"{name} {first[name]}" for name in ("score", "weights") if name in first]
