@@ -6,12 +6,14 @@ import ctypes
 import platform
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # Numbers that glibc gives to two settings of its memory allocator, and the most either can be set to.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _NEVER_BYTES = (1 << 31) - 1
+_MULTIPLE = 8
 
 
 def keep_freed_memory() -> bool:
@@ -33,7 +35,8 @@ def make_quick(model: nn.Module, *, kind: str) -> nn.Module:
 
     A convolutional network's batch normalisations, a third of its time on a CPU, are folded into the
     convolutions before them, and its weights are laid out channels last, as its input is. A
-    transformer's layer scales are folded into the linear layers before them.
+    transformer's layer scales are folded into the linear layers before them, and its patch embedding,
+    a convolution for which GPUs have no quick kernel, becomes a matrix product.
 
     Parameters
     ----------
@@ -46,7 +49,38 @@ def make_quick(model: nn.Module, *, kind: str) -> nn.Module:
         fold_normalisation(model)
         return model.to(memory_format=torch.channels_last)
     fold_layer_scale(model)
+    embedding = model.get_submodule("patch_embed")
+    embedding.proj = PatchProjection(embedding.get_submodule("proj"))
     return model
+
+
+class PatchProjection(nn.Module):
+    """A convolution whose patches do not overlap, as one matrix product.
+
+    Parameters
+    ----------
+    convolution : nn.Conv2d
+        Its stride is its kernel's size.
+    """
+
+    def __init__(self, convolution: nn.Module) -> None:
+        super().__init__()
+        weight = convolution.get_parameter("weight").detach()
+        self.side = weight.shape[-1]
+        length = weight[0].numel()
+        # GPUs multiply fast what comes in eights; what is added meets weights of 0.
+        self.filled = -length % _MULTIPLE
+        self.weight = nn.Parameter(functional.pad(weight.flatten(1), (0, self.filled)))
+        self.bias = nn.Parameter(convolution.get_parameter("bias").detach())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return patches (B, C, H / side, W / side) of images (B, 3, H, W), as the convolution does."""
+        batch, channels, height, width = images.shape
+        rows, columns = height // self.side, width // self.side
+        cut = images.reshape(batch, channels, rows, self.side, columns, self.side)
+        patches = cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows, columns, -1)
+        found = functional.linear(functional.pad(patches, (0, self.filled)), self.weight, self.bias)
+        return found.permute(0, 3, 1, 2)
 
 
 def fold_layer_scale(model: nn.Module) -> int:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from stages.backbone import BACKBONES, describe_backbone, load_backbone, weights_reachable
 from stages.checkpoint import resample_position_embedding
 from stages.errors import ConfigError, WeightsError
-from stages.inference import fold_layer_scale
+from stages.inference import PatchProjection, fold_layer_scale
 from stages.untrained import random_model
 from stages.weights import WeightsSource
 
@@ -295,6 +295,16 @@ def test_folded_layer_scales_change_nothing_but_the_last_bits():
     with torch.inference_mode():
         torch.testing.assert_close(
             folded.forward_features(images), plain.forward_features(images), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_the_patch_projection_is_the_convolution():
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(3, 10, 14, 14)
+    images = torch.randn(2, 3, 28, 42)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            PatchProjection(convolution)(images), convolution(images), rtol=1e-4, atol=1e-5
         )
 
 
