@@ -1,0 +1,162 @@
+"""A training of SF-XL's size on a GPU: 64 M draws over 41.2 M features in 4 x 75,000 classes.
+
+The features are synthetic and lie on the device; all else is what `pipeline train-heads` runs: sampler,
+projection, margin softmax, optimisers, the groups taking turns. One step of one head is compared with its
+three matrix products alone. Memory: 41.2 M x 384 float16 are 32 GB.
+
+    python benchmarks/bench_train_gpu.py
+    python benchmarks/bench_train_gpu.py --device cpu --rows 200000 --classes 2000 --draws 100000 --no-compile
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from cache.recipe import Recipe
+from pipeline.params import load_params
+from stages.classes import ClassTable
+from stages.heads import HeadSettings
+from stages.localiser import Localiser
+from stages.margin import Buffers
+from stages.train.feed import open_feed
+from stages.train.loop import Trainer, loss_of
+from stages.train.ranks import Ranks
+from stages.train.source import TrainingSet
+from stages.train.validation import Validation
+
+ROOT = Path(__file__).resolve().parent.parent
+PEAK_BF16 = 989e12  # dense, of an H100 SXM
+GROUPS, LENGTH = 4, 384
+
+
+def class_table(classes):
+    """A square of cells of 10 m, N 2, every one a class."""
+    side = int((classes * GROUPS) ** 0.5) // 2 * 2
+    p, q = (axis.ravel() for axis in np.mgrid[:side, :side])
+    group = (p % 2 * 2 + q % 2).astype(np.int32)
+    order = np.lexsort((q, p, group))
+    p, q, group = p[order], q[order], group[order]
+    count = len(group)
+    return ClassTable(
+        group=group,
+        index=(np.arange(count) % (count // GROUPS)).astype(np.int32),
+        p=p,
+        q=q,
+        centres=np.stack([p, q], axis=1) * 10.0 + 5,
+        images=np.ones(count, np.int64),
+        bucket=np.full(count, "mid"),
+        p_aug=np.zeros(count, np.float32),
+        cell_m=10.0,
+        groups_per_side=2,
+        zone="10S",
+    )
+
+
+def step_of_one_head(config, device, classes, times):
+    """Milliseconds of a step's loss and gradients, and of its three products alone."""
+    torch.manual_seed(0)
+    settings = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
+    embeddings = functional.normalize(torch.randn(config.batch_size, config.embedding_dim, device=device))
+    prototypes = torch.randn(classes, config.embedding_dim, device=device) * 0.04
+    labels = torch.randint(0, classes, (config.batch_size,), device=device)
+    narrow = torch.bfloat16 if device.type == "cuda" else torch.float32
+    left, right = embeddings.to(narrow), prototypes.to(narrow)
+    slopes = left @ right.T
+    plain, compiled = (
+        loss_of(replace(config, compile=on), device, Buffers()) for on in (False, config.compile)
+    )
+
+    def products():
+        left @ right.T, slopes @ right, slopes.T @ left
+
+    candidates = {
+        "three matrix products alone (floor)": products,
+        "loss and gradients": lambda: plain(embeddings, prototypes, labels, settings),
+    }
+    if config.compile:
+        candidates["the same, compiled"] = lambda: compiled(embeddings, prototypes, labels, settings)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    seconds = {name: [] for name in candidates}
+    for turn in range(times + 2):
+        for name, work in candidates.items():
+            wait()
+            begun = time.perf_counter()
+            work()
+            wait()
+            if turn > 1:
+                seconds[name].append(time.perf_counter() - begun)
+    print(f"\none head: batch {config.batch_size}, D {config.embedding_dim}, K {classes}, {narrow}")
+    floor = statistics.median(seconds["three matrix products alone (floor)"])
+    for name, found in seconds.items():
+        middle = statistics.median(found)
+        spread = f"{min(found) * 1e3:.2f} - {max(found) * 1e3:.2f}, n {len(found)}"
+        print(f"  {name:<40} {middle * 1e3:7.2f} ms ({spread})  x {middle / floor:.2f}")
+
+
+def whole(config, device, rows, classes, draws):
+    table = class_table(classes)
+    features = torch.empty(rows, LENGTH, dtype=torch.float16, device=device)
+    for start in range(0, rows, 1 << 20):
+        features[start : start + (1 << 20)].normal_()
+    labels = np.random.default_rng(0).integers(0, len(table), rows)
+    data = TrainingSet(features, labels, features[:0], labels[:0])
+    recipe = Recipe("bench", "random", "0" * 64, 224, {}, {"cls": LENGTH}, "float16", "bfloat16")
+    settings = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
+    localiser = Localiser.new(table, recipe, ("cls",), config.embedding_dim, settings).to(device)
+    nothing = Validation(features[:0], np.zeros((0, 2)), config.validation)
+    groups, steps = tuple(range(GROUPS)), draws // config.batch_size
+    with open_feed(config, None, data, table, groups, steps, 0) as feed:
+        trainer = Trainer(localiser, feed, groups, config, train_projection=True, ranks=Ranks())
+        begun = time.perf_counter()
+        trainer.run(min(50, steps), nothing)
+        warm = time.perf_counter() - begun
+        begun, before = time.perf_counter(), trainer.state.step
+        state = trainer.run(steps, nothing)
+        seconds = time.perf_counter() - begun
+    done = (state.step - before) * config.batch_size
+    width = len(table) / GROUPS * config.class_sampling + LENGTH
+    operations = 6.0 * done * config.embedding_dim * width
+    share = f", {operations / seconds / PEAK_BF16:.1%} of the bf16 peak" if device.type == "cuda" else ""
+    print(
+        f"\nwhole training: {rows:,} rows, {len(table):,} classes, {steps:,} steps of {config.batch_size}, "
+        f"class_sampling {config.class_sampling}\n"
+        f"  first steps {warm:.1f} s, then {done / 1e6:.1f} M draws in {seconds:.1f} s: "
+        f"{done / seconds:,.0f} samples/s{share}; loss {state.log[0].loss:.2f} to {state.log[-1].loss:.2f}"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--rows", type=int, default=41_200_000)
+    parser.add_argument("--classes", type=int, default=75_000, help="in a group")
+    parser.add_argument("--draws", type=int, default=64_000_000)
+    parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--class-sampling", type=float, default=1.0)
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--times", type=int, default=9)
+    chosen = parser.parse_args()
+    device = torch.device(chosen.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU: plumbing only"
+    print(f"{name}, torch {torch.__version__}, numpy {np.__version__}; medians (least - most)")
+    config = replace(
+        load_params(ROOT / "params.yaml").train,
+        batch_size=chosen.batch,
+        compile=chosen.compile,
+        class_sampling=chosen.class_sampling,
+        augment_views=False,
+    )
+    step_of_one_head(config, device, chosen.classes, chosen.times)
+    whole(config, device, chosen.rows, chosen.classes, chosen.draws)
+
+
+if __name__ == "__main__":
+    main()
