@@ -1,5 +1,6 @@
 """The other ways to cut a city: what holds for each, whatever the images."""
 
+import shutil
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from test_partition import config, manifest_of
 
+from pipeline.cli import main
+from pipeline.project import set_params, template
 from stages import grid
 from stages.classes import ClassTable, in_class
 from stages.errors import ConfigError, InputError
@@ -223,6 +226,30 @@ def test_images_without_a_heading_are_counted_and_the_setting_named(tmp_path):
         InputError, match=r"2 of 50 images have no heading \(the first is row 7\).*partition.scheme"
     ):
         run(config(scheme="heading"), manifest=manifest, output=tmp_path, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "4 of 40 images have no heading"),
+        ({"partition.scheme": "hexagons"}, "partition.scheme is 'hexagons': expected grid | quadtree"),
+        ({"partition.heading.bin_deg": 50.0}, "partition.heading.bin_deg is 50"),
+        ({"partition.hierarchy.coarser": [3, 2]}, "partition.hierarchy.coarser is [3, 2]"),
+    ],
+)
+def test_the_command_says_in_a_line_what_a_scheme_lacks(tmp_path, capsys, changes, message):
+    images = photos(40)
+    images.heading[:4] = np.nan
+    manifest_of(tmp_path / "data/index/database.parquet", images.where, heading=images.heading)
+    shutil.copyfile(template("params.yaml"), tmp_path / "params.yaml")
+    set_params(tmp_path / "params.yaml", {"partition.scheme": "heading", **changes})
+    with pytest.raises(SystemExit) as stopped:
+        main(["--project", str(tmp_path), "partition"])
+    errors = capsys.readouterr().err.strip()
+    assert stopped.value.code == 1
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert "\n" not in errors
 
 
 @pytest.mark.parametrize(
