@@ -5,12 +5,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from cache.errors import StoreError
+from cache.files import file_sizes
 from cache.ledger import Entry
 from cache.store import FeatureStore
 
@@ -40,26 +39,23 @@ def torn(store: FeatureStore, chunks: Iterable[int]) -> Iterator[Fault]:
     Those are what a power cut leaves: entries that are no JSON, chunk files that are missing, empty
     or short. Chunks without an entry are not finished, which is no fault.
     """
-    listed = set(store.ledger.listed())
+    chunks = list(chunks)
+    listed = set(store.ledger.listed()).intersection(chunks)
+    whole = {entry.chunk for entry in store.ledger.entries(sorted(listed))}
+    lengths = {name: _lengths(store, name, sorted(whole)) for name in store.spec.outputs}
     for chunk in chunks:
-        if chunk not in listed:
-            continue
-        if not store.ledger.done(chunk):
+        if chunk in listed - whole:
             yield Fault(chunk, "ledger", "entry is damaged")
-            continue
-        for output in store.spec.outputs:
-            fault = _torn_file(store, chunk, output)
-            if fault is not None:
-                yield fault
+        elif chunk in whole:
+            for output in store.spec.outputs:
+                yield from _short(store, chunk, output, lengths[output].get(chunk))
 
 
 def check_chunk(store: FeatureStore, chunk: int) -> list[Fault]:
     """Return all faults of one chunk, found by reading its files past Zarr; none if it is not finished."""
-    faults = list(torn(store, [chunk]))
-    if faults or not store.ledger.done(chunk):
-        return faults
-    entry = store.ledger.entry(chunk)
-    return [fault for output in store.spec.outputs for fault in _changed(store, entry, output)]
+    for entry in store.ledger.entries([chunk]):
+        return [fault for output in store.spec.outputs for fault in _changed(store, entry, output)]
+    return [Fault(chunk, "ledger", "entry is damaged")] if chunk in store.ledger.listed() else []
 
 
 def repair(store: FeatureStore, faults: Iterable[Fault]) -> list[int]:
@@ -86,23 +82,37 @@ def require_sound(store: FeatureStore, chunk: int) -> None:
         )
 
 
-def _torn_file(store: FeatureStore, chunk: int, output: str) -> Fault | None:
-    expected = _chunk_bytes(store, output)
-    try:
-        found = store.chunk_file(output, chunk).stat().st_size
-    except FileNotFoundError:
-        return Fault(chunk, output, "file is missing")
-    if found != expected:
-        return Fault(chunk, output, f"file has {found:,} of {expected:,} bytes")
-    return None
+def _lengths(store: FeatureStore, output: str, chunks: Iterable[int]) -> dict[int, int]:
+    """Lengths in bytes of the chunk files that are there, by chunk."""
+    named = {f"{chunk}/0": chunk for chunk in chunks}
+    found = file_sizes(store.path / output / "c", list(named))
+    return {named[name]: size for name, size in found.items()}
+
+
+def _short(store: FeatureStore, chunk: int, output: str, found: int | None) -> Iterator[Fault]:
+    """Yield the fault of a chunk file of `found` bytes, None if it is missing."""
+    length = store.spec.chunk_rows * store.spec.outputs[output] * np.dtype(store.spec.dtype).itemsize
+    if found is None:
+        yield Fault(chunk, output, "file is missing")
+    elif found != length:
+        yield Fault(chunk, output, f"file has {found:,} of {length:,} bytes")
 
 
 def _changed(store: FeatureStore, entry: Entry, output: str) -> Iterator[Fault]:
-    """Yield what the bytes of one chunk file tell; its length is right."""
-    features = _read(store.chunk_file(output, entry.chunk), store, output)
+    """Yield what the bytes of one chunk file tell."""
+    try:
+        content = store.chunk_file(output, entry.chunk).read_bytes()
+    except FileNotFoundError:
+        content = None
+    short = list(_short(store, entry.chunk, output, None if content is None else len(content)))
+    if short or content is None:
+        yield from short
+        return
+    dtype = np.dtype(store.spec.dtype).newbyteorder("<")
+    features = np.frombuffer(content, dtype).reshape(store.spec.chunk_rows, store.spec.outputs[output])
     rows = entry.rows.stop - entry.rows.start
     real, padding = features[:rows], features[rows:]
-    if zlib.crc32(real.tobytes()) != entry.crc32[output]:
+    if zlib.crc32(real.data) != entry.crc32[output]:
         yield Fault(entry.chunk, output, "bytes changed since they were written")
         return
     odd = np.flatnonzero(~np.isfinite(real).all(axis=1)) + entry.rows.start
@@ -111,12 +121,3 @@ def _changed(store: FeatureStore, entry: Entry, output: str) -> Iterator[Fault]:
         yield Fault(entry.chunk, output, f"row {odd[0]} is not finite and not listed as bad")
     if not np.isnan(padding).all():
         yield Fault(entry.chunk, output, "bytes changed past the last row")
-
-
-def _read(path: Path, store: FeatureStore, output: str) -> npt.NDArray[np.floating]:
-    dtype = np.dtype(store.spec.dtype).newbyteorder("<")
-    return np.fromfile(path, dtype=dtype).reshape(store.spec.chunk_rows, store.spec.outputs[output])
-
-
-def _chunk_bytes(store: FeatureStore, output: str) -> int:
-    return store.spec.chunk_rows * store.spec.outputs[output] * np.dtype(store.spec.dtype).itemsize

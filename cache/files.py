@@ -1,16 +1,42 @@
-"""Files that are either wholly there or not there at all."""
+"""Where bytes lie, on a disk or on object storage, and how they get there wholly or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.remote import RemotePath
+
+Place = Path | RemotePath
 
 
-def sync(path: Path) -> None:
-    """Force a file's, or a folder's, content to the disk."""
+def place_of(text: str, base: Path) -> Place:
+    """Return the place that a setting names.
+
+    Parameters
+    ----------
+    text : str
+        A folder, absolute or relative to `base`; ``file:///folder``; or an address such as
+        ``s3://bucket/folder`` of any protocol that fsspec knows.
+    base : Path
+        Where relative folders begin.
+    """
+    protocol, separator, rest = text.partition("://")
+    if not separator:
+        return base / text
+    return Path(rest) if protocol == "file" else RemotePath(text.rstrip("/"))
+
+
+def sync(path: Place) -> None:
+    """Force a file's, or a folder's, content to the disk; objects are durable once written."""
+    if isinstance(path, RemotePath):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -18,7 +44,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, content: bytes | memoryview) -> None:
+def write_atomic(path: Place, content: bytes | memoryview) -> None:
     """Write a file so that a reader, or a crash, meets all of it or none of it.
 
     Its content is on the disk before it has its name. The name itself follows when the file system
@@ -26,6 +52,9 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
     may lose the file, never tear it. Who replaces a file and must not find the old one again syncs
     the folder.
     """
+    if isinstance(path, RemotePath):
+        path.write_bytes(content)
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -38,15 +67,75 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         raise
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone, as far as others ask for it the same way.
-
-    The lock lies on the folder itself, so it leaves no file behind and dies with the process.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
+def create_new(path: Place, content: bytes) -> bool:
+    """Write a file if there is none of its name, which of several processes one can do; whether it did."""
+    if isinstance(path, RemotePath):
+        return path.create(content)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
+def touch(path: Place) -> None:
+    """Make a file as young as if it were written now.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    """
+    if isinstance(path, RemotePath):
+        path.write_bytes(path.read_bytes())
+    else:
+        os.utime(path)
+
+
+def modified(path: Place) -> float:
+    """Return when a file was written by the clock of what holds it, in seconds since 1970."""
+    return path.modified() if isinstance(path, RemotePath) else path.stat().st_mtime
+
+
+def read_values(path: Place, dtype: npt.DTypeLike, count: int = -1, first: int = 0) -> npt.NDArray[Any]:
+    """Return numbers out of a file that holds nothing else: `count` of them (-1: all) from number `first` on.
+
+    A file that ends earlier gives fewer.
+    """
+    start = first * np.dtype(dtype).itemsize
+    if not isinstance(path, RemotePath):
+        return np.fromfile(path, dtype, count, offset=start)
+    stop = None if count < 0 else start + count * np.dtype(dtype).itemsize
+    content = bytearray(path.read_bytes(start, stop))  # a bytearray, for an array that can be written to
+    return np.frombuffer(content, dtype, len(content) // np.dtype(dtype).itemsize)
+
+
+def read_each(folder: Place, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the files of a folder that are there, out of those named."""
+    if isinstance(folder, RemotePath):
+        yield from folder.read_all(names).items()
+        return
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            yield name, (folder / name).read_bytes()
+
+
+def file_sizes(folder: Place, names: Sequence[str]) -> dict[str, int]:
+    """Lengths in bytes of the files under a folder that are there, out of those named."""
+    sizes: dict[str, int] = {}
+    if isinstance(folder, RemotePath):
+        found = folder.sizes()
+        return {name: found[name] for name in names if name in found}
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            sizes[name] = (folder / name).stat().st_size
+    return sizes
+
+
+def total_size(path: Place) -> int:
+    """Return how many bytes a file, or all files under a folder, have."""
+    if isinstance(path, RemotePath):
+        return sum(path.sizes().values())
+    files = [path] if path.is_file() else (file for file in path.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in files)

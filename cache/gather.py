@@ -41,19 +41,7 @@ def gather(
         chunk, column = int(chunks[low]), 0
         offsets = rows[low:high] - chunk * reader.chunk_rows
         for name in names:
-            block = _chunk(reader, name, chunk)
+            block = reader.mapped(name, chunk)
             features[low:high, column : column + block.shape[1]] = block[offsets]
             column += block.shape[1]
     return features
-
-
-def _chunk(reader: FeatureReader, name: str, chunk: int) -> npt.NDArray[np.floating]:
-    array = reader._arrays[name]
-    path = reader.store.path / name / "c" / str(chunk) / "0"
-    shape = (reader.chunk_rows, reader.outputs[name])
-    dtype = np.dtype(reader.store.spec.dtype).newbyteorder("<")
-    plain = not array.compressors and array.shards is None
-    if plain and path.exists() and path.stat().st_size == shape[0] * shape[1] * dtype.itemsize:
-        return np.memmap(path, dtype, "r", shape=shape)
-    start = chunk * reader.chunk_rows
-    return reader.read(start, min(start + reader.chunk_rows, reader.rows), [name])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.errors import StoreError
-from cache.files import sync, write_atomic
+from cache.files import Place, read_each, sync, write_atomic
 from cache.spec import StoreSpec
 
 
@@ -56,13 +55,13 @@ class Ledger:
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or RemotePath
         Where the entries lie.
     spec : StoreSpec
         The store's cut.
     """
 
-    def __init__(self, folder: Path, spec: StoreSpec) -> None:
+    def __init__(self, folder: Place, spec: StoreSpec) -> None:
         self.folder = folder
         self.spec = spec
 
@@ -77,8 +76,9 @@ class Ledger:
         }
         text = json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
         path = self._path(chunk)
-        for partial in self.folder.glob(f".{path.name}.*"):  # left by a writer that was killed
-            partial.unlink(missing_ok=True)
+        if self.folder.is_dir():  # object storage has none, nor partial files
+            for partial in self.folder.glob(f".{path.name}.*"):  # left by a writer that was killed
+                partial.unlink(missing_ok=True)
         write_atomic(path, text.encode())
 
     def reopen(self, chunk: int) -> None:
@@ -119,12 +119,25 @@ class Ledger:
         """
         path = self._path(chunk)
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return self._parsed(chunk, path.read_bytes())
+        except FileNotFoundError:
+            raise StoreError(f"chunk {chunk} is not finished: no {path}; run `pipeline extract`") from None
+
+    def entries(self, chunks: Iterable[int] | None = None) -> Iterator[Entry]:
+        """Yield what is known of every finished chunk, or of those named; a damaged entry is no entry."""
+        named = {self._path(chunk).name: chunk for chunk in (self.listed() if chunks is None else chunks)}
+        for name, content in read_each(self.folder, list(named)):
+            with contextlib.suppress(StoreError):
+                yield self._parsed(named[name], content)
+
+    def _parsed(self, chunk: int, content: bytes) -> Entry:
+        """Return what an entry's file says, once it is known to be whole and about this chunk."""
+        path = self._path(chunk)
+        try:
+            values: dict[str, Any] = json.loads(content)
             rows = slice(*values["rows"])
             bad = tuple(BadRow(**item) for item in values["bad"])
             entry = Entry(values["chunk"], rows, dict(values["crc32"]), bad)
-        except FileNotFoundError:
-            raise StoreError(f"chunk {chunk} is not finished: no {path}; run `pipeline extract`") from None
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"{path} is damaged ({error}): run `pipeline extract` to write its chunk again"
@@ -135,12 +148,6 @@ class Ledger:
                 "run `pipeline extract` to write its chunk again"
             )
         return entry
-
-    def entries(self) -> Iterator[Entry]:
-        """Yield what is known of every finished chunk, in order; a damaged entry is no entry."""
-        for chunk in self.listed():
-            with contextlib.suppress(StoreError):
-                yield self.entry(chunk)
 
     def bad_rows(self) -> list[BadRow]:
         """Rows that could not be computed, in order."""
@@ -158,5 +165,5 @@ class Ledger:
     def _outputs(self) -> set[str]:
         return set(self.spec.outputs)
 
-    def _path(self, chunk: int) -> Path:
+    def _path(self, chunk: int) -> Place:
         return self.folder / f"{chunk:06d}.json"

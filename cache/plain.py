@@ -7,13 +7,12 @@ from typing import Any
 
 from zarr.codecs import BytesCodec
 from zarr.core.chunk_key_encodings import DefaultChunkKeyEncoding
-from zarr.storage import LocalStore
 
 
 def is_plain(array: Any) -> bool:
-    """Whether an array's chunks are local files of uncompressed values in this machine's byte order."""
+    """Whether an array's chunks are files of uncompressed values in this machine's byte order."""
     codecs, keys = array.metadata.codecs, array.metadata.chunk_key_encoding
-    if not isinstance(array.store, LocalStore) or keys != DefaultChunkKeyEncoding(separator="/"):
+    if keys != DefaultChunkKeyEncoding(separator="/"):
         return False
     if len(codecs) != 1 or not isinstance(codecs[0], BytesCodec) or codecs[0].endian is None:
         return False

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from cache.check import check_chunk
 from cache.errors import StoreError
+from cache.files import Place, read_values
 from cache.plain import is_plain
 from cache.recipe import Recipe
 from cache.spec import number_ranges
@@ -42,7 +43,7 @@ class FeatureReader:
         self._plain = {name for name, array in self._arrays.items() if is_plain(array)}
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Place) -> Self:
         """Reader of the store at `path`.
 
         Raises
@@ -110,6 +111,20 @@ class FeatureReader:
                 block[:] = self._within_chunk(name, low, high)
                 column += length
         return features
+
+    def mapped(self, output: str, chunk: int) -> npt.NDArray[np.floating]:
+        """Rows of one output in one chunk, (n, F), mapped into memory where the file allows it.
+
+        For who copies them elsewhere anyway, or wants a few: nothing is read before it is touched. Not to be
+        written to. Rows not extracted yet are NaN.
+        """
+        rows = self.store.spec.chunk_slice(chunk)
+        path = self.store.chunk_file(output, chunk)
+        if output in self._plain and isinstance(path, Path):
+            shape = (self.chunk_rows, self.outputs[output])
+            with contextlib.suppress(FileNotFoundError, ValueError):  # not extracted yet, or cut short
+                return np.memmap(path, self.store.spec.dtype, "r", shape=shape)[: rows.stop - rows.start]
+        return self._within_chunk(output, rows.start, rows.stop)
 
     def tensor(self, start: int, stop: int, outputs: Sequence[str] | None = None) -> torch.Tensor:
         """Features of rows `start` to `stop` as a tensor; see `read`."""
@@ -183,7 +198,7 @@ class FeatureReader:
             count = (stop - start) * length
             with contextlib.suppress(FileNotFoundError):  # not extracted yet: Zarr gives NaN
                 path = self.store.chunk_file(name, chunk)
-                values = np.fromfile(path, dtype, count, offset=first * length * dtype.itemsize)
+                values = read_values(path, dtype, count, first * length)
                 if len(values) == count:
                     return values.reshape(-1, length)
         return np.asarray(self._arrays[name][start:stop])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import numpy.typing as npt
 import zarr
 
 from cache.errors import StoreError
-from cache.files import sync
+from cache.files import Place
 from cache.recipe import Recipe
+from cache.remote import RemotePath
 from cache.spec import StoreSpec
+from cache.whole import put
 
 FORMAT = 1
 ROW_ID = "row_id"
@@ -22,27 +25,26 @@ ATTRIBUTE = "placecache"
 _IDS_PER_CHUNK = 1 << 20
 
 
-def create(path: Path, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
-    """Build a store beside its place, then rename it there: it is never seen half made.
+def create(path: Place, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
+    """Build a store on a disk, if it may be beside its place, then put it there: it is never seen half made.
 
     Raises
     ------
     StoreError
         If the disk is full or fails.
     """
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    name = f".{path.name}.{uuid.uuid4().hex}.new"
+    new = Path(tempfile.gettempdir()) / name if isinstance(path, RemotePath) else path.with_name(name)
     try:
         _build(new, spec, recipe, row_ids)
-        for file in sorted(new.rglob("*")):
-            sync(file)
-        new.rename(path)
-        sync(path.parent)
+        put(new, path)
     except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
         raise StoreError(
             f"{path} cannot be made: {error.strerror or error}; mend that (free some space?) "
             "and run the same command again"
         ) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _build(new: Path, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:

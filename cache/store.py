@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import shutil
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.storage import FsspecStore
 
 from cache.claims import require_unclaimed
 from cache.errors import RecipeMismatch, StoreError
-from cache.files import locked
+from cache.files import Place
+from cache.holder import locked
 from cache.ledger import Ledger
 from cache.recipe import Recipe
+from cache.remote import FRESH, RemotePath
 from cache.skeleton import ATTRIBUTE, FORMAT, LEDGER, ROW_ID, create
 from cache.spec import StoreSpec
+from cache.whole import DESCRIPTION, born, drop, move, sweep, there
 
 _ID_BLOCK = 1 << 16
 
@@ -33,7 +33,7 @@ class FeatureStore:
 
     Attributes
     ----------
-    path : Path
+    path : Path or RemotePath
         Its folder, ``<split>.zarr``.
     group : zarr.Group
         The open group.
@@ -43,16 +43,16 @@ class FeatureStore:
         What makes its features.
     ledger : Ledger
         What of it is done.
-    born : int
-        Identity of the folder, to notice that it was replaced since.
+    born : str
+        Identity of the store, to notice that it was replaced since.
     """
 
-    path: Path
+    path: Place
     group: zarr.Group
     spec: StoreSpec
     recipe: Recipe
     ledger: Ledger
-    born: int
+    born: str
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return the array of that name.
@@ -67,7 +67,7 @@ class FeatureStore:
             raise StoreError(f"{self.path} has no array {name!r}, only {', '.join(self.spec.outputs)}")
         return array
 
-    def chunk_file(self, name: str, chunk: int) -> Path:
+    def chunk_file(self, name: str, chunk: int) -> Place:
         """Return where one chunk of an array lies."""
         return self.path / name / "c" / str(chunk) / "0"
 
@@ -77,7 +77,7 @@ class FeatureStore:
 
     def replaced(self) -> bool:
         """Whether another store has taken this one's place since it was opened."""
-        return _born(self.path) != self.born
+        return born(self.path) != self.born
 
 
 def row_ids(names: Iterable[str]) -> npt.NDArray[np.uint64]:
@@ -106,7 +106,7 @@ def row_ids(names: Iterable[str]) -> npt.NDArray[np.uint64]:
 
 
 def create_or_open(
-    path: Path,
+    path: Place,
     spec: StoreSpec,
     recipe: Recipe,
     row_ids: npt.NDArray[np.uint64],
@@ -122,7 +122,7 @@ def create_or_open(
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The store's folder.
     spec : StoreSpec
         How it must be cut.
@@ -148,25 +148,25 @@ def create_or_open(
         raise StoreError(f"{row_ids.shape[0]} row identities for {spec.rows} rows")
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
-        _sweep(path)
+        sweep(path)
         if replace:
             require_unclaimed(path)
             drop_reusable(path)
-            _drop(path)
+            drop(path)
         if keep:
             _bring_forward(path, recipe)
-        if path.exists():
+        if there(path):
             store = open_store(path)
             _require_recipe(store, recipe)
             if store.spec == spec and np.array_equal(store.row_ids(), row_ids):
                 return store
             require_unclaimed(path)
-            path.rename(_aside(path))
+            move(path, _aside(path))
         create(path, spec, recipe, row_ids)
         return open_store(path)
 
 
-def open_store(path: Path) -> FeatureStore:
+def open_store(path: Place) -> FeatureStore:
     """Return the store at `path`.
 
     Raises
@@ -174,15 +174,15 @@ def open_store(path: Path) -> FeatureStore:
     StoreError
         If there is none, or it is of another format.
     """
-    if not (path / "zarr.json").is_file():
+    identity = born(path)
+    if not identity:
         raise StoreError(f"no feature store at {path}: run `pipeline extract` to make it")
-    born = _born(path)
     try:
-        group = zarr.open_group(path, mode="r+", zarr_format=3)
+        group = zarr.open_group(_zarr(path), mode="r+", zarr_format=3)
         values: Any = group.attrs.asdict().get(ATTRIBUTE)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or not Zarr's
         raise StoreError(
-            f"{path / 'zarr.json'} is damaged ({error}): put it back from a copy of the store, "
+            f"{path / DESCRIPTION} is damaged ({error}): put it back from a copy of the store, "
             "or run `pipeline extract --replace` to compute the features anew"
         ) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
@@ -195,20 +195,21 @@ def open_store(path: Path) -> FeatureStore:
         values["rows"], dict(values["recipe"]["outputs"]), values["recipe"]["dtype"], values["chunk_rows"]
     )
     return FeatureStore(
-        path, group, spec, Recipe.from_dict(values["recipe"]), Ledger(path / LEDGER, spec), born
+        path, group, spec, Recipe.from_dict(values["recipe"]), Ledger(path / LEDGER, spec), identity
     )
 
 
-def reusable(path: Path, recipe: Recipe) -> list[FeatureStore]:
+def reusable(path: Place, recipe: Recipe) -> list[FeatureStore]:
     """Return the stores of this recipe moved aside in favour of the one at `path`, newest first."""
-    asides = sorted(path.parent.glob(f"{path.name}.old*"), key=_number, reverse=True)
+    found = [aside for aside in path.parent.glob(f"{path.name}.old*") if there(aside)]
+    asides = sorted(found, key=_number, reverse=True)
     return [store for store in map(open_store, asides) if store.recipe.id == recipe.id]
 
 
-def drop_reusable(path: Path) -> None:
+def drop_reusable(path: Place) -> None:
     """Delete the stores that were moved aside in favour of the one at `path`."""
     for aside in path.parent.glob(f"{path.name}.old*"):
-        _drop(aside)
+        drop(aside)
 
 
 def _require_recipe(store: FeatureStore, recipe: Recipe) -> None:
@@ -221,46 +222,29 @@ def _require_recipe(store: FeatureStore, recipe: Recipe) -> None:
         )
 
 
-def _bring_forward(path: Path, recipe: Recipe) -> None:
+def _bring_forward(path: Place, recipe: Recipe) -> None:
     """Put a store of another recipe aside under that recipe's id, and this recipe's in its place."""
-    if path.exists():
-        there = open_store(path).recipe
-        if there.id == recipe.id:
+    if there(path):
+        present = open_store(path).recipe
+        if present.id == recipe.id:
             return
         require_unclaimed(path)
-        path.rename(path.with_name(f"{path.name}.{there.id}"))
+        move(path, path.with_name(f"{path.name}.{present.id}"))
     waiting = path.with_name(f"{path.name}.{recipe.id}")
-    if waiting.exists():
-        waiting.rename(path)
+    if there(waiting):
+        move(waiting, path)
 
 
-def _aside(path: Path) -> Path:
+def _aside(path: Place) -> Place:
     """Return a free name beside `path`: several stores wait there if a run was cut short more than once."""
     taken = [_number(aside) for aside in path.parent.glob(f"{path.name}.old*")]
     return path.with_name(f"{path.name}.old{max(taken) + 1 if taken else ''}")
 
 
-def _number(aside: Path) -> int:
+def _number(aside: Place) -> int:
     return int(aside.name.rpartition(".old")[2] or 1)
 
 
-def _born(path: Path) -> int:
-    try:
-        return (path / "zarr.json").stat().st_ino
-    except FileNotFoundError:
-        return -1
-
-
-def _sweep(path: Path) -> None:
-    """Delete what kills left beside `path`. The folder is locked: nobody is at work on these."""
-    for left in path.parent.glob(f".{path.name}.*"):
-        if left.suffix in (".new", ".drop"):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _drop(path: Path) -> None:
-    """Delete a folder; renamed first, so that a kill leaves no half a store in its place."""
-    doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}.drop")
-    with contextlib.suppress(FileNotFoundError):  # absent, or another process was faster
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+def _zarr(path: Place) -> Any:
+    """Return what Zarr takes for a place."""
+    return FsspecStore.from_url(path.url, storage_options=FRESH) if isinstance(path, RemotePath) else path

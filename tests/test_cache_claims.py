@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from test_cache_store import OUTPUTS, RECIPE, filled, ids
 
-from cache import claims
-from cache.claims import Holder, StoreInUse, claimed, claims_folder, claims_on, require_unclaimed
+from cache import holder
+from cache.claims import StoreInUse, claimed, claims_folder, claims_on, require_unclaimed
+from cache.holder import Holder
 from cache.spec import StoreSpec
 from cache.store import create_or_open
 
@@ -107,10 +108,10 @@ def test_a_process_number_used_again_or_a_reboot_holds_nothing(store):
 
 def test_other_hosts_and_containers_live_as_long_as_their_hearts_beat(store):
     for elsewhere in ({"host": "node7"}, {"namespace": "pid:[1]"}):
-        forged(store, age_s=claims.STALE_S - 30, process=1, ticks=1, **elsewhere)
+        forged(store, age_s=holder.STALE_S - 30, process=1, ticks=1, **elsewhere)
         with pytest.raises(StoreInUse, match="wait for that run"), claimed(store, SHARDS):
             pass
-        forged(store, age_s=claims.STALE_S + 30, process=1, ticks=1, **elsewhere)
+        forged(store, age_s=holder.STALE_S + 30, process=1, ticks=1, **elsewhere)
         with claimed(store, SHARDS):
             assert len(claims_on(store)) == 2
 
@@ -126,7 +127,7 @@ def test_a_claim_not_yet_written_counts(store):
 
 
 def test_hearts_beat(store, monkeypatch):
-    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(holder, "HEARTBEAT_S", 0.02)
     with claimed(store, SHARDS):
         path = claims_folder(store) / "000000-000003.json"
         os.utime(path, (0, 0))

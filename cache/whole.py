@@ -1,0 +1,85 @@
+"""Stores as wholes: there or not, put in place, moved, deleted.
+
+On a disk one rename does it. Object storage renames nothing, so there the order does it: a store is
+there if its description, ``zarr.json``, is, which is therefore written last and deleted first. What a
+kill leaves without one is no store, and is deleted before a store is made in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from pathlib import Path
+
+from cache.files import Place, sync
+from cache.remote import RemotePath
+
+DESCRIPTION = "zarr.json"
+
+
+def there(path: Place) -> bool:
+    """Whether something is at the place of a store."""
+    return path.exists() or (path / DESCRIPTION).exists()
+
+
+def born(path: Place) -> str:
+    """Return what tells a store from another one that takes its place later; empty if there is none."""
+    description = path / DESCRIPTION
+    with contextlib.suppress(FileNotFoundError):
+        if isinstance(description, RemotePath):
+            return description.identity()
+        return str(description.stat().st_ino)
+    return ""
+
+
+def put(new: Path, path: Place) -> None:
+    """Put a folder made on a disk in its place, forced to the disk or sent there."""
+    files = [file for file in sorted(new.rglob("*")) if file != new / DESCRIPTION]
+    if isinstance(path, RemotePath):
+        for file in [*(file for file in files if file.is_file()), new / DESCRIPTION]:
+            _at(path, file.relative_to(new)).write_bytes(file.read_bytes())
+        return
+    for file in [*files, new / DESCRIPTION]:
+        sync(file)
+    new.rename(path)
+    sync(path.parent)
+
+
+def move(path: Place, target: Place) -> None:
+    """Give a store another place in the same folder."""
+    if isinstance(path, RemotePath) and isinstance(target, RemotePath):
+        names = [name for name in path.sizes() if name != DESCRIPTION]
+        target.delete_all(list(target.sizes()))
+        path.copy_all(names, target)
+        path.copy_all([DESCRIPTION], target)
+        drop(path)
+    elif isinstance(path, Path) and isinstance(target, Path):
+        path.rename(target)
+
+
+def drop(path: Place) -> None:
+    """Delete a store, so that a kill leaves no half a store in its place."""
+    if isinstance(path, RemotePath):
+        path.delete_all([DESCRIPTION])
+        path.delete_all(list(path.sizes()))
+        return
+    doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}.drop")
+    with contextlib.suppress(FileNotFoundError):  # absent, or another process was faster
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def sweep(path: Place) -> None:
+    """Delete what kills left at or beside `path`. The folder is locked: nobody is at work on these."""
+    if isinstance(path, RemotePath):
+        if not there(path):
+            path.delete_all(list(path.sizes()))
+        return
+    for left in path.parent.glob(f".{path.name}.*"):
+        if left.suffix in (".new", ".drop"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _at(path: RemotePath, relative: Path) -> RemotePath:
+    return path / relative.as_posix()
