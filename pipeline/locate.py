@@ -61,7 +61,7 @@ class Localiser:
             If this version prepares images otherwise than the one it was trained with.
         """
         trained = TrainedLocaliser.load(Path(folder), device)
-        if not len(trained.classes):
+        if not len(trained.places):
             raise InputError(f"{folder} knows no place: train it on at least one class")
         recipe = trained.recipe
         setting = _setting_of(recipe, weights, folder)
@@ -140,7 +140,7 @@ class Localiser:
             zone = Zone.of(classes.zone)
             degrees = utm.to_latlon(east, north, zone.number, northern=zone.northern, strict=False)
             latitude, longitude = (round(float(value), 7) for value in degrees)
-        images = int(classes.images[class_id])
+        images = int(self.trained.places.images[class_id])
         return Place(latitude, longitude, east, north, classes.zone, round(score, 5), class_id, images)
 
 

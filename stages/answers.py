@@ -12,7 +12,6 @@ from torch import Tensor
 from stages.calibration import Calibration, fit, probabilities
 from stages.errors import InputError
 from stages.fusion import FusionConfig, fuse
-from stages.grid import cells
 from stages.localiser import Localiser
 
 _LOOKED_AT = 256
@@ -32,7 +31,7 @@ class Answers:
     mass : ndarray of float64, shape (B, top)
         Share of the evidence that each answer adds.
     class_id : ndarray of int64, shape (B, top)
-        Row of the classes table of the cell nearest to each answer, -1 for none.
+        The place nearest to each answer, as in `Predictions`; -1 for none.
     confidence : ndarray of float64, shape (B,)
         Probability that the first answer is right; NaN if that is not calibrated.
     abstain : ndarray of bool, shape (B,)
@@ -114,18 +113,18 @@ def calibrate(
     fusion : FusionConfig
         How answers are made.
     """
-    classes = localiser.classes
-    depth = max(1, min(len(classes), max(_LOOKED_AT, fusion.candidates)))
+    places = localiser.places
+    depth = max(1, min(len(places), max(_LOOKED_AT, fusion.candidates)))
     found = localiser.predict(features, top=depth, score="cosine")
-    true = found.class_id == _class_at(localiser, positions)[:, None]
+    true = found.class_id == _place_at(localiser, positions)[:, None]
     return fit(
         found.score.astype(np.float64),
         _groups(localiser, found.class_id),
         found.positions,
         np.where(true.any(axis=1), true.argmax(axis=1), -1),
         positions,
-        group_count=classes.groups,
-        clearance_m=radius_m + classes.cell_m,
+        group_count=localiser.classes.groups,
+        clearance_m=radius_m + places.cell_m * int(places.span.max(initial=1)),
         radius_m=radius_m,
         fusion=fusion,
     )
@@ -140,16 +139,12 @@ def note(
 
 
 def _groups(localiser: Localiser, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    if not len(localiser.classes):
+    if not len(localiser.places):
         return np.zeros_like(class_id)
-    return localiser.classes.group[np.maximum(class_id, 0)].astype(np.int64)
+    return localiser.places.group[np.maximum(class_id, 0)].astype(np.int64)
 
 
-def _class_at(localiser: Localiser, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return the class whose cell each position lies in, -2 (no class at all) if none is."""
-    classes = localiser.classes
-    table = dict(
-        zip(zip(classes.p.tolist(), classes.q.tolist(), strict=True), range(len(classes)), strict=True)
-    )
-    places = cells(positions, classes.cell_m).tolist()
-    return np.array([table.get((p, q), -2) for p, q in places], np.int64)
+def _place_at(localiser: Localiser, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return the place that each position lies in, -2 (no place at all) if none is."""
+    place = localiser.places.at(positions)
+    return np.where(place < 0, -2, place)

@@ -16,12 +16,12 @@ _RUN = 64
 
 @dataclass(frozen=True)
 class Predictions:
-    """The best classes of each query, best first.
+    """The best places of each query, best first; in a grid these are the classes.
 
     Attributes
     ----------
     class_id : ndarray of int64, shape (B, top)
-        Rows of the classes table; -1 where there are fewer classes than `top`.
+        Rows of the classes table, or of `Places` where several classes speak for one; -1 for want of more.
     score : ndarray of float32, shape (B, top)
         Probability within the class's group, cosine, or calibrated probability
         among the best classes of all groups; minus infinity where there is no class.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from stages.classes import ClassTable
 from stages.errors import InputError
 from stages.heads import Head, HeadSettings, Projection, log_odds
 from stages.localiser_folder import fill, read_folder, write_folder
+from stages.places import Places
+from stages.votes import Ranks, best_places
 
 __all__ = ["Localiser", "Predictions", "Score"]
 
@@ -97,6 +100,11 @@ class Localiser:
         """The pooled outputs that a feature is made of, in order."""
         return tuple(self.meta["inputs"])
 
+    @cached_property
+    def places(self) -> Places:
+        """What answers name; in a grid the classes themselves."""
+        return Places.of(self.classes)
+
     @property
     def device(self) -> torch.device:
         """Where its tensors are."""
@@ -156,18 +164,19 @@ class Localiser:
     def predict(
         self, features: Tensor | npt.NDArray[np.floating[Any]], *, top: int, score: Score
     ) -> Predictions:
-        """Return the best `top` classes of each feature over all groups, eq. 4.20 and 4.21.
+        """Return the best `top` places of each feature over all groups, eq. 4.20 and 4.21.
 
         Parameters
         ----------
         features : Tensor or ndarray, shape (B, F)
             Finite features, made by `recipe` and joined in the order of `inputs`.
         top : int
-            How many classes to give.
+            How many places to give.
         score : {"softmax", "cosine", "calibrated"}
             What is compared across groups: the probability within the class's
             own group (4.16), the cosine to its prototype (4.13), or the
-            probability after each group's temperature.
+            probability after each group's temperature. Where several classes
+            speak for a place, the best of them or their (geometric) mean.
 
         Raises
         ------
@@ -190,7 +199,7 @@ class Localiser:
     def evidence(
         self, features: Tensor | npt.NDArray[np.floating[Any]], *, top: int, calibration: Calibration
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Return the best `top` class ids and their log probabilities up to a constant, each (B, top)."""
+        """Return the best `top` places and their log probabilities up to a constant, each (B, top)."""
         self._require_features(features)
         found = [self._best(block, top, "calibrated", calibration) for block in self._blocks(features)]
         ids, values = zip(*found, strict=True)
@@ -206,9 +215,9 @@ class Localiser:
         return calibration
 
     def positions_of(self, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Return the centres of classes in metres, shape (..., 2), NaN for class -1."""
+        """Return the centres of places in metres, shape (..., 2), NaN for place -1."""
         positions = np.full((*class_id.shape, 2), np.nan)
-        positions[class_id >= 0] = self.classes.centres[class_id[class_id >= 0]]
+        positions[class_id >= 0] = self.places.centres[class_id[class_id >= 0]]
         return positions
 
     def _require_features(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> None:
@@ -225,6 +234,8 @@ class Localiser:
 
     def _blocks(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Iterator[Tensor]:
         widest = max((len(head.prototypes) for head in self.heads), default=1)
+        if self.places.votes is not None:
+            widest = len(self.classes) + 3 * len(self.places)
         rows = max(1, min(8192, _SCORES_IN_MEMORY // max(1, widest)))
         for start in range(0, max(1, len(features)), rows):
             yield torch.as_tensor(features[start : start + rows])
@@ -232,24 +243,30 @@ class Localiser:
     def _best(
         self, features: Tensor, top: int, score: Score, calibration: Calibration | None
     ) -> tuple[Tensor, Tensor]:
-        """Class ids and scores (b, top) of a block, merged group by group; calibrated ones as evidence."""
-        embeddings = self.embed(features)
+        """Place ids and scores (b, top) of a block, merged group by group; calibrated ones as evidence."""
+        embeddings, votes = self.embed(features), self.places.votes
+        ranks, odds = self._ranks(embeddings, score), score == "softmax"
+        if votes is not None:
+            best, ids = best_places(self.places, votes, ranks, top, odds=odds, calibration=calibration)
+            return ids.cpu(), best.cpu()
         none = embeddings.new_empty(len(embeddings), 0, dtype=torch.float64)
         parts = [(none, none.long())]
-        for group, head in enumerate(self.heads):
-            if not len(head.prototypes):
-                continue
-            rank = log_odds(head(embeddings)) if score == "softmax" else self._cosines(embeddings, group)
+        for group, classes, rank in ranks:
             value, index = best_columns(rank, top)
             value = value.double()
             if calibration is not None:
                 # After the cut: within a group the calibration changes no order.
                 value = value / calibration.temperatures[group]
-            parts.append((value, index + self.classes.group_slice(group).start))
+            parts.append((value, index + classes.start))
         best, ids = merged(parts, top)
-        if score == "softmax":
-            best = best.sigmoid().where(ids >= 0, best)
-        return ids.cpu(), best.cpu()
+        return ids.cpu(), (best.sigmoid().where(ids >= 0, best) if odds else best).cpu()
+
+    def _ranks(self, embeddings: Tensor, score: Score) -> Ranks:
+        """Log odds or cosines of every group that has classes."""
+        for group, head in enumerate(self.heads):
+            if len(head.prototypes):
+                rank = log_odds(head(embeddings)) if score == "softmax" else self._cosines(embeddings, group)
+                yield group, self.classes.group_slice(group), rank
 
     def _cosines(self, embeddings: Tensor, group: int) -> Tensor:
         if self._units is None:

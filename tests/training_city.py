@@ -81,13 +81,15 @@ def write_store(path, features, recipe=RECIPE, bad=(), names=None):
         writer.write(chunk, arrays, {row: "broken" for row in bad if rows.start <= row < rows.stop})
 
 
-def write_rows(path, positions, timestamps, zone="10S"):
+def write_rows(path, positions, timestamps, zone="10S", headings=None):
     batch = pa.record_batch(
         {
             "key": pa.array([f"{row}.jpg" for row in range(len(positions))]),
             "utm_east": positions[:, 0].copy(),
             "utm_north": positions[:, 1].copy(),
-            "heading": pa.array(np.full(len(positions), np.nan), pa.float32()),
+            "heading": pa.array(
+                np.full(len(positions), np.nan) if headings is None else headings, pa.float32()
+            ),
             "timestamp": pa.array(timestamps),
         }
     )

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
-from stages.classes import ClassTable
-from stages.grid import cells
 from stages.manifest import Manifest
+from stages.places import Places
 
 Floats = npt.NDArray[np.float64]
 CONDITIONS = ("light", "session")
@@ -50,18 +49,18 @@ def intervals(
     return found
 
 
-def buckets(classes: ClassTable, truth: Floats) -> npt.NDArray[np.str_]:
+def buckets(places: Places, truth: Floats) -> npt.NDArray[np.str_]:
     """Return head, mid, tail or none for the cell that each query lies in."""
-    table = dict(zip(zip(classes.p.tolist(), classes.q.tolist(), strict=True), classes.bucket, strict=True))
-    return np.array([table.get((p, q), "none") for p, q in cells(truth, classes.cell_m).tolist()], np.str_)
+    # One more for place -1.
+    return np.append(places.bucket, "none")[places.at(truth)]
 
 
-def distances(classes: ClassTable, truth: Floats) -> npt.NDArray[np.str_]:
-    """Return how far the nearest trained cell's centre is, in words, in steps of a cell's side."""
-    if not len(classes) or not len(truth):
+def distances(places: Places, truth: Floats) -> npt.NDArray[np.str_]:
+    """Return how far the nearest trained cell's centre is, in words, in steps of the least cell's side."""
+    if not len(places) or not len(truth):
         return np.full(len(truth), "none", np.str_)
-    away = KDTree(classes.centres).query(truth)[0][:, 0] / classes.cell_m
-    side = classes.cell_m
+    away = KDTree(places.centres).query(truth)[0][:, 0] / places.cell_m
+    side = places.cell_m
     names = np.array([f"within {side:g} m", f"{side:g} to {2 * side:g} m", f"beyond {2 * side:g} m"])
     named: npt.NDArray[np.str_] = names[np.digitize(away, [1, 2], right=True)]
     return named

@@ -129,7 +129,7 @@ def hybrid(
 def model_bytes(localiser: Localiser) -> int:
     """Return the bytes of the localiser's weights and class centres."""
     tensors = sum(value.numel() * value.element_size() for value in localiser.tensors().values())
-    return tensors + localiser.classes.centres.nbytes
+    return tensors + localiser.places.centres.nbytes
 
 
 def compare(

@@ -9,11 +9,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from cache.reader import FeatureReader
+from stages import grid
 from stages.calibration import Calibration, probabilities
 from stages.eval.config import HybridConfig
 from stages.eval.retrieval import PhotoSpace, alike_among
 from stages.fusion import Fused, FusionConfig, fuse
-from stages.grid import cells
+from stages.places import Places
 
 _QUERIES_AT_ONCE = 128
 _LEAST_LOG_PROBABILITY = -12.0
@@ -44,7 +45,7 @@ class CellRows:
     def of(cls, positions: npt.NDArray[np.float64], sound: npt.NDArray[np.bool_], cell_m: float) -> CellRows:
         """Return the rows by cell."""
         rows = np.flatnonzero(sound)
-        code = _codes(cells(positions[rows], cell_m))
+        code = grid.code(grid.cells(positions[rows], cell_m))
         order = np.argsort(code, kind="stable")
         codes, starts = np.unique(code[order], return_index=True)
         return cls(codes, np.append(starts, len(rows)).astype(np.int64), rows[order], positions)
@@ -67,10 +68,19 @@ class CellRows:
         return rows[order], np.repeat(found, counts)[order]
 
 
-def _codes(cell: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return one number per cell (p, q), whatever the signs."""
-    codes: npt.NDArray[np.int64] = (cell[..., 0] << 32) + (cell[..., 1] + (1 << 31))
-    return codes
+def _around(
+    places: Places, ids: npt.NDArray[np.int64], ring: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return codes of the cells of some places with `ring` rings around, and which of `ids` each is of."""
+    codes, owners = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for span in np.unique(places.span[ids]):
+        some = np.flatnonzero(places.span[ids] == span)
+        corners = np.stack([places.p[ids[some]], places.q[ids[some]]], axis=1)
+        steps = np.arange(-ring, span + ring)
+        around = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+        codes.append(grid.code(corners[:, None] + around).ravel())
+        owners.append(np.repeat(some, len(around)))
+    return np.concatenate(codes), np.concatenate(owners)
 
 
 @dataclass(frozen=True)
@@ -139,16 +149,13 @@ class Hybrid:
         self, class_id: npt.NDArray[np.int64], prior: npt.NDArray[np.float64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Rows in a query's best cells and around them, and the log probability of each row's cell."""
-        classes, ring = self.space.localiser.classes, self.config.neighbours
-        known = class_id >= 0
-        own = np.stack([classes.p[class_id[known]], classes.q[class_id[known]]], axis=1)
-        steps = np.arange(-ring, ring + 1)
-        around = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-        codes = np.unique(_codes(own[: self.config.cells, None] + around))
+        places, known = self.space.localiser.places, class_id >= 0
+        best = class_id[known]
+        codes = np.unique(_around(places, best[: self.config.cells], self.config.neighbours)[0])
         rows, cell = self.index.within(codes)
-        mine = _codes(own)
+        mine, owner = _around(places, best, 0)
         order = np.argsort(mine)
         place = np.searchsorted(mine[order], codes).clip(max=max(0, len(mine) - 1))
         listed = mine[order][place] == codes
-        probability = np.where(listed, prior[known][order][place], _LEAST_LOG_PROBABILITY)
+        probability = np.where(listed, prior[known][owner[order][place]], _LEAST_LOG_PROBABILITY)
         return rows, probability[cell]

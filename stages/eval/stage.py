@@ -12,7 +12,6 @@ from sklearn.neighbors import KDTree
 from cache.errors import RecipeMismatch
 from cache.reader import FeatureReader
 from stages.answers import answer
-from stages.classes import ClassTable
 from stages.errors import InputError
 from stages.eval.breakdown import buckets, by_value, conditions, distances, intervals
 from stages.eval.compared import Database, Found, cell_ranking, compare, spread
@@ -22,6 +21,7 @@ from stages.eval.result import Block, EvalResult, Number, median, tidy
 from stages.eval.tables import write_curve, write_json, write_predictions
 from stages.localiser import Localiser, Predictions, Score
 from stages.manifest import Manifest
+from stages.places import Places
 from stages.recall import errors_m, recall_percent
 
 __all__ = ["EvalResult", "run"]
@@ -98,7 +98,7 @@ def run(
     found = {name: spread(one, queries.readable) for name, one in said.items()}
     errors = {name: errors_m(one.positions, queries.truth) for name, one in found.items()}
     confidence, abstain = _confidence(found["classify"], queries.readable)
-    chance, ceiling = _bounds(trained.classes, queries.truth, config.radius_m)
+    chance, ceiling = _bounds(trained.places, queries.truth, config.radius_m)
     result = EvalResult(
         blocks={name: _block(found[name], errors[name], queries, config) for name in found},
         queries=len(queries.rows),
@@ -110,7 +110,7 @@ def run(
         weights=trained.recipe.weights,
         scores=_scores(trained, queries, config),
         confidence=_quality(confidence, abstain, errors["classify"][:, 0], queries, config),
-        breakdown=_breakdown(trained.classes, queries, errors["classify"][:, 0] <= config.radius_m),
+        breakdown=_breakdown(trained.places, queries, errors["classify"][:, 0] <= config.radius_m),
     )
     write_json(metrics, result.metrics())
     write_curve(curve, recall_percent(errors["classify"], config.radius_m, range(1, depth + 1)))
@@ -169,7 +169,7 @@ def _load(
             parts.append(reader.read(start, stop, localiser.inputs)[wanted])
     truth = manifest.positions()[rows]
     # Where photos were taken; without a database the trained cells stand for them.
-    known = localiser.classes.centres if photos is None else photos.manifest.positions()
+    known = localiser.places.centres if photos is None else photos.manifest.positions()
     outside = np.ones(len(rows), np.bool_)
     if len(known):
         outside = KDTree(known).query(truth)[0][:, 0] > config.radius_m
@@ -251,17 +251,17 @@ def _quality(
     }
 
 
-def _breakdown(classes: ClassTable, queries: _Queries, right: Bools) -> dict[str, float]:
-    numbers = by_value("cell", buckets(classes, queries.truth), right)
-    numbers |= by_value("centre", distances(classes, queries.truth), right)
+def _breakdown(places: Places, queries: _Queries, right: Bools) -> dict[str, float]:
+    numbers = by_value("cell", buckets(places, queries.truth), right)
+    numbers |= by_value("centre", distances(places, queries.truth), right)
     for name, values in conditions(queries.manifest, queries.rows):
         numbers |= by_value(name, values, right)
     return numbers
 
 
-def _bounds(classes: ClassTable, truth: Floats, radius_m: float) -> tuple[float, float]:
+def _bounds(places: Places, truth: Floats, radius_m: float) -> tuple[float, float]:
     """Chance and ceiling of LR@1 in percent."""
-    if not len(truth) or not len(classes):
+    if not len(truth) or not len(places):
         return 0.0, 0.0
-    near = KDTree(classes.centres).query_radius(truth, radius_m, count_only=True)
-    return 100 * float(near.mean()) / len(classes), 100 * float((near > 0).mean())
+    near = KDTree(places.centres).query_radius(truth, radius_m, count_only=True)
+    return 100 * float(near.mean()) / len(places), 100 * float((near > 0).mean())
