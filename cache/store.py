@@ -178,7 +178,7 @@ def open_store(path: Place) -> FeatureStore:
     if not identity:
         raise StoreError(f"no feature store at {path}: run `pipeline extract` to make it")
     try:
-        group = zarr.open_group(_zarr(path), mode="r+", zarr_format=3)
+        group = zarr.open_group(zarr_place(path), mode="r+", zarr_format=3)
         values: Any = group.attrs.asdict().get(ATTRIBUTE)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or not Zarr's
         raise StoreError(
@@ -245,6 +245,6 @@ def _number(aside: Place) -> int:
     return int(aside.name.rpartition(".old")[2] or 1)
 
 
-def _zarr(path: Place) -> Any:
+def zarr_place(path: Place) -> Any:
     """Return what Zarr takes for a place."""
     return FsspecStore.from_url(path.url, storage_options=FRESH) if isinstance(path, RemotePath) else path

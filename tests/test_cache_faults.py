@@ -117,8 +117,8 @@ TEARS = {
 
 
 @pytest.mark.parametrize("tear", TEARS)
-def test_torn_files_are_found_at_a_glance_and_written_again(tmp_path, tear):
-    path = tmp_path / "database.zarr"
+def test_torn_files_are_found_at_a_glance_and_written_again(folder, tear):
+    path = folder / "database.zarr"
     filled(path)
     whole = content(path)
     harm, output, what = TEARS[tear]
@@ -134,8 +134,8 @@ def test_torn_files_are_found_at_a_glance_and_written_again(tmp_path, tear):
     assert content(path) == whole
 
 
-def test_a_flipped_bit_is_found_wherever_it_is(tmp_path):
-    store = filled(tmp_path / "database.zarr")
+def test_a_flipped_bit_is_found_wherever_it_is(folder):
+    store = filled(folder / "database.zarr")
     for chunk, byte, what in (
         (0, 0, "bytes changed since they were written"),
         (1, 511, "bytes changed since they were written"),
@@ -156,13 +156,13 @@ def test_a_flipped_bit_is_found_wherever_it_is(tmp_path):
     assert FeatureReader(store).damaged() == []
 
 
-def test_a_nan_that_nobody_listed_is_found_though_its_checksum_is_right(tmp_path):
-    store = filled(tmp_path / "database.zarr", chunks=[0, 2])
+def test_a_nan_that_nobody_listed_is_found_though_its_checksum_is_right(folder):
+    store = filled(folder / "database.zarr", chunks=[0, 2])
     ChunkWriter(store).write(1, features(store.spec, 1), {70: "empty file", 71: "empty file"})
     path = store.path / "ledger/000001.json"
     entry = json.loads(path.read_text())
     entry["bad"] = entry["bad"][:1]
-    path.write_text(json.dumps(entry))
+    path.write_bytes(json.dumps(entry).encode())
     assert [(fault.output, fault.what) for fault in check_chunk(store, 1)] == [
         ("cls", "row 71 is not finite and not listed as bad"),
         ("avg", "row 71 is not finite and not listed as bad"),
@@ -201,8 +201,8 @@ def test_a_disk_that_fills_up_at_the_entry_leaves_no_half_an_entry(tmp_path, mon
     assert sorted(path.name for path in store.ledger.folder.iterdir()) == ["000000.json", "zarr.json"]
 
 
-def test_a_store_whose_description_is_torn_says_so(tmp_path):
-    store = filled(tmp_path / "database.zarr")
+def test_a_store_whose_description_is_torn_says_so(folder):
+    store = filled(folder / "database.zarr")
     for harm in (b"", b'{"zarr_format": 3'):
         (store.path / "zarr.json").write_bytes(harm)
         with pytest.raises(StoreError, match=r"zarr\.json is damaged .*--replace"):

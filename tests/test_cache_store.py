@@ -19,11 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import RecipeMismatch, StoreError
+from cache.files import Place, read_values
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
+from cache.remote import RemotePath
 from cache.spec import MAX_CHUNK_ROWS, MIN_CHUNK_ROWS, StoreSpec
-from cache.store import create_or_open, drop_reusable, open_store, reusable, row_ids
-from cache.timings import log_timing
+from cache.store import create_or_open, drop_reusable, open_store, reusable, row_ids, zarr_place
+from cache.timings import log_timing, total_timings
 from cache.writer import ChunkWriter
 
 OUTPUTS = {"cls": 6, "avg": 4}
@@ -49,7 +51,7 @@ def features(spec: StoreSpec, chunk: int) -> dict[str, np.ndarray]:
     return {name: numbers / 8 + np.arange(length) for name, length in spec.outputs.items()}
 
 
-def filled(path: Path, rows: int = 150, chunks: list[int] | None = None):
+def filled(path: Place, rows: int = 150, chunks: list[int] | None = None):
     spec = StoreSpec(rows, OUTPUTS, "float16", 64)
     store = create_or_open(path, spec, RECIPE, ids(rows))
     writer = ChunkWriter(store)
@@ -58,7 +60,9 @@ def filled(path: Path, rows: int = 150, chunks: list[int] | None = None):
     return store
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def content(folder: Place) -> dict[str, bytes]:
+    if isinstance(folder, RemotePath):
+        return {name: (folder / name).read_bytes() for name in sorted(folder.sizes())}
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
@@ -119,8 +123,8 @@ def test_recipe_identity_and_its_explanation():
         Recipe.from_dict({**RECIPE.to_dict(), "colour": "red"})
 
 
-def test_what_is_read_is_what_was_written(tmp_path):
-    store = filled(tmp_path / "database.zarr")
+def test_what_is_read_is_what_was_written(folder):
+    store = filled(folder / "database.zarr")
     reader = FeatureReader.open(store.path)
     assert (reader.rows, reader.outputs, reader.recipe.id) == (150, OUTPUTS, RECIPE.id)
     reader.require_complete()
@@ -154,8 +158,8 @@ def test_any_slice_reads_right(data, tmp_path_factory):
     np.testing.assert_array_equal(read, expected.astype(np.float16))
 
 
-def test_slices_and_outputs_that_do_not_exist_are_refused(tmp_path):
-    reader = FeatureReader(filled(tmp_path / "database.zarr"))
+def test_slices_and_outputs_that_do_not_exist_are_refused(folder):
+    reader = FeatureReader(filled(folder / "database.zarr"))
     for start, stop in ((-1, 4), (4, 3), (0, 151)):
         with pytest.raises(StoreError, match="not a slice of the store's 150 rows"):
             reader.read(start, stop)
@@ -163,19 +167,19 @@ def test_slices_and_outputs_that_do_not_exist_are_refused(tmp_path):
         reader.read(0, 1, ["gem"])
 
 
-def test_the_store_is_plain_zarr(tmp_path):
-    filled(tmp_path / "database.zarr")
-    group = zarr.open_group(tmp_path / "database.zarr", mode="r")
+def test_the_store_is_plain_zarr(folder):
+    filled(folder / "database.zarr")
+    group = zarr.open_group(zarr_place(folder / "database.zarr"), mode="r")
     assert sorted(name for name, _ in group.members()) == ["avg", "cls", "ledger", "row_id"]
     assert group["cls"].metadata.zarr_format == 3
     assert group["cls"].chunks == (64, 6)
-    last = np.fromfile(tmp_path / "database.zarr/cls/c/2/0", dtype="<f2").reshape(64, 6)
+    last = read_values(folder / "database.zarr/cls/c/2/0", "<f2").reshape(64, 6)
     assert np.isnan(last[22:]).all()
     assert np.isfinite(last[:22]).all()
 
 
-def test_checksums_cover_the_real_rows_and_find_damage(tmp_path):
-    store = filled(tmp_path / "database.zarr")
+def test_checksums_cover_the_real_rows_and_find_damage(folder):
+    store = filled(folder / "database.zarr")
     entry = store.ledger.entry(2)
     assert entry.rows == slice(128, 150)
     assert entry.crc32["avg"] == zlib.crc32(features(store.spec, 2)["avg"].astype("<f2").tobytes())
@@ -186,9 +190,9 @@ def test_checksums_cover_the_real_rows_and_find_damage(tmp_path):
     assert FeatureReader(store).damaged() == [(1, "avg")]
 
 
-def test_bad_rows_are_nan_masked_and_listed(tmp_path):
+def test_bad_rows_are_nan_masked_and_listed(folder):
     spec = StoreSpec(150, OUTPUTS, "float16", 64)
-    store = create_or_open(tmp_path / "database.zarr", spec, RECIPE, ids(150))
+    store = create_or_open(folder / "database.zarr", spec, RECIPE, ids(150))
     ChunkWriter(store).write(
         1, features(spec, 1), {70: "truncated", 65: "empty"}, keys={70: "b.jpg", 65: "a.jpg"}
     )
@@ -207,9 +211,9 @@ def test_bad_rows_are_nan_masked_and_listed(tmp_path):
         reader.require_complete(shards=5)
 
 
-def test_a_value_that_does_not_fit_is_refused_not_stored(tmp_path):
+def test_a_value_that_does_not_fit_is_refused_not_stored(folder):
     spec = StoreSpec(10, OUTPUTS, "float16", 64)
-    store = create_or_open(tmp_path / "database.zarr", spec, RECIPE, ids(10))
+    store = create_or_open(folder / "database.zarr", spec, RECIPE, ids(10))
     arrays = features(spec, 0)
     arrays["cls"][3, 2] = 1e6
     with pytest.raises(StoreError, match="row 3 of 'cls' is not finite as float16"):
@@ -223,8 +227,8 @@ def test_a_value_that_does_not_fit_is_refused_not_stored(tmp_path):
         ChunkWriter(store).write(0, arrays, {11: "no"})
 
 
-def test_another_recipe_is_refused_with_the_differences(tmp_path):
-    path = tmp_path / "database.zarr"
+def test_another_recipe_is_refused_with_the_differences(folder):
+    path = folder / "database.zarr"
     store = filled(path)
     before = content(path)
     with pytest.raises(RecipeMismatch, match=r"image_size: 98 here, 28 in the store.*--replace"):
@@ -234,8 +238,8 @@ def test_another_recipe_is_refused_with_the_differences(tmp_path):
     assert len(new.ledger.missing()) == 3
 
 
-def test_other_rows_move_the_store_aside_where_it_is_found_again(tmp_path):
-    path = tmp_path / "database.zarr"
+def test_other_rows_move_the_store_aside_where_it_is_found_again(folder):
+    path = folder / "database.zarr"
     store = filled(path)
     assert create_or_open(path, store.spec, RECIPE, ids(150)).born == store.born
     longer = StoreSpec(160, OUTPUTS, "float16", 64)
@@ -251,20 +255,20 @@ def test_other_rows_move_the_store_aside_where_it_is_found_again(tmp_path):
     ]
     assert reusable(path, replace(RECIPE, image_size=98)) == []
     drop_reusable(path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["database.zarr"]
+    assert [entry.name for entry in folder.glob("*")] == ["database.zarr"]
 
 
-def test_no_store_and_no_format_are_told_apart(tmp_path):
+def test_no_store_and_no_format_are_told_apart(folder):
     with pytest.raises(StoreError, match="no feature store at"):
-        open_store(tmp_path / "database.zarr")
-    zarr.create_group(tmp_path / "other.zarr")
+        open_store(folder / "database.zarr")
+    zarr.create_group(zarr_place(folder / "other.zarr"))
     with pytest.raises(StoreError, match="is of format none"):
-        open_store(tmp_path / "other.zarr")
+        open_store(folder / "other.zarr")
 
 
-def test_a_damaged_ledger_entry_is_named(tmp_path):
-    store = filled(tmp_path / "database.zarr")
-    (store.path / "ledger/000001.json").write_text("{")
+def test_a_damaged_ledger_entry_is_named(folder):
+    store = filled(folder / "database.zarr")
+    (store.path / "ledger/000001.json").write_bytes(b"{")
     with pytest.raises(StoreError, match=r"000001\.json is damaged"):
         store.ledger.entry(1)
     assert not store.ledger.valid_mask()[64:128].any()
@@ -275,27 +279,27 @@ def test_a_damaged_ledger_entry_is_named(tmp_path):
         store.ledger.entry(1)
 
 
-def test_a_store_without_rows_is_complete(tmp_path):
+def test_a_store_without_rows_is_complete(folder):
     spec = StoreSpec.for_rows(0, OUTPUTS, "float16")
-    reader = FeatureReader(create_or_open(tmp_path / "views.zarr", spec, RECIPE, ids(0)))
+    reader = FeatureReader(create_or_open(folder / "views.zarr", spec, RECIPE, ids(0)))
     reader.require_complete()
     assert reader.read(0, 0).shape == (0, 10)
     assert list(reader.blocks()) == []
 
 
-def test_order_and_repetition_of_writes_leave_no_trace(tmp_path):
-    filled(tmp_path / "one.zarr")
-    filled(tmp_path / "two.zarr", chunks=[2, 0, 0, 1, 2])
-    assert content(tmp_path / "one.zarr") == content(tmp_path / "two.zarr")
+def test_order_and_repetition_of_writes_leave_no_trace(folder):
+    filled(folder / "one.zarr")
+    filled(folder / "two.zarr", chunks=[2, 0, 0, 1, 2])
+    assert content(folder / "one.zarr") == content(folder / "two.zarr")
 
 
-def test_timings_lie_beside_the_store(tmp_path):
-    store = filled(tmp_path / "database.zarr")
+def test_timings_lie_beside_the_store(folder):
+    store = filled(folder / "database.zarr")
     before = content(store.path)
     log_timing(store.path, {"chunk": 0, "read_s": 0.5})
     log_timing(store.path, {"chunk": 1, "read_s": 0.25})
-    lines = (tmp_path / "database.timings.jsonl").read_text().splitlines()
-    assert lines[1] == '{"chunk": 1, "read_s": 0.25}'
+    assert total_timings(store.path)["read_s"] == 0.75
+    assert sorted(entry.name for entry in folder.glob("*")) == ["database.timings.jsonl", "database.zarr"]
     assert content(store.path) == before
 
 
