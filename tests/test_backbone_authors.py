@@ -171,7 +171,7 @@ def loaded(tmp_path):
 
 @pytest.mark.parametrize(
     ("registers", "size", "std"),
-    [(False, 224, 1.0), (True, 224, 1.0), (False, 518, 1.0)],
+    [(False, 224, 1.0), (True, 224, 1.0), (False, 518, 1.0), (True, 518, 1.0)],
 )
 def test_features_equal_the_published_model(loaded, registers, size, std):
     state = authors_state(std, registers=registers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -65,6 +66,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_second_repro_runs_nothing(project: Path) -> None:
     assert stages_run(dvc(project, "repro")) == set()
+
+
+def test_features_are_on_the_disk_once(project: Path) -> None:
+    def digests(folder: Path) -> set[str]:
+        return {hashlib.md5(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+    cached, features = digests(project / ".dvc" / "cache"), digests(project / "data" / "features")
+    assert digests(project / "data" / "index") <= cached  # what DVC does keep shows this way
+    assert len(features) > 20
+    assert not features & cached
 
 
 def test_metrics_are_shown_and_compared(project: Path) -> None:

