@@ -135,7 +135,8 @@ def test_predictions_rank_all_places_as_a_loop_does(tmp_path, scheme, score):
     localiser = Localiser.load(city.folder / "localiser")
     places, classes = localiser.places, localiser.classes
     temperatures = tuple(0.05 + 0.01 * group for group in range(classes.groups))
-    localiser.meta["calibration"] = Calibration(temperatures, None, 0.0, 50, None, None).to_dict()
+    calibration = replace(Calibration.plain(classes.groups, FUSION), temperatures=temperatures)
+    localiser.meta["calibration"] = calibration.to_dict()
     features = FeatureReader.open(city.folder / "queries.zarr").read(0, 20, tuple(OUTPUTS))
     found = localiser.predict(features, top=len(places) + 2, score=score)
     scores = np.empty((20, len(classes)))
