@@ -16,4 +16,5 @@ def is_plain(array: Any) -> bool:
         return False
     if len(codecs) != 1 or not isinstance(codecs[0], BytesCodec) or codecs[0].endian is None:
         return False
-    return codecs[0].endian.value == sys.byteorder
+    # An enumeration up to Zarr 3.3, a word since.
+    return getattr(codecs[0].endian, "value", codecs[0].endian) == sys.byteorder
