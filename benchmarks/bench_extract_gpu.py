@@ -87,10 +87,11 @@ def alone(config, weights, batch, times=5):
 
 
 def operations(config, weights):
-    """Floating point operations of one image."""
-    plain = load_backbone(config.backbone, weights=weights, image_size=config.image_size)
+    """Floating point operations of one image, attention included: on a CPU it would not be counted."""
+    size = config.image_size
+    plain = load_backbone(config.backbone, weights=weights, image_size=size, device="cuda")
     with FlopCounterMode(display=False) as counter:
-        plain(torch.zeros((1, config.image_size, config.image_size, 3), dtype=torch.uint8))
+        plain(torch.zeros((1, size, size, 3), dtype=torch.uint8))
     return counter.get_total_flops()
 
 

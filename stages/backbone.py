@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stages.checkpoint import load_weights
 from stages.errors import ConfigError
 from stages.images import Preprocess
-from stages.inference import keep_freed_memory, make_quick
+from stages.inference import fuse_activations, keep_freed_memory, make_quick
 from stages.untrained import empty_model, random_model
 from stages.weights import RANDOM, file_id, find_weights, reachable, state_id
 from stages.zoo import BACKBONES, BackboneSpec
@@ -220,7 +220,10 @@ def load_backbone(
         with torch.device("meta"):  # no memory until the checkpoint's tensors are put in place
             model = empty_model(name, image_size)
         load_weights(model, find_weights(name, BACKBONES[name].source, weights), name=name)
-    return Backbone(card, model, precision=precision, compiled=compiled).to(device)
+    backbone = Backbone(card, model, precision=precision, compiled=compiled)
+    if backbone.kind == "vit" and torch.device(device).type == "cuda" and precision != "float32":
+        fuse_activations(backbone.model)
+    return backbone.to(device)
 
 
 def weights_reachable(name: str, weights: str) -> bool:

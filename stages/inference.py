@@ -99,6 +99,42 @@ def fold_layer_scale(model: nn.Module) -> int:
     return folded
 
 
+def fuse_activations(model: nn.Module) -> int:
+    """Let a transformer's first linear layers apply the GELU themselves; return how many do.
+
+    For GPUs and 16-bit numbers only: the product's kernel has GELU's tanh form, which is off by up to
+    5e-4, less than rounding to such numbers, and saves reading and writing the widest activations.
+    """
+    fused = 0
+    for block in model.get_submodule("blocks").children():
+        layers = block.get_submodule("mlp")
+        activation = getattr(layers, "act", None)
+        if isinstance(activation, nn.GELU) and isinstance(layers.get_submodule("norm"), nn.Identity):
+            block.mlp = FusedLayers(layers.get_submodule("fc1"), layers.get_submodule("fc2"))
+            fused += 1
+    return fused
+
+
+class FusedLayers(nn.Module):
+    """Two linear layers with a GELU between them, which the first one's product applies.
+
+    Parameters
+    ----------
+    first, second : nn.Module
+        The layers.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return (..., C) of tokens (..., C)."""
+        weight, bias = self.first.get_parameter("weight"), self.first.get_parameter("bias")
+        wide = torch._addmm_activation(bias, tokens.flatten(0, -2), weight.t(), use_gelu=True)
+        return self.second(wide).reshape(tokens.shape)  # type: ignore[no-any-return]
+
+
 def fold_normalisation(model: nn.Module) -> int:
     """Fold each batch normalisation into the convolution before it; return how many there were.
 

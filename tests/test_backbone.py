@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from stages.backbone import BACKBONES, describe_backbone, load_backbone, weights_reachable
 from stages.checkpoint import resample_position_embedding
 from stages.errors import ConfigError, WeightsError
-from stages.inference import PatchProjection, fold_layer_scale
+from stages.inference import PatchProjection, fold_layer_scale, fuse_activations
 from stages.untrained import random_model
 from stages.weights import WeightsSource
 
@@ -306,6 +306,18 @@ def test_the_patch_projection_is_the_convolution():
         torch.testing.assert_close(
             PatchProjection(convolution)(images), convolution(images), rtol=1e-4, atol=1e-5
         )
+
+
+def test_fused_activations_stay_within_16_bit_rounding():
+    plain = empty_vit()
+    fused = copy.deepcopy(plain)
+    assert fuse_activations(fused) == len(plain.blocks)
+    images = torch.randn(4, 3, 28, 28)
+    with torch.inference_mode():
+        exact = plain.forward_features(images)[:, 0]
+        found = fused.forward_features(images)[:, 0]
+        rounded = plain.bfloat16().forward_features(images.bfloat16())[:, 0].float()
+    assert (found - exact).norm() < (rounded - exact).norm()
 
 
 def empty_vit():
