@@ -11,6 +11,7 @@ sizes on a CPU (`--device cpu --rows 200000 --classes 2000 --draws 100000`).
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import tempfile
@@ -39,11 +40,13 @@ H100_BF16 = 989e12
 CPU = torch.device("cpu")
 
 
-def take_turns(candidates, times, clock=time.perf_counter):
-    """Seconds of each candidate, measured in turns after one warm-up."""
+def take_turns(candidates, times, clock=time.perf_counter, prepare=None):
+    """Seconds of each candidate, measured in turns after one warm-up; `prepare` runs before each, unmeasured."""
     seconds = {name: [] for name in candidates}
     for turn in range(times + 1):
         for name, work in candidates.items():
+            if prepare is not None:
+                prepare()
             begun = clock()
             work()
             if turn:
@@ -167,12 +170,23 @@ def feeding(rows, length, batch, times):
                 read = source.read([blocks[block] for block in parts.blocks_of(part)], CPU, again)
                 Roster(read.classes, 2000, np.zeros(2000), read.view_images)
 
-        found = take_turns(
-            {"sequential read of the store (floor)": sequential, "shuffled parts": stream}, times
-        )
-        show(f"streaming: {rows} x {length} float16 in chunks of 8,192 rows", found, next(iter(found)), rows)
-        middle = [statistics.median(each) for each in found.values()]
-        print(f"  share of the sequential rate {middle[0] / middle[1]:.2f}")
+        files = [source.reader.store.chunk_file("avg", chunk) for chunk in range(len(blocks))]
+        os.sync()  # what is not on the disk yet cannot be dropped
+        for kept_by, prepare in (("the page cache", None), ("the disk", lambda: drop_pages(files))):
+            candidates = {"sequential read of the store (floor)": sequential, "shuffled parts": stream}
+            found = take_turns(candidates, times, prepare=prepare)
+            title = f"streaming from {kept_by}: {rows} x {length} float16 in chunks of 8,192 rows"
+            show(title, found, next(iter(found)), rows)
+            middle = [statistics.median(each) for each in found.values()]
+            print(f"  share of the sequential rate {middle[0] / middle[1]:.2f}")
+
+
+def drop_pages(files):
+    """Have the page cache forget the files, as it must where the store is larger than memory."""
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
 
 
 def written(path, features, classes):

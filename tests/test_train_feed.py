@@ -11,6 +11,8 @@ from training_city import CONFIG, build_city
 from cache.errors import StoreError
 from stages.errors import ConfigError, InputError
 from stages.localiser import Localiser
+from stages.margin import Buffers
+from stages.train import reading
 from stages.train.initial import moments, store_moments
 from stages.train.optimiser import BETAS, EPSILON, DenseAdam, SampledAdam
 from stages.train.parts import PartOrder
@@ -183,6 +185,24 @@ def test_a_feature_that_is_not_finite_though_called_sound_is_named(tmp_path):
     wanted = np.ones(source.reader.rows, np.bool_)
     wanted[130] = False
     assert load_rows(source.reader, wanted, ("avg",), CPU).isfinite().all()
+
+
+def test_a_part_read_again_is_the_same_and_not_asked_again(tmp_path, monkeypatch):
+    city = build_city(tmp_path / "city", bad=[3, 70])
+    source = source_of(city, rows=np.arange(len(city.labels)) % 5 != 2)
+    asked, ask = [], reading._require_finite
+    monkeypatch.setattr(reading, "_require_finite", lambda *given: (asked.append(given[2]), ask(*given)))
+    ranges, buffers = list(source.reader.blocks()), Buffers()
+    first = source.read(ranges, CPU, buffers)
+    copies = first.features.clone(), first.views.clone()
+    count = len(asked)
+    source.read(ranges[:1], CPU, buffers)
+    again = source.read(ranges, CPU, buffers)
+    assert len(asked) == count > len(ranges)
+    assert torch.equal(again.features, copies[0])
+    assert torch.equal(again.views, copies[1])
+    plain = torch.from_numpy(source.reader.read(0, source.reader.rows)[source.rows])
+    assert torch.equal(again.features, plain)
 
 
 def test_training_that_diverges_is_an_error(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cache.errors import RecipeMismatch, StoreError
+from cache.files import Place
 from cache.reader import FeatureReader
 from stages.classes import ViewPlan
 from stages.errors import ConfigError
@@ -50,6 +50,7 @@ def load_rows(
     place: torch.device,
     ranges: Sequence[Rows] | None = None,
     buffers: Buffers | None = None,
+    checked: set[int] | None = None,
 ) -> Tensor:
     """Return features of the rows marked in `wanted`, shape (n, F), read chunk by chunk.
 
@@ -67,11 +68,13 @@ def load_rows(
         Only rows of these ranges, in this order.
     buffers : Buffers, optional
         Memory to use again; what was last read into it is lost.
+    checked : set of int, optional
+        First rows of blocks whose wanted rows were found finite before; those read now are added.
 
     Raises
     ------
     StoreError
-        If the place has no memory for them.
+        If the place has no memory for them, or one of them is not finite.
     """
     blocks = [block for span in ranges or [(0, reader.rows)] for block in reader.blocks(*span)]
     counts = [int(wanted[start:stop].sum()) for start, stop in blocks]
@@ -88,18 +91,41 @@ def load_rows(
             "to auto, host or stream, or train.inputs to fewer outputs"
         ) from error
 
+    known = set() if checked is None else checked
+
     def fill(number: int) -> None:
-        (start, stop), count = blocks[number], counts[number]
-        if count:
-            block = reader.read(start, stop, inputs)
-            block = block if count == len(block) else block[wanted[start:stop]]
-            _require_finite(block, reader, start)
-            features[ends[number] : ends[number + 1]] = torch.from_numpy(block)
+        (start, stop), target = blocks[number], features[ends[number] : ends[number + 1]]
+        if not len(target):
+            return
+        found = (target if target.is_cpu else torch.empty(target.shape, dtype=dtype)).numpy()
+        _copy_rows(found, reader, inputs, start, wanted[start:stop])
+        if start not in known:
+            _require_finite(found, reader, start)
+            known.add(start)
+        if not target.is_cpu:
+            target.copy_(torch.from_numpy(found))
 
     with ThreadPoolExecutor(_READERS) as pool:
         for _ in pool.map(fill, range(len(blocks))):  # raises what a reader raised
             pass
     return features
+
+
+def _copy_rows(
+    target: npt.NDArray[np.floating],
+    reader: FeatureReader,
+    inputs: tuple[str, ...],
+    start: int,
+    wanted: npt.NDArray[np.bool_],
+) -> None:
+    """Fill the target with the wanted rows of a block: from `start` on, within one chunk."""
+    chunk, first = divmod(start, reader.chunk_rows)
+    rows = slice(first, first + len(wanted)) if wanted.all() else first + np.flatnonzero(wanted)
+    column = 0
+    for name in inputs:
+        length = reader.outputs[name]
+        target[:, column : column + length] = reader.mapped(name, chunk)[rows]
+        column += length
 
 
 def _require_finite(features: npt.NDArray[np.floating], reader: FeatureReader, start: int) -> None:
@@ -116,7 +142,7 @@ def _require_finite(features: npt.NDArray[np.floating], reader: FeatureReader, s
         )
 
 
-def open_views(path: Path | None, plan: ViewPlan, database: FeatureReader) -> FeatureReader:
+def open_views(path: Place | None, plan: ViewPlan, database: FeatureReader) -> FeatureReader:
     """Return the store of the planned views.
 
     Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -94,6 +94,8 @@ class Source:
         Store of the views; None for no augmentation.
     plan : ViewPlan or None
         Which row each view shows.
+    checked : tuple of set of int
+        First rows of what was found finite, of the images and of the views: asked once.
     """
 
     reader: FeatureReader
@@ -102,6 +104,7 @@ class Source:
     rows: npt.NDArray[np.bool_]
     view_reader: FeatureReader | None
     plan: ViewPlan | None
+    checked: tuple[set[int], set[int]] = field(init=False, default_factory=lambda: (set(), set()))
 
     def of_classes(self, classes: npt.NDArray[np.bool_]) -> Source:
         """Return the same with only the images of the marked classes, shape (K,)."""
@@ -143,12 +146,14 @@ class Source:
             If the place has no memory for them.
         """
         ranges = sorted(ranges)
-        features = load_rows(self.reader, self.rows, self.inputs, place, ranges, buffers)
+        features = load_rows(self.reader, self.rows, self.inputs, place, ranges, buffers, self.checked[0])
         kept = np.concatenate([start + np.flatnonzero(self.rows[start:stop]) for start, stop in ranges])
         views, view_images = features[:0], np.zeros(0, np.int64)
         if self.view_reader is not None and self.plan is not None:
             spans = [self._view_span(start, stop) for start, stop in ranges]
-            views = load_rows(self.view_reader, self.view_rows, self.inputs, place, spans, buffers)
+            views = load_rows(
+                self.view_reader, self.view_rows, self.inputs, place, spans, buffers, self.checked[1]
+            )
             shown = [self.plan.row[a:b][self.view_rows[a:b]] for a, b in spans]
             view_images = np.searchsorted(kept, np.concatenate(shown))
         return TrainingSet(features, self.labels[kept].astype(np.int64), views, view_images)
