@@ -36,7 +36,9 @@ from stages.heads import HeadSettings
 from stages.localiser import Localiser
 
 CELL_M = 10.0
-FUSION = FusionConfig(candidates=32, edge_m=5.0, temperature=0.1)
+FUSION = FusionConfig(
+    candidates=32, edge_m=5.0, covered=0.7, temperature=0.1, likeness=8.0, abstain_cost=0.02
+)
 HYBRID = HybridConfig(cells=10, neighbours=1, photos=64, temperature=0.08, prior_weight=0.5)
 
 

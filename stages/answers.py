@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from stages.calibration import Calibration, fit, probabilities
+from stages.calibration import Calibration, HeldOut, fit, probabilities, weigh
+from stages.confidence import Signs
 from stages.errors import InputError
 from stages.fusion import FusionConfig, fuse
 from stages.localiser import Localiser
@@ -80,14 +81,41 @@ def answer(
     if fusion is None or radius_m is None:
         raise InputError("the localiser does not say how to fuse evidence: run `pipeline train-heads` again")
     calibration = localiser.calibration or Calibration.plain(localiser.classes.groups, fusion)
-    class_id, evidence = localiser.evidence(features, top=fusion.candidates, calibration=calibration)
-    points, weights = localiser.positions_of(class_id), probabilities(evidence)
-    fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m)
-    cosine = calibration.cosines(evidence, _groups(localiser, class_id)).max(axis=1, initial=-np.inf)
-    confidence = calibration.confidences(fused.mass[:, 0], cosine)
-    near = np.take_along_axis(class_id, np.maximum(fused.nearest, 0), axis=1)
+    seen = look(localiser, features, top=fusion.candidates, calibration=calibration)
+    points, weights = localiser.positions_of(seen.class_id), probabilities(seen.evidence)
+    fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
+    confidence = calibration.confidences(Signs.of(fused, points, seen.likeness, radius_m))
+    below = 0.0 if calibration.confidence is None else calibration.confidence.abstain_below
+    near = np.take_along_axis(seen.class_id, np.maximum(fused.nearest, 0), axis=1)
     near = np.where(fused.nearest >= 0, near, -1)
-    return Answers(fused.positions, fused.mass, near, confidence, confidence < calibration.abstain_below)
+    return Answers(fused.positions, fused.mass, near, confidence, confidence < below)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The classes that the heads hold best, and all that speaks for them; each of shape (B, top).
+
+    Attributes
+    ----------
+    class_id : ndarray of int64
+        In the order of the heads' evidence; -1 where there are fewer classes.
+    evidence : ndarray of float64
+        Log probability up to a constant; minus infinity where there is no class.
+    likeness : ndarray of float64
+        To the class's exemplars, or without these to its prototype; -1 where there is no class.
+    """
+
+    class_id: npt.NDArray[np.int64]
+    evidence: npt.NDArray[np.float64]
+    likeness: npt.NDArray[np.float64]
+
+
+def look(localiser: Localiser, features: Features, *, top: int, calibration: Calibration) -> Seen:
+    """Return the best `top` classes of each feature with their evidence, from heads and exemplars."""
+    class_id, heads = localiser.evidence(features, top=top, calibration=calibration)
+    cosines = heads * np.array(calibration.temperatures)[_groups(localiser, class_id)]
+    evidence, likeness = weigh(calibration, heads, cosines, _likeness(localiser, features, class_id))
+    return Seen(class_id, evidence, np.where(class_id >= 0, likeness, -1.0))
 
 
 def calibrate(
@@ -117,17 +145,17 @@ def calibrate(
     depth = max(1, min(len(places), max(_LOOKED_AT, fusion.candidates)))
     found = localiser.predict(features, top=depth, score="cosine")
     true = found.class_id == _place_at(localiser, positions)[:, None]
-    return fit(
-        found.score.astype(np.float64),
-        _groups(localiser, found.class_id),
-        found.positions,
-        np.where(true.any(axis=1), true.argmax(axis=1), -1),
-        positions,
-        group_count=localiser.classes.groups,
-        clearance_m=radius_m + places.cell_m * int(places.span.max(initial=1)),
-        radius_m=radius_m,
-        fusion=fusion,
+    held = HeldOut(
+        cosines=found.score.astype(np.float64),
+        groups=_groups(localiser, found.class_id),
+        centres=found.positions,
+        likeness=_likeness(localiser, features, found.class_id),
+        true=np.where(true.any(axis=1), true.argmax(axis=1), -1),
+        truth=positions,
     )
+    clearance_m = radius_m + places.cell_m * int(places.span.max(initial=1))
+    groups = localiser.classes.groups
+    return fit(held, group_count=groups, clearance_m=clearance_m, radius_m=radius_m, fusion=fusion)
 
 
 def note(
@@ -136,6 +164,13 @@ def note(
     """Put what answers need into the localiser's meta, for `save`; the calibration may be None."""
     localiser.meta["fusion"] = {"settings": asdict(fusion), "radius_m": radius_m}
     localiser.meta["calibration"] = calibration
+
+
+def _likeness(
+    localiser: Localiser, features: Features, place_id: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64] | None:
+    """Return the likeness to each place's exemplars, (B, C); None without exemplars."""
+    return None if localiser.exemplars is None else localiser.exemplars.likeness(features, place_id)
 
 
 def _groups(localiser: Localiser, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -32,19 +32,34 @@ class FusionConfig:
     edge_m : float
         Softness of the radius: evidence at the radius counts half, this much
         further in or out about three quarters or one quarter.
+    covered : float
+        Share of the radius, and of its edge, within which an answer makes
+        further ones superfluous. Below 1, since a wrong answer is most often
+        wrong by little: the right one is next to it.
     temperature : float
         What cosines are divided by where too few images are held out to
         calibrate each group's temperature.
+    likeness : float
+        What the likeness to exemplars is multiplied by, likewise.
+    abstain_cost : float
+        Share of the right answers to held-out images that are withheld for
+        their low confidence; the rest sets the threshold.
     """
 
     candidates: int
     edge_m: float
+    covered: float
     temperature: float
+    likeness: float
+    abstain_cost: float
 
     def __post_init__(self) -> None:
         _expect("candidates", self.candidates, self.candidates > 0, "a positive number such as 32")
         _expect("edge_m", self.edge_m, self.edge_m > 0, "a positive distance such as 5")
+        _expect("covered", self.covered, 0 < self.covered <= 1, "a share of the radius such as 0.7")
         _expect("temperature", self.temperature, self.temperature > 0, "a positive number such as 0.1")
+        _expect("likeness", self.likeness, self.likeness > 0, "a positive number such as 8")
+        _expect("abstain_cost", self.abstain_cost, 0 <= self.abstain_cost < 1, "a share such as 0.02")
 
 
 def _expect(key: str, value: float, fine: bool, expected: str) -> None:
@@ -61,8 +76,8 @@ class Fused:
     positions : ndarray of float64, shape (B, top, 2)
         UTM east and north in metres; NaN where all evidence is used up.
     mass : ndarray of float64, shape (B, top)
-        Share of the evidence within the radius of each answer that no earlier
-        answer has within its own; 0 where there is no answer.
+        Share of the evidence that each answer covers and no earlier one does;
+        0 where there is no answer.
     nearest : ndarray of int64, shape (B, top)
         The point nearest to each answer: a column of `points`; -1 where there is no answer.
     """
@@ -72,13 +87,15 @@ class Fused:
     nearest: npt.NDArray[np.int64]
 
 
-def fuse(points: Floats, weights: Floats, top: int, *, radius_m: float, edge_m: float) -> Fused:
+def fuse(
+    points: Floats, weights: Floats, top: int, *, radius_m: float, edge_m: float, covered: float
+) -> Fused:
     """Return up to `top` positions per query that cover the most evidence, greedily.
 
     Each point, and each mean to which a few weighted averages within the
     radius carry it, may be an answer. The first answer is the one with the most
-    weight within the radius; what it covers is then discounted, so that the
-    next ones look elsewhere. Greedy choice of a coverage is at least 63 % of
+    weight within the radius; what lies well within it is then discounted, so
+    that the next ones look elsewhere. Greedy choice of a coverage is at least 63 % of
     the best possible one (Nemhauser et al. 1978).
 
     Parameters
@@ -93,6 +110,8 @@ def fuse(points: Floats, weights: Floats, top: int, *, radius_m: float, edge_m: 
         An answer this near is right.
     edge_m : float
         Softness of the radius.
+    covered : float
+        Share of radius and edge within which evidence is used up by an answer.
     """
     count, width = weights.shape
     positions = np.full((count, top, 2), np.nan)
@@ -106,7 +125,7 @@ def fuse(points: Floats, weights: Floats, top: int, *, radius_m: float, edge_m: 
         # Small numbers near the query's first point: UTM northings of millions would cost digits.
         origin = np.where(np.any(known, axis=1, keepdims=True), _first(points[some], known), 0.0)
         local = np.where(known[:, :, None], points[some] - origin[:, None], 0.0)
-        found = _cover(local, share, top, radius_m, edge_m)
+        found = _cover(local, share, top, (radius_m, edge_m), covered)
         positions[some] = found.positions + origin[:, None]
         mass[some], nearest[some] = found.mass, found.nearest
     return Fused(positions, mass, nearest)
@@ -117,22 +136,24 @@ def _first(points: Floats, known: npt.NDArray[np.bool_]) -> Floats:
     return first
 
 
-def _cover(points: Floats, weights: Floats, top: int, radius_m: float, edge_m: float) -> Fused:
-    candidates = np.concatenate([_shifted(points, weights, radius_m, edge_m), points], axis=1)
-    kernel = _kernel(_distances(candidates, points), radius_m, edge_m)
-    every, left = np.arange(len(points)), weights.copy()
+def _cover(points: Floats, weights: Floats, top: int, reach: tuple[float, float], covered: float) -> Fused:
+    candidates = np.concatenate([_shifted(points, weights, *reach), points], axis=1)
+    distances = _distances(candidates, points)
+    kernel, used = _kernel(distances, *reach), _kernel(distances / covered, *reach)
+    every, left, unseen = np.arange(len(points)), weights.copy(), weights.copy()
     positions = np.full((len(points), top, 2), np.nan)
     mass, nearest = np.zeros((len(points), top)), np.full((len(points), top), -1)
     for place in range(top if points.shape[1] else 0):
-        gain = np.einsum("bck,bk->bc", kernel, left)
+        gain = np.einsum("bck,bk->bc", used if place else kernel, left)
         best = gain.argmax(axis=1)
         some = gain[every, best] > 1e-12
         positions[some, place] = candidates[every, best][some]
-        mass[some, place] = gain[every, best][some]
+        mass[some, place] = (kernel[every, best] * unseen).sum(axis=1)[some]
         # The nearest point that weighs anything: fillers of weight 0 lie anywhere.
         closeness = np.where(weights > 0, kernel[every, best], -1.0)
         nearest[some, place] = closeness.argmax(axis=1)[some]
-        left *= 1 - kernel[every, best]
+        left *= 1 - used[every, best]
+        unseen *= 1 - kernel[every, best]
     return Fused(positions, mass, nearest)
 
 

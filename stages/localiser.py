@@ -19,6 +19,7 @@ from stages.best import Predictions, best_columns, merged
 from stages.calibration import Calibration, probabilities
 from stages.classes import ClassTable
 from stages.errors import InputError
+from stages.exemplars import Exemplars
 from stages.heads import Head, HeadSettings, Projection, log_odds
 from stages.localiser_folder import fill, read_folder, write_folder
 from stages.places import Places
@@ -27,7 +28,7 @@ from stages.votes import Ranks, best_places
 __all__ = ["Localiser", "Predictions", "Score"]
 
 Score = Literal["softmax", "cosine", "calibrated"]
-FORMAT = 1
+FORMAT = 2
 _SCORES_IN_MEMORY = 1 << 24
 """Scores of one group held at once: bounds what a large city costs."""
 _SHORTLIST = 64
@@ -49,12 +50,15 @@ class Localiser:
         One per group, in order; a group without classes has a head of none.
     classes : ClassTable
         Where each class lies.
+    exemplars : Exemplars or None
+        What each class looks like; set once the weights are trained.
     """
 
     meta: dict[str, Any]
     projection: Projection
     heads: list[Head]
     classes: ClassTable
+    exemplars: Exemplars | None = None
     _units: list[Tensor] | None = None
 
     @classmethod
@@ -115,6 +119,8 @@ class Localiser:
         self.projection.to(device)
         for head in self.heads:
             head.to(device)
+        if self.exemplars is not None:
+            self.exemplars = self.exemplars.to(device)
         self._units = None
         return self
 
@@ -125,7 +131,7 @@ class Localiser:
         return self
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor under the name it has on disk; they share memory with the modules."""
+        """What is trained, under the names it has on disk; shares memory with the modules."""
         tensors = {f"projection.{name}": value for name, value in self.projection.state_dict().items()}
         for group, head in enumerate(self.heads):
             tensors[f"group.{group}.prototypes"] = head.prototypes.detach()
@@ -133,7 +139,8 @@ class Localiser:
 
     def save(self, folder: Path) -> None:
         """Write meta.json, localiser.safetensors and classes.parquet; an old folder is replaced last."""
-        write_folder(folder, self.meta, self.tensors(), self.classes)
+        kept = {} if self.exemplars is None else self.exemplars.tensors()
+        write_folder(folder, self.meta, self.tensors() | kept, self.classes)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Localiser:
@@ -146,6 +153,7 @@ class Localiser:
         """
         meta, tensors, classes = read_folder(folder, FORMAT)
         localiser = cls._of_meta(meta, classes)
+        localiser.exemplars = Exemplars.taken_from(tensors)
         fill(localiser.tensors(), tensors, folder)
         return localiser.to(device)
 

@@ -23,7 +23,9 @@ from stages.localiser import Localiser
 
 ROWS = 333  # not a multiple of the chunk's 64
 BAD = (0, 63, 64, 200, 332)
-FUSION = FusionConfig(candidates=500, edge_m=5.0, temperature=0.1)
+FUSION = FusionConfig(
+    candidates=500, edge_m=5.0, covered=0.7, temperature=0.1, likeness=8.0, abstain_cost=0.02
+)
 
 
 @pytest.fixture(scope="module")

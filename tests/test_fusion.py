@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from stages.calibration import Calibration, first_answers, fit, probabilities
+from stages.calibration import Calibration, HeldOut, first_answers, fit, probabilities
+from stages.confidence import OUTSIDE_WEIGHT, Signs
 from stages.errors import ConfigError
 from stages.fusion import FusionConfig, fuse
 
 ORIGIN = np.array([540_000.0, 4_170_000.0])
-FUSION = FusionConfig(candidates=32, edge_m=5.0, temperature=0.1)
+FUSION = FusionConfig(
+    candidates=32, edge_m=5.0, covered=0.7, temperature=0.1, likeness=8.0, abstain_cost=0.02
+)
 
 
 def test_neighbours_together_beat_a_single_better_cell():
     points = np.array([[[0, 0], [500, 0], [520, 0], [500, 20]]]) + ORIGIN
-    found = fuse(points, np.array([[0.4, 0.25, 0.2, 0.15]]), 3, radius_m=25, edge_m=1e-3)
+    found = fuse(points, np.array([[0.4, 0.25, 0.2, 0.15]]), 3, radius_m=25, edge_m=1e-3, covered=1.0)
     # weighted centre of the three, then the lonely one
     np.testing.assert_allclose(
         found.positions[0, 0] - ORIGIN, [500 + 20 * 0.2 / 0.6, 20 * 0.15 / 0.6], atol=1e-6
@@ -29,17 +34,30 @@ def test_neighbours_together_beat_a_single_better_cell():
 def test_answers_cover_different_places():
     random = np.random.default_rng(0)
     points = random.uniform(0, 300, (20, 32, 2)) + ORIGIN
-    found = fuse(points, random.random((20, 32)), 5, radius_m=25, edge_m=5)
+    found = fuse(points, random.random((20, 32)), 5, radius_m=25, edge_m=5, covered=0.7)
     assert (found.mass > 0).all()
-    assert (np.diff(found.mass, axis=1) <= 1e-9).all()
+    assert (found.mass.sum(axis=1) <= 1 + 1e-9).all()
     apart = np.linalg.norm(found.positions[:, :, None] - found.positions[:, None], axis=3)
     assert apart[:, np.triu_indices(5, 1)[0], np.triu_indices(5, 1)[1]].min() > 10
+
+
+def test_what_lies_at_the_edge_of_an_answer_is_left_for_the_next():
+    points = np.array([[[0, 0], [22, 0], [300, 0]]]) + ORIGIN
+    weights = np.array([[0.5, 0.3, 0.2]])
+    wide, narrow = (
+        fuse(points, weights, 3, radius_m=25, edge_m=1e-3, covered=covered) for covered in (1.0, 0.4)
+    )
+    assert np.isnan(wide.positions[0, 2]).all()
+    np.testing.assert_allclose(wide.mass[0], [0.8, 0.2, 0], atol=1e-9)
+    assert np.isfinite(narrow.positions).all()
+    # Seen twice, it counts once.
+    np.testing.assert_allclose(narrow.mass[0].sum(), 1, atol=1e-9)
 
 
 def test_first_answer_covers_at_least_what_any_single_cell_does():
     random = np.random.default_rng(1)
     points, weights = random.uniform(0, 200, (50, 16, 2)) + ORIGIN, random.random((50, 16))
-    found = fuse(points, weights, 1, radius_m=25, edge_m=5)
+    found = fuse(points, weights, 1, radius_m=25, edge_m=5, covered=0.7)
     apart = np.linalg.norm(points[:, :, None] - points[:, None], axis=3)
     covered = (weights[:, None] / (1 + np.exp((apart - 25) / 5))).sum(axis=2).max(axis=1) / weights.sum(
         axis=1
@@ -52,20 +70,30 @@ def test_rows_do_not_influence_each_other_and_fillers_do_not_count():
     points, weights = random.uniform(0, 200, (9, 8, 2)) + ORIGIN, random.random((9, 8))
     weights[4, 3:], points[4, 3:] = 0, np.nan
     weights[7], points[7] = 0, np.nan
-    together = fuse(points, weights, 4, radius_m=25, edge_m=5)
+    together = fuse(points, weights, 4, radius_m=25, edge_m=5, covered=0.7)
     for row in range(9):
-        alone = fuse(points[row : row + 1], weights[row : row + 1], 4, radius_m=25, edge_m=5)
+        alone = fuse(points[row : row + 1], weights[row : row + 1], 4, radius_m=25, edge_m=5, covered=0.7)
         np.testing.assert_allclose(alone.positions[0], together.positions[row], atol=1e-6)
-    few = fuse(points[4:5, :3], weights[4:5, :3], 4, radius_m=25, edge_m=5)
+    few = fuse(points[4:5, :3], weights[4:5, :3], 4, radius_m=25, edge_m=5, covered=0.7)
     np.testing.assert_allclose(few.positions[0], together.positions[4], atol=1e-6)
     assert np.isnan(together.positions[7]).all()
     assert (together.nearest[7] == -1).all()
 
 
-@pytest.mark.parametrize("change", [{"candidates": 0}, {"edge_m": 0.0}, {"temperature": -1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"candidates": 0},
+        {"edge_m": 0.0},
+        {"covered": 1.5},
+        {"temperature": -1.0},
+        {"likeness": 0.0},
+        {"abstain_cost": 1.0},
+    ],
+)
 def test_config_refuses(change):
     with pytest.raises(ConfigError, match=f"eval.fusion.{next(iter(change))}"):
-        FusionConfig(**{"candidates": 32, "edge_m": 5.0, "temperature": 0.1, **change})
+        FusionConfig(**{**vars(FUSION), **change})
 
 
 def held_out(images=600, temperatures=(0.02, 0.3), seed=0):
@@ -80,10 +108,9 @@ def held_out(images=600, temperatures=(0.02, 0.3), seed=0):
     return cosines, groups, centres, true, centres[0, true]
 
 
-def fitted(cosines, groups, centres, true, truth):
-    return fit(
-        cosines, groups, centres, true, truth, group_count=2, clearance_m=45, radius_m=25, fusion=FUSION
-    )
+def fitted(cosines, groups, centres, true, truth, likeness=None):
+    held = HeldOut(cosines, groups, centres, likeness, true, truth)
+    return fit(held, group_count=2, clearance_m=45, radius_m=25, fusion=FUSION)
 
 
 def test_calibration_finds_the_temperatures_and_lowers_the_likelihood_loss():
@@ -100,6 +127,21 @@ def test_calibration_finds_the_temperatures_and_lowers_the_likelihood_loss():
     assert loss[1] < loss[0]
 
 
+def test_calibration_finds_the_weight_of_likeness():
+    random = np.random.default_rng(3)
+    cosines, groups, centres, _, _ = held_out(3000)
+    likeness = random.uniform(-1, 1, cosines.shape)
+    chances = probabilities(cosines / np.array([0.02, 0.3])[groups] + 3 * likeness)
+    true = np.array([random.choice(24, p=row) for row in chances])
+    found = fitted(cosines, groups, centres, true, centres[0, true], likeness)
+    assert found.likeness == pytest.approx(3, rel=0.2)
+
+
+def test_few_images_leave_the_configured_values_nearly_as_they_are():
+    found = fitted(*held_out(40))
+    assert abs(np.log(np.array(found.temperatures) / FUSION.temperature)).max() < 1.5
+
+
 def test_calibration_keeps_the_order_within_a_group():
     cosines, groups, *rest = held_out()
     evidence = fitted(cosines, groups, *rest).evidence(cosines, groups)
@@ -107,31 +149,44 @@ def test_calibration_keeps_the_order_within_a_group():
         np.testing.assert_array_equal(np.argsort(cosines[:, part]), np.argsort(evidence[:, part]))
 
 
+def likeness_of(true, seed):
+    """Photos of a place look like it, others less so."""
+    random = np.random.default_rng(seed)
+    return np.where(np.arange(24) == true[:, None], 0.7, 0.3) + random.normal(size=(len(true), 24)) * 0.1
+
+
 def test_confidence_is_honest_inside_and_low_outside():
     data = held_out(3000)
-    found = fitted(*data)
+    found = fitted(*data, likeness_of(data[3], 7))
     cosines, groups, centres, true, truth = held_out(3000, seed=2)
-    evidence = found.evidence(cosines, groups)
+    alike = likeness_of(true, 4)
+    heads = found.evidence(cosines, groups)
 
     def confidence(shown):
-        positions, mass = first_answers(shown, centres, 25, FUSION)
-        best = np.where(np.isfinite(shown), cosines, -np.inf).max(axis=1)
-        return positions, found.confidences(mass, best)
+        likeness = np.where(shown, alike, -1.0)
+        evidence = np.where(shown, heads + found.likeness * alike, -np.inf)
+        fused = first_answers(evidence, centres, 25, FUSION)
+        return fused, found.confidences(Signs.of(fused, centres, likeness, 25))
 
-    positions, inside = confidence(evidence)
-    right = np.linalg.norm(positions - truth, axis=1) <= 25
-    assert abs(inside.mean() - right.mean()) < 0.08
-    _, outside = confidence(np.where(np.arange(24) == true[:, None], -np.inf, evidence))
-    assert outside.mean() < inside.mean()
-    assert (outside < found.abstain_below).mean() > (inside < found.abstain_below).mean()
+    fused, inside = confidence(np.ones_like(alike, bool))
+    right = np.linalg.norm(fused.positions[:, 0] - truth, axis=1) <= 25
+    _, outside = confidence(np.arange(24) != true[:, None])
+    # Honest where one photo in eleven is from outside, as in the fit.
+    stated = (inside.mean() + OUTSIDE_WEIGHT * outside.mean()) / (1 + OUTSIDE_WEIGHT)
+    assert abs(stated - right.mean() / (1 + OUTSIDE_WEIGHT)) < 0.04
+    below = found.confidence.abstain_below
+    assert (outside < below).mean() > 0.5 > (inside < below).mean()
+    assert (inside[right] < below).mean() == pytest.approx(FUSION.abstain_cost, abs=0.02)
 
 
 def test_too_few_images_calibrate_nothing():
     found = fitted(*(part[:20] for part in held_out()))
     assert found == Calibration.plain(2, FUSION)
-    assert np.isnan(found.confidences(np.array([0.5]), np.array([0.5]))).all()
+    one = np.array([0.5])
+    assert np.isnan(found.confidences(Signs(one, one, one))).all()
 
 
 def test_calibration_survives_json():
     found = fitted(*held_out(100))
-    assert Calibration.from_dict(found.to_dict()) == found
+    assert found.confidence is not None
+    assert Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found

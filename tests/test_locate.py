@@ -26,6 +26,7 @@ from pipeline.locate import Localiser, photos_of
 from stages import opening
 from stages.backbone import describe_backbone
 from stages.calibration import Calibration
+from stages.confidence import Confidence
 from stages.errors import InputError, WeightsError
 from stages.fusion import FusionConfig
 from stages.heads import HeadSettings
@@ -68,9 +69,11 @@ def save_localiser(folder, of, *, calibrated=False, zone="10S", places=40):
         torch.nn.init.normal_(head.prototypes)
     torch.nn.init.normal_(trained.projection.weight)
     if calibrated:
-        fusion = FusionConfig(candidates=8, edge_m=5.0, temperature=0.1)
+        fusion = FusionConfig(
+            candidates=8, edge_m=5.0, covered=0.7, temperature=0.1, likeness=8.0, abstain_cost=0.02
+        )
         plain = Calibration.plain(table.groups_per_side**2, fusion)
-        calibration = replace(plain, confidence=(1.0, 4.0, -2.0), abstain_below=0.5)
+        calibration = replace(plain, confidence=Confidence((4.0, 1.0), (1.0, 4.0, -2.0), (1.0, 0.0), 0.5))
         trained.meta["fusion"] = {"settings": asdict(fusion), "radius_m": 25.0}
         trained.meta["calibration"] = calibration.to_dict()
     trained.save(folder)
@@ -299,7 +302,7 @@ def test_confidence_and_abstention(tmp_path, capsys):
     assert answer.abstained == (answer.confidence < 0.5)
     assert sum(place.score for place in answer.places) <= 1
     meta = json.loads((tmp_path / "model" / "meta.json").read_text())
-    meta["calibration"]["abstain_below"] = 1.0
+    meta["calibration"]["confidence"]["abstain_below"] = 1.0
     (tmp_path / "model" / "meta.json").write_text(json.dumps(meta))
     code, out, _ = call(capsys, "locate", tmp_path / "a.jpg", "--model", tmp_path / "model")
     assert code == 0

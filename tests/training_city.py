@@ -40,6 +40,7 @@ CONFIG = TrainConfig(
     turn="step",
     class_sampling=1.0,
     augment_views=True,
+    exemplars=4,
     epochs=12.0,
     max_steps=400,
     batch_size=32,
@@ -53,7 +54,9 @@ CONFIG = TrainConfig(
     checkpoint_s=60.0,
     validation=VALIDATION,
 )
-FUSION = FusionConfig(candidates=16, edge_m=5.0, temperature=0.1)
+FUSION = FusionConfig(
+    candidates=16, edge_m=5.0, covered=0.7, temperature=0.1, likeness=8.0, abstain_cost=0.02
+)
 CONFIG_EVAL = EvalConfig(
     localisers=("classify",),
     score="softmax",

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import RecipeMismatch
+from cache.files import Place
 from cache.reader import FeatureReader
 from stages.answers import Answers, answer
 from stages.errors import InputError
@@ -53,7 +54,7 @@ class Database:
     manifest: Manifest
 
     @classmethod
-    def open(cls, features: Path, manifest: Path, localiser: Localiser) -> Database:
+    def open(cls, features: Place, manifest: Path, localiser: Localiser) -> Database:
         """Return the database, found to fit the localiser.
 
         Raises
@@ -127,9 +128,10 @@ def hybrid(
 
 
 def model_bytes(localiser: Localiser) -> int:
-    """Return the bytes of the localiser's weights and class centres."""
-    tensors = sum(value.numel() * value.element_size() for value in localiser.tensors().values())
-    return tensors + localiser.places.centres.nbytes
+    """Return the bytes of the localiser's weights, exemplars and class centres."""
+    exemplars = {} if localiser.exemplars is None else localiser.exemplars.tensors()
+    tensors = [*localiser.tensors().values(), *exemplars.values()]
+    return sum(value.numel() * value.element_size() for value in tensors) + localiser.places.centres.nbytes
 
 
 def compare(

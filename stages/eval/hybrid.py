@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cache.reader import FeatureReader
 from stages import grid
+from stages.answers import look
 from stages.calibration import Calibration, probabilities
 from stages.eval.config import HybridConfig
 from stages.eval.retrieval import PhotoSpace, alike_among
@@ -115,7 +116,8 @@ class Hybrid:
             block = features[start : start + _QUERIES_AT_ONCE]
             rows, weights = self.rank(block)
             points = np.where(rows[:, :, None] >= 0, self.index.positions[np.maximum(rows, 0)], np.nan)
-            parts.append(fuse(points, weights, top, radius_m=self.radius_m, edge_m=self.fusion.edge_m))
+            reach = {"radius_m": self.radius_m, "edge_m": self.fusion.edge_m}
+            parts.append(fuse(points, weights, top, covered=self.fusion.covered, **reach))
         return Fused(
             np.concatenate([part.positions for part in parts]),
             np.concatenate([part.mass for part in parts]),
@@ -132,9 +134,9 @@ class Hybrid:
         localiser = self.space.localiser
         calibration = localiser.calibration or Calibration.plain(localiser.classes.groups, self.fusion)
         depth = max(self.fusion.candidates, self.config.cells)
-        class_id, evidence = localiser.evidence(features, top=depth, calibration=calibration)
-        prior = np.log(np.maximum(probabilities(evidence), np.exp(_LEAST_LOG_PROBABILITY)))
-        found = [self._candidates(*query) for query in zip(class_id, prior, strict=True)]
+        seen = look(localiser, features, top=depth, calibration=calibration)
+        prior = np.log(np.maximum(probabilities(seen.evidence), np.exp(_LEAST_LOG_PROBABILITY)))
+        found = [self._candidates(*query) for query in zip(seen.class_id, prior, strict=True)]
         vectors: Tensor = self.space.vectors(features)
         alike = alike_among(vectors, [rows for rows, _ in found], self.database, self.space)
         count = self.config.photos

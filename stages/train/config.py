@@ -86,6 +86,8 @@ class TrainConfig:
         each step (Partial FC); 1 is all of them.
     augment_views : bool
         Long-tail augmentation: add cached views of the images drawn.
+    exemplars : int
+        Photos of each class that the localiser keeps to compare queries with; 0: none.
     epochs : float
         Draws per training image.
     max_steps : int
@@ -126,6 +128,7 @@ class TrainConfig:
     turn: Literal["step", "epoch"]
     class_sampling: float
     augment_views: bool
+    exemplars: int
     epochs: float
     max_steps: int
     batch_size: int
@@ -147,7 +150,8 @@ class TrainConfig:
         for name in ("embedding_dim", "epochs", "max_steps", "batch_size", "stream_rows"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
         _require("class_sampling", self.class_sampling, 0 < self.class_sampling <= 1, "0 < share <= 1")
-        for name in ("learning_rate_projection", "learning_rate_heads", "weight_decay", "checkpoint_s"):
+        at_least_0 = ("learning_rate_projection", "learning_rate_heads", "weight_decay", "checkpoint_s")
+        for name in (*at_least_0, "exemplars"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or a positive number")
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cache.files import Place
 from stages.answers import calibrate
 from stages.errors import ConfigError, InputError
 from stages.fusion import FusionConfig
@@ -27,6 +28,7 @@ from stages.train.prepare import (
     begin_localiser,
     choose_groups,
     initialise,
+    load_exemplars,
     load_validation,
     open_source,
 )
@@ -67,7 +69,7 @@ class Run:
     config: TrainConfig
     files: Files
     partition: Path
-    views: Path | None
+    views: Place | None
     base: Path
     groups: Groups
     seed: int
@@ -144,7 +146,14 @@ class Run:
         record = PassRecord.of(
             state, drawn, files.classes, validation, images=everything.images, views=everything.views
         )
+        self._keep_exemplars(localiser, rows)
         return localiser, replace(record, calibration=self._calibration(localiser, validation))
+
+    def _keep_exemplars(self, localiser: Localiser, rows: Mask) -> None:
+        """Give the localiser some of the rows that it was trained on; heads alone keep those at hand."""
+        if self.whole:
+            drawn = np.random.default_rng([self.seed, 1 << 21])
+            localiser.exemplars = load_exemplars(self.config, self.files, rows, drawn, self.device)
 
     def _calibration(self, localiser: Localiser, validation: Validation) -> dict[str, Any] | None:
         """What the images held out of this pass say of temperatures and confidences."""

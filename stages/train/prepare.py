@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cache.files import Place
 from cache.reader import FeatureReader
 from stages.classes import ClassTable, ViewPlan, in_class
 from stages.errors import ConfigError, InputError
+from stages.exemplars import MOST_BYTES, Exemplars, choose
 from stages.heads import HeadSettings
 from stages.localiser import Localiser
 from stages.manifest import Manifest
+from stages.places import Places
 from stages.train.config import TrainConfig
 from stages.train.holdout import hold_out, visit_numbers
 from stages.train.initial import (
@@ -44,7 +47,7 @@ class Files:
     inputs: tuple[str, ...]
 
 
-def open_files(config: TrainConfig, partition: Path, features: Path, manifest: Path) -> Files:
+def open_files(config: TrainConfig, partition: Path, features: Place, manifest: Path) -> Files:
     """Return the inputs, opened and found to belong together.
 
     Raises
@@ -178,7 +181,7 @@ def open_source(
     config: TrainConfig,
     files: Files,
     partition: Path,
-    views: Path | None,
+    views: Place | None,
     trained: npt.NDArray[np.bool_],
 ) -> Source:
     """Return what may be read: the marked rows and their views.
@@ -199,6 +202,28 @@ def load_validation(
     """Return the held-out images with their true positions."""
     features = load_rows(files.reader, held, files.inputs, device)
     return Validation(features, files.manifest.positions()[held], config.validation)
+
+
+def load_exemplars(
+    config: TrainConfig,
+    files: Files,
+    rows: npt.NDArray[np.bool_],
+    random: np.random.Generator,
+    device: torch.device,
+) -> Exemplars | None:
+    """Return some photos of each place among the marked rows, as many as are configured and fit; or None."""
+    places, reader = Places.of(files.classes), files.reader
+    each = 2 * reader.length(files.inputs) * max(1, len(places))
+    most = min(config.exemplars, max(1, MOST_BYTES // each))
+    if not config.exemplars or not len(places):
+        return None
+    labels = files.labels if places.votes is None else places.at(files.manifest.positions())
+    chosen, class_id = choose(labels, rows, most, random)
+    wanted = np.zeros(reader.rows, np.bool_)
+    wanted[chosen] = True
+    features = load_rows(reader, wanted, files.inputs, device)
+    place = np.searchsorted(np.flatnonzero(wanted), chosen)
+    return Exemplars.of(features[torch.from_numpy(place).to(device)], class_id, len(places))
 
 
 def initialise(

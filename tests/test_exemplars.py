@@ -1,0 +1,51 @@
+"""Exemplars by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from stages.exemplars import Exemplars, choose
+
+
+def test_choose_takes_at_most_so_many_of_each_class():
+    labels = np.array([2, 0, 0, -1, 0, 2, 0, 1])
+    usable = np.array([True, True, True, True, True, True, False, False])
+    row, class_id = choose(labels, usable, 2, np.random.default_rng(0))
+    assert class_id.tolist() == [0, 0, 2, 2]
+    assert set(row[2:]) == {0, 5}
+    assert set(row[:2]) < {1, 2, 4}
+    np.testing.assert_array_equal(labels[row], class_id)
+    again, _ = choose(labels, usable, 2, np.random.default_rng(0))
+    np.testing.assert_array_equal(row, again)
+
+
+def test_choose_in_several_partitions():
+    labels = np.array([[0, 3], [1, 3], [-1, 4]])
+    row, class_id = choose(labels, np.ones(3, bool), 1, np.random.default_rng(0))
+    assert class_id.tolist() == [0, 1, 3, 4]
+    assert row[[0, 1, 3]].tolist() == [0, 1, 2]
+
+
+def test_likeness_is_the_best_centred_cosine():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(5, 6)).astype(np.float32) + 3
+    class_id = np.array([0, 0, 0, 2, 2])
+    found = Exemplars.of(torch.from_numpy(features), class_id, 4)
+    queries = random.normal(size=(70, 6)).astype(np.float32) + 3
+    asked = np.tile([2, 0, 1, -1], (70, 1))
+    likeness = found.likeness(queries, asked)
+    unit = [
+        x / np.linalg.norm(x, axis=1, keepdims=True)
+        for x in (features - features.mean(0), queries - features.mean(0))
+    ]
+    cosines = unit[1] @ unit[0].T
+    np.testing.assert_allclose(likeness[:, 0], cosines[:, 3:].max(axis=1), atol=2e-3)
+    np.testing.assert_allclose(likeness[:, 1], cosines[:, :3].max(axis=1), atol=2e-3)
+    assert (likeness[:, 2] == 0).all()  # a class without a photo
+    assert (likeness[:, 3] == -1).all()  # no class
+
+
+def test_no_photo_at_all():
+    found = Exemplars.of(torch.zeros(0, 6), np.zeros(0, np.int64), 3)
+    assert found.vectors.shape == (3, 1, 6)
