@@ -10,6 +10,7 @@ import numpy as np
 from cache.claims import claims_on
 from cache.errors import PlacecacheError
 from cache.store import FeatureStore, open_store, row_ids
+from cache.whole import there
 from pipeline.finding import Finding
 from pipeline.params import Params
 from pipeline.paths import Paths
@@ -72,7 +73,7 @@ def check_views(paths: Paths, rows: dict[str, int]) -> Iterator[Finding]:
 def check_store(params: Params, paths: Paths, split: str, rows: dict[str, int]) -> Iterator[Finding]:
     """Yield whether a store goes with the settings and the rows, is complete and at rest."""
     path, subject = paths.features(split), f"features {split}"
-    if not path.exists():
+    if not there(path):
         yield Finding(subject, "note", "not extracted yet", f"pipeline extract --split {split}")
         return
     command = f"pipeline extract --split {split}"

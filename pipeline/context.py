@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cache.files import place_of
 from pipeline import console
 from pipeline.params import Params, load_params
 from pipeline.paths import Paths
@@ -27,7 +28,8 @@ def project_of(context: click.Context) -> tuple[Params, Paths]:
     project: Path = context.obj
     params = load_params(project / "params.yaml")
     extract = params.extract
-    return params, Paths(project, f"{extract.backbone}-{extract.image_size}")
+    home = place_of(params.data.features, project)
+    return params, Paths(project, f"{extract.backbone}-{extract.image_size}", home)
 
 
 def shards_of(params: Params, shards: tuple[int, ...] | None) -> Sequence[int]:

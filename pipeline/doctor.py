@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from cache.errors import PlacecacheError
+from cache.files import Place, total_size
+from cache.holder import clock
 from cache.recipe import Recipe
+from cache.remote import RemotePath
 from cache.spec import StoreSpec
 from pipeline.cluster import connect, cores, local_workers
 from pipeline.consistency import check_index, check_store, check_views
@@ -82,21 +85,28 @@ def _device(params: Params, device: str) -> Iterator[Finding]:
 
 
 def _disk(paths: Paths, recipe: Recipe, rows: dict[str, int]) -> Finding:
-    """Return disk free against disk still needed, in the folder where features go."""
+    """Return what features still need against what is free where they go; object storage has no end."""
     folder = paths.features("database").parent
+    needed = sum(needed_bytes(count, recipe) for count in rows.values())
+    have = sum(total_size(paths.features(split)) for split in rows)
+    text = f"features take {size(needed)}, {size(have)} are there"
+    if isinstance(folder, RemotePath):
+        return _storage(folder, text)
     present = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(present).free
-    needed = sum(needed_bytes(count, recipe) for count in rows.values())
-    there = sum(_bytes(paths.features(split).rglob("*")) for split in rows)
-    left = max(0, needed - there)
-    text = f"features take {size(needed)}, {size(there)} are there, {size(free)} free in {present}"
+    left, text = max(0, needed - have), f"{text}, {size(free)} free in {present}"
     if left > free:
-        return Finding("disk", "blocks", text, f"free {size(left - free)}, or put data/features elsewhere")
+        return Finding("disk", "blocks", text, f"free {size(left - free)}, or set data.features elsewhere")
     return Finding("disk", "ok", text)
 
 
-def _bytes(files: Iterable[Path]) -> int:
-    return sum(file.stat().st_size for file in files if file.is_file())
+def _storage(folder: RemotePath, text: str) -> Finding:
+    """Return whether objects can be written, read and deleted where features go."""
+    try:
+        clock(folder)
+    except PlacecacheError as fault:
+        return Finding.of("storage", fault)
+    return Finding("storage", "ok", f"{text}, {folder} can be written")
 
 
 def _cluster(scheduler: str, paths: Paths, device: str) -> Iterator[Finding]:
@@ -109,8 +119,8 @@ def _cluster(scheduler: str, paths: Paths, device: str) -> Iterator[Finding]:
             yield Finding("cluster", mark, f"{workers} workers here, on {cores()} cores", remedy)
             return
         with connect(scheduler) as client:
-            features = str(paths.features("database").parent.parent.absolute())
-            seen = client.run(_sees, features)
+            features = paths.features("database").parent.parent
+            seen = client.run(_sees, paths.index("database").absolute(), features)
     except PlacecacheError as fault:
         yield Finding.of("cluster", fault)
         return
@@ -125,6 +135,9 @@ def _cluster(scheduler: str, paths: Paths, device: str) -> Iterator[Finding]:
         yield Finding("cluster", "ok", f"{len(seen)} workers at {scheduler} see {features}")
 
 
-def _sees(folder: str) -> bool:
-    """Whether this machine has a folder; run on workers."""
-    return Path(folder).is_dir()
+def _sees(manifest: Path, features: Place) -> bool:
+    """Whether this machine sees the project, and features that lie elsewhere; run on workers."""
+    if isinstance(features, RemotePath):
+        features.glob("*")  # raises where it cannot be reached
+        return manifest.parent.is_dir()
+    return features.absolute().is_dir()

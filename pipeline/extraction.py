@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace as changed
 
+from pipeline import elsewhere
 from pipeline.cluster import connect, cores, local_workers, map_shards
 from pipeline.params import Params
 from pipeline.paths import Paths
@@ -38,8 +39,9 @@ def extract_split(
 
     if scheduler:
         local_workers(scheduler)  # a slip in the address shows before any work
+    elsewhere.make_way(paths, split)
     with ended_like_ctrl_c():
-        return run(
+        result = run(
             params.extract,
             split=split,
             manifest=Manifest.open(paths.index("database" if split == "views" else split)),
@@ -55,6 +57,8 @@ def extract_split(
             repair=repair,
             mapper=on_cluster if scheduler else None,
         )
+    elsewhere.note(paths, split)
+    return result
 
 
 def work_on_cluster(

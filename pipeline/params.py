@@ -33,10 +33,13 @@ class DataConfig:
         position is known.
     queries
         The same, for the photos to be localised.
+    features
+        Where feature stores live: a folder, or an address such as s3://bucket/features.
     """
 
     database: str
     queries: str
+    features: str
 
 
 @dataclass(frozen=True)

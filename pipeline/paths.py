@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.files import Place
+
 SPLITS = ("database", "queries", "views")
 
 
@@ -18,10 +20,13 @@ class Paths:
         Folder that holds params.yaml; relative paths in params.yaml start here.
     features_name
         Name of the feature folder, so that stores of several backbones live side by side.
+    features_home
+        Where feature folders live; None: where DVC tracks them, data/features in the project.
     """
 
     project: Path
     features_name: str
+    features_home: Place | None = None
 
     @property
     def toycity(self) -> Path:
@@ -37,8 +42,14 @@ class Paths:
         """Folder of classes, labels and view plan."""
         return self.project / "data" / "partition"
 
-    def features(self, split: str) -> Path:
-        """Feature store of one split."""
+    def features(self, split: str) -> Place:
+        """Feature store of one split, on a disk or on object storage."""
+        if self.features_home is None:
+            return self.tracked_features(split)
+        return self.features_home / self.features_name / f"{split}.zarr"
+
+    def tracked_features(self, split: str) -> Path:
+        """What DVC tracks of one split's features: the store, or a note of where else it is."""
         return self.project / "data" / "features" / self.features_name / f"{split}.zarr"
 
     @property
@@ -57,8 +68,8 @@ class Paths:
 
     @property
     def training_log(self) -> Path:
-        """Loss and speed over the training steps, for `dvc plots`."""
-        return self.project / "plots" / "training.csv"
+        """Loss, speed and validation over the training steps, for `dvc plots`."""
+        return self.project / "plots" / "training"
 
     @property
     def metrics(self) -> Path:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cache.claims import claims_on
+from cache.files import Place, total_size
 from cache.reader import FeatureReader
 from cache.timings import total_timings
+from cache.whole import there
 from pipeline.console import size
 from pipeline.paths import SPLITS, Paths
 from stages.manifest import Manifest
@@ -31,7 +33,7 @@ def bad_images(paths: Paths) -> Iterator[Row]:
     """Yield split, row, key and reason of every image that could not be used."""
     for split in SPLITS:
         store = paths.features(split)
-        if store.exists():
+        if there(store):
             for bad in FeatureReader.open(store).store.ledger.bad_rows():
                 yield split, bad.row, bad.key, bad.reason
 
@@ -70,8 +72,8 @@ def _manifest(name: str, path: Path) -> Row:
     return name, Manifest.open(path).rows, "100 %", "", _size(path), ""
 
 
-def _store(name: str, path: Path) -> Row:
-    if not path.exists():
+def _store(name: str, path: Place) -> Row:
+    if not there(path):
         return _absent(name)
     reader = FeatureReader.open(path)
     spent = total_timings(path)
@@ -105,6 +107,5 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"
 
 
-def _size(path: Path) -> str:
-    files = [path] if path.is_file() else (file for file in path.rglob("*") if file.is_file())
-    return size(sum(file.stat().st_size for file in files))
+def _size(path: Place) -> str:
+    return size(total_size(path))

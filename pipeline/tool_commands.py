@@ -94,11 +94,12 @@ def status(context: click.Context, bad: bool) -> None:
 @click.pass_context
 def verify(context: click.Context, splits: tuple[str, ...]) -> int:
     """Read every stored feature again and find flipped bits, torn and missing chunks. Exit 1 if any."""
+    from cache.whole import there
     from pipeline.verify import verify_split
 
     _, paths = project_of(context)
     verdicts = []
-    for split in splits or [split for split in SPLITS if paths.features(split).exists()] or SPLITS[:1]:
+    for split in splits or [split for split in SPLITS if there(paths.features(split))] or SPLITS[:1]:
         with console.progress(f"verify {split}") as progress:
             verdicts.append(verify_split(paths, split, progress))
     columns = ("split", "chunks", "missing", "damaged", "bad rows", "verdict")

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from cache.files import Place
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
@@ -37,14 +38,14 @@ class Moved:
         Features moved, and rows without a valid feature.
     length : int
         Length F of a feature.
-    path : Path
+    path : Path or RemotePath
         What was written.
     """
 
     rows: int
     skipped: int
     length: int
-    path: Path
+    path: Place
 
     def facts(self) -> list[tuple[str, object]]:
         """Return what a person wants to know, in reading order."""
@@ -117,7 +118,7 @@ def export_npy(
 def import_npy(
     source: Path,
     manifest: Manifest,
-    store: Path,
+    store: Place,
     *,
     name: str,
     replace: bool,
@@ -134,7 +135,7 @@ def import_npy(
         An .npy file, (rows, F) float16 or wider; what is wider is stored as float32.
     manifest : Manifest
         The images.
-    store : Path
+    store : Path or RemotePath
         The store to fill, made if need be.
     name : str
         What made the features. Database and queries need the same name: only features of one

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
 from cache.errors import RecipeMismatch
+from cache.files import Place
 from cache.reader import FeatureReader
 from stages.answers import answer
 from stages.errors import InputError
@@ -46,12 +47,12 @@ def run(
     config: EvalConfig,
     *,
     localiser: Path,
-    features: Path,
+    features: Place,
     manifest: Path,
     metrics: Path,
     predictions: Path,
     curve: Path,
-    database: Path | None = None,
+    database: Place | None = None,
     database_manifest: Path | None = None,
     device: str = "cpu",
 ) -> EvalResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,11 +19,9 @@ Todo = dict[int, npt.NDArray[np.int64]]
 
 def shards_with_work(store: FeatureStore, shards: Mapping[int, range]) -> dict[int, range]:
     """Return the shards that have rows left to do, or torn files to mend, out of shard -> chunks."""
-    return {
-        shard: chunks
-        for shard, chunks in shards.items()
-        if _todo(store, chunks) or any(True for _ in torn(store, chunks))
-    }
+    every = [chunk for chunks in shards.values() for chunk in chunks]
+    work = _todo(store, every).keys() | {fault.chunk for fault in torn(store, every)}
+    return {shard: chunks for shard, chunks in shards.items() if not work.isdisjoint(chunks)}
 
 
 def reopen_damaged(store: FeatureStore, shards: Mapping[int, range], *, thorough: bool) -> list[Fault]:
@@ -59,8 +57,9 @@ def make_orders(
     bad_limit = int(config.max_bad_fraction * rows)
     asides = [Aside.of(aside) for aside in reusable(store.path, store.recipe)]
     orders = []
+    every = _todo(store, [chunk for chunks in shards.values() for chunk in chunks])
     for shard, chunks in sorted(shards.items()):
-        whole = _todo(store, chunks)
+        whole = {chunk: every[chunk] for chunk in chunks if chunk in every}
         if not whole:
             continue
         carried = find_carried(store, asides, whole)
@@ -83,7 +82,7 @@ def make_orders(
                 device=device,
                 bad_limit=bad_limit,
                 weights_id=store.recipe.weights_id,
-                again=frozenset(chunk for chunk in whole if store.ledger.done(chunk)),
+                again=frozenset(entry.chunk for entry in store.ledger.entries(whole)),
                 threads=0 if config.threads == "auto" else config.threads,
             )
         )
@@ -95,7 +94,7 @@ def without_finished(order: ShardOrder, store: FeatureStore) -> tuple[ShardOrder
 
     A cluster gives the order of a lost worker to another one: what the first one finished stays.
     """
-    finished = [chunk for chunk in order.todo if chunk not in order.again and store.ledger.done(chunk)]
+    finished = [entry.chunk for entry in store.ledger.entries(order.todo) if entry.chunk not in order.again]
     todo = {chunk: rows for chunk, rows in order.todo.items() if chunk not in finished}
     return replace(order, todo=todo), finished
 
@@ -106,12 +105,13 @@ def rows_of(store: FeatureStore, chunks: Iterable[int]) -> int:
     return sum(int(rows.stop - rows.start) for rows in slices)
 
 
-def _todo(store: FeatureStore, chunks: range) -> Todo:
+def _todo(store: FeatureStore, chunks: Sequence[int]) -> Todo:
     todo = {}
+    finished = {entry.chunk: entry for entry in store.ledger.entries(chunks)}
     for chunk in chunks:
         rows = store.spec.chunk_slice(chunk)
-        if not store.ledger.done(chunk):
+        if chunk not in finished:
             todo[chunk] = np.arange(rows.start, rows.stop, dtype=np.int64)
-        elif bad := store.ledger.entry(chunk).bad:
+        elif bad := finished[chunk].bad:
             todo[chunk] = np.array([item.row for item in bad], dtype=np.int64)
     return todo

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cache.files import Place
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.store import FeatureStore, create_or_open, row_ids
@@ -79,7 +80,7 @@ class ShardOrder:
     ----------
     config : ExtractConfig
         The settings.
-    store, manifest : Path
+    store, manifest : Path; the store may be a RemotePath
         Where features go and where keys come from.
     shard : int
         Number of the shard.
@@ -108,7 +109,7 @@ class ShardOrder:
     """
 
     config: ExtractConfig
-    store: Path
+    store: Place
     manifest: Path
     shard: int
     todo: dict[int, npt.NDArray[np.int64]]
@@ -161,7 +162,9 @@ def recipe_for(config: ExtractConfig, augment: AugmentConfig | None, seed: int) 
     )
 
 
-def open_for(config: ExtractConfig, source: Source, path: Path, *, replace: bool, keep: bool) -> FeatureStore:
+def open_for(
+    config: ExtractConfig, source: Source, path: Place, *, replace: bool, keep: bool
+) -> FeatureStore:
     """Return the store that the source's features go to, made if need be.
 
     Raises

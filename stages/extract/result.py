@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cache.check import Fault
+from cache.files import Place
 from cache.ledger import BadRow
 from cache.spec import number_ranges
 from stages.errors import InputError
@@ -105,7 +105,7 @@ class ExtractResult:
         return facts + [(f"bad: {item.key}", item.reason) for item in self.bad[:5]]
 
 
-def too_many_bad(bad: list[BadRow], config: ExtractConfig, store: Path) -> InputError:
+def too_many_bad(bad: list[BadRow], config: ExtractConfig, store: Place) -> InputError:
     """Return the error that says which images are bad and what to do."""
     first = "; ".join(f"{item.key}: {item.reason}" for item in bad[:5])
     return InputError(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from cache.files import Place
 from cache.reader import FeatureReader
 from cache.store import FeatureStore
 
@@ -19,7 +19,7 @@ class Carried:
 
     Attributes
     ----------
-    stores : tuple of Path
+    stores : tuple of Path or RemotePath
         Stores that were moved aside.
     rows : ndarray, (n,) int64, ascending
         Rows of the new store.
@@ -29,7 +29,7 @@ class Carried:
         Which row of it.
     """
 
-    stores: tuple[Path, ...]
+    stores: tuple[Place, ...]
     rows: npt.NDArray[np.int64]
     source: npt.NDArray[np.int64]
     source_row: npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ class Aside:
 
     Attributes
     ----------
-    path : Path
+    path : Path or RemotePath
         The store.
     identities : ndarray of uint64, ascending
         Identities of its valid rows.
@@ -49,7 +49,7 @@ class Aside:
         The row of each.
     """
 
-    path: Path
+    path: Place
     identities: npt.NDArray[np.uint64]
     rows: npt.NDArray[np.int64]
 

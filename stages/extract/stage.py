@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import torch
 
 from cache.check import Fault
 from cache.claims import claimed
+from cache.files import Place
 from cache.store import drop_reusable
 from stages.augment import AugmentConfig
 from stages.classes import ViewPlan
@@ -32,7 +32,7 @@ def run(
     *,
     split: str,
     manifest: Manifest,
-    store: Path,
+    store: Place,
     shards: Iterable[int],
     views: ViewPlan | None = None,
     augment: AugmentConfig | None = None,
@@ -56,7 +56,7 @@ def run(
         Which split it is: database, queries or views.
     manifest : Manifest
         The images.
-    store : Path
+    store : Path or RemotePath
         The feature store, made if need be.
     shards : iterable of int
         Shards to do, out of ``config.shards``.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cache.files import Place
 from stages.answers import note
 from stages.classes import in_class
 from stages.fusion import FusionConfig
@@ -24,8 +25,8 @@ def run(
     config: TrainConfig,
     *,
     partition: Path,
-    features: Path,
-    views: Path | None,
+    features: Place,
+    views: Place | None,
     manifest: Path,
     output: Path,
     base: Path | None = None,
@@ -65,7 +66,7 @@ def run(
     device : str
         "auto", "cpu", "cuda", "cuda:1", ...
     log : Path, optional
-        CSV of step, loss, samples_per_s and validation_lr1, written anew with each line.
+        Folder of loss, samples_per_s and validation_lr1 over the steps, written anew with each line.
     checkpoints : Path, optional
         Folder of checkpoints; a run that finds its own there goes on from it.
     fusion : FusionConfig, optional
