@@ -1,7 +1,7 @@
 """The margin softmax in pieces over whole matrices, each of which torch.compile makes one pass over memory.
 
-For GPUs and many classes, where the time goes into reading and writing logits. `stages.margin` has the
-same loss and gradients without a compiler. Equation numbers are the method's.
+For GPUs, and for many classes, where the time goes into reading and writing logits. `stages.margin` has
+the same loss and gradients in pieces that fit a CPU's cache. Equation numbers are the method's.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from stages.margin import Gradients, HeadSettings, margin_cosine, wide_product
+
+_MULTIPLE = 16
 
 
 @torch.no_grad()
@@ -39,13 +42,13 @@ def fused_loss_and_gradients(
     linear = settings.kind == "linear"
     scale = 1.0 if linear else settings.scale
     unit, slopes, tangent = _pieces(compiled)
-    factor, inverse = (prototypes.to(narrow), None) if linear else unit(prototypes, narrow)
+    factor, inverse = unit(prototypes, narrow, linear)
     logits = wide_product((embeddings * scale).to(narrow), factor.T)
-    losses, by_logit = slopes(logits, labels.unsqueeze(1), settings, narrow)
+    losses, by_logit = slopes(logits, labels.unsqueeze(1), len(prototypes), settings, narrow)
     weight = scale / len(labels)
     by_embedding = wide_product(by_logit, factor) * weight
-    by_prototype = wide_product(by_logit.T, (embeddings * weight).to(narrow))
-    if inverse is not None:
+    by_prototype = wide_product(by_logit.T, (embeddings * weight).to(narrow))[: len(prototypes)]
+    if not linear:
         by_prototype = tangent(by_prototype, prototypes, inverse)
     return Gradients(losses.mean(), by_embedding.to(embeddings.dtype), by_prototype.to(prototypes.dtype))
 
@@ -56,22 +59,27 @@ def _pieces(compiled: bool) -> tuple[Any, ...]:
     return tuple(torch.compile(piece, dynamic=True) for piece in pieces) if compiled else pieces
 
 
-def _unit(prototypes: Tensor, narrow: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Unit prototypes (K, D), and the reciprocal of their lengths (K, 1) in float32 or wider."""
+def _unit(prototypes: Tensor, narrow: torch.dtype, linear: bool) -> tuple[Tensor, Tensor]:
+    """Unit prototypes (K', D), and the reciprocal of their lengths (K, 1) in float32 or wider.
+
+    K' is K filled up with zeros to a multiple of 16: a GPU multiplies other matrices five times slower.
+    """
     wide = prototypes.to(torch.promote_types(prototypes.dtype, torch.float32))
     inverse = torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(1e-12).reciprocal()
-    return (wide * inverse).to(narrow), inverse
+    unit = wide if linear else wide * inverse
+    return functional.pad(unit.to(narrow), (0, 0, 0, -len(unit) % _MULTIPLE)), inverse
 
 
 def _slopes(
-    logits: Tensor, labels: Tensor, settings: HeadSettings, narrow: torch.dtype
+    logits: Tensor, labels: Tensor, classes: int, settings: HeadSettings, narrow: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Losses (B, 1) and their derivatives by the logits (B, K); margins meet the true column only."""
+    """Losses (B, 1) and their derivatives by the logits (B, K'); margins meet the true column only."""
     scale = 1.0 if settings.kind == "linear" else settings.scale
     target, bend = margin_cosine(logits.gather(1, labels) / scale, settings)
     target = target * scale
-    true = torch.arange(logits.shape[1], device=logits.device) == labels
-    logits = torch.where(true, target, logits)
+    columns = torch.arange(logits.shape[1], device=logits.device)
+    true = columns == labels
+    logits = torch.where(true, target, logits).masked_fill(columns >= classes, -torch.inf)
     peak = logits.amax(dim=1, keepdim=True)
     total = (logits - peak).exp().sum(dim=1, keepdim=True)
     share = (logits - peak).exp() / total

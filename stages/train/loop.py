@@ -87,6 +87,7 @@ class Trainer:
             for group in groups
         }
         self.state = LoopState(np.zeros(len(localiser.classes), np.int64))
+        self._first = {group: localiser.classes.group_slice(group).start for group in groups}
         self._buffers = Buffers()
         self._loss = loss_of(config, localiser.device, self._buffers)
 
@@ -108,7 +109,7 @@ class Trainer:
         embeddings = self.localiser.projection(part.data.of(batch, device, self._buffers))
         prototypes, labels, rows = head.prototypes.detach(), self._labels(batch, group), None
         if batch.faced is not None:
-            faced = batch.faced - self.localiser.classes.group_slice(group).start
+            faced = batch.faced - self._first[group]
             rows, labels = torch.from_numpy(faced).to(device), np.searchsorted(faced, labels)
             prototypes = prototypes.index_select(0, rows)
         target = torch.from_numpy(labels).to(device, non_blocking=True)
@@ -125,7 +126,7 @@ class Trainer:
         """Number in the group of each class of a batch; takes note of what was drawn."""
         classes = np.concatenate([batch.image_classes, batch.view_classes])
         np.add.at(self.state.drawn, classes, 1)
-        labels: npt.NDArray[np.int64] = classes - self.localiser.classes.group_slice(group).start
+        labels: npt.NDArray[np.int64] = classes - self._first[group]
         return labels
 
     def run(
@@ -150,7 +151,7 @@ class Trainer:
         """
         state, marks = self.state, _marks(steps, validation.config.times if len(validation) else REPORTS)
         if len(validation) and not state.log:
-            state.log.append(LogLine(0, float("nan"), 0.0, self._validate(validation, 0)))
+            state.log.append(LogLine(0, float("nan"), float("nan"), self._validate(validation, 0)))
         total, since = torch.zeros((), device=self.localiser.device), state.step
         clock, drawn = time.perf_counter(), int(state.drawn.sum())
         while state.step < steps and not validation.exhausted:
@@ -194,8 +195,8 @@ def loss_of(config: TrainConfig, device: torch.device, buffers: Buffers) -> Call
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" else "float32"
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if config.compile:
-        return partial(fused_loss_and_gradients, precision=dtype)
+    if config.compile or device.type == "cuda":
+        return partial(fused_loss_and_gradients, precision=dtype, compiled=config.compile)
     return partial(loss_and_gradients, precision=dtype, buffers=buffers)
 
 
