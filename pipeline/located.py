@@ -18,7 +18,6 @@ from stages.eval.report.page import document, metres
 from stages.images import UnreadableImage
 from stages.index.zones import Zone
 from stages.parquet import replacing
-from stages.places import Places
 
 Outcome = Answer | UnreadableImage
 
@@ -99,7 +98,7 @@ def write_map(path: Path, localiser: Localiser, outcomes: Sequence[Outcome]) -> 
     page = document(
         "Located photos",
         body,
-        data=map_data(Places.of(localiser.trained.classes), items, radius_m=radius_m, focus="items"),
+        data=map_data(localiser.trained.places, items, radius_m=radius_m, focus="items"),
     )
     with replacing(path) as partial:
         partial.write_text(page, encoding="utf-8")

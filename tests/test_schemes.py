@@ -20,6 +20,7 @@ from stages.localiser import Localiser
 from stages.manifest import Manifest
 from stages.partition import run as partition
 from stages.partition.config import HeadingConfig, HierarchyConfig, QuadtreeConfig
+from stages.train.samplers import Roster
 from stages.train.stage import run as train
 from stages.votes import place_scores
 
@@ -100,6 +101,19 @@ def test_a_scheme_is_trained_evaluated_and_reported(tmp_path, scheme):
     )
     assert said.queries == 100
     assert f"{cut.places:,} cells of 20" in (city.folder / "report.html").read_text()
+
+
+def test_a_roster_lists_an_image_under_its_class_in_each_partition():
+    random = np.random.default_rng(0)
+    labels = np.stack([random.integers(-1, 4, 50), random.integers(-1, 3, 50)], axis=1)
+    labels[:, 1] = np.where(labels[:, 1] < 0, -1, labels[:, 1] + 4)
+    viewed = np.sort(random.choice(50, 12))
+    roster = Roster(labels, 7, np.full(7, 0.5), viewed)
+    for number in range(7):
+        mine = np.flatnonzero((labels == number).any(axis=1))
+        assert roster.order[roster.starts[number] : roster.ends[number]].tolist() == mine.tolist()
+        share = np.isin(mine, viewed).mean()
+        assert roster.p_view[number] == pytest.approx(min(1, 0.5 / share) if share else 0)
 
 
 def slow_scores(votes, scores, mean):

@@ -129,7 +129,8 @@ def begin_localiser(config: TrainConfig, files: Files, base: Path, groups: Group
         )
     held = Localiser.load(base)
     differing = [key for key in new.meta if key != "training" and new.meta[key] != held.meta[key]]
-    if not np.array_equal(new.classes.outlines, held.classes.outlines):
+    ours, theirs = new.classes, held.classes
+    if ours.groups != theirs.groups or not np.array_equal(ours.outlines, theirs.outlines):
         differing.append("cells")
     if differing:
         raise ConfigError(
