@@ -93,7 +93,11 @@ def read_names(path, rows):
 def read_names_alone(path, rows):
     """Read the list and its names in this thread alone."""
     start = clocks()
-    if sum(len(_parse(text)) for text, _ in _texts(path)) != rows:
+    spare, read = [], 0
+    for room, text, _ in _texts(path, spare):
+        read += len(_parse(text))
+        spare.append(room)
+    if read != rows:
         raise SystemExit("rows were lost")
     return since(start, rows)
 
@@ -147,6 +151,13 @@ def show(name, times, loop, further=""):
     print(f"{name:17} {wall_s:.3f} s per million ({spread}), processor {busy_s:.3f} s; {faster}; {further}")
 
 
+def machine():
+    versions = f"python {platform.python_version()}, numpy {np.__version__}, pyarrow {pa.__version__}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
+    return f"{cpu or platform.processor()}, {pa.cpu_count()} cores, {platform.system()}; {versions}"
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -165,10 +176,7 @@ def main():
 
 
 def measure(folder, rows, repeat, *, padded):
-    versions = f"python {platform.python_version()}, numpy {np.__version__}, pyarrow {pa.__version__}"
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    print(f"{cpu or platform.processor()}, {pa.cpu_count()} cores, {platform.system()}; {versions}")
+    print(machine())
     path = folder / "names.txt"
     write_list(path, rows, padded=padded)
     layout = "of one length" if padded else "of several lengths"

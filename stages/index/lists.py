@@ -30,28 +30,40 @@ def found_in_list(path: Path) -> Iterator[tuple[Found, int]]:
     Blank lines count for nothing; a line may end in LF or CRLF.
     """
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-    pending: deque[tuple[Future[Found], int]] = deque()
+    pending: deque[tuple[Future[Found], Bytes, int]] = deque()
+    spare: list[Bytes] = []
     with ThreadPoolExecutor(workers) as pool:
-        for text, done in _texts(path):
-            pending.append((pool.submit(_parse, text), done))
+        for room, text, done in _texts(path, spare):
+            pending.append((pool.submit(_parse, text), room, done))
             if len(pending) > workers:
-                future, done_before = pending.popleft()
-                yield future.result(), done_before
-        for future, done in pending:
-            yield future.result(), done
+                yield _first(pending, spare)
+        while pending:
+            yield _first(pending, spare)
 
 
-def _texts(path: Path) -> Iterator[tuple[Bytes, int]]:
-    """Yield a file in pieces that end with a line end, and how many bytes have been read."""
+def _first(pending: deque[tuple[Future[Found], Bytes, int]], spare: list[Bytes]) -> tuple[Found, int]:
+    """Return what the first piece named, when it is read, and spare its room."""
+    future, room, done = pending.popleft()
+    found = future.result()
+    spare.append(room)
+    return found, done
+
+
+def _texts(path: Path, spare: list[Bytes]) -> Iterator[tuple[Bytes, Bytes, int]]:
+    """Yield a file in pieces that end with a line end.
+
+    Each comes with the room it lies in, for whoever is done with the piece to add to `spare`: fresh
+    memory costs as much as reading. The third value is how many bytes have been read.
+    """
     rest = np.zeros(0, np.uint8)
     with path.open("rb", buffering=0) as file:
         while True:
-            block = np.empty(len(rest) + BLOCK_BYTES, np.uint8)
-            block[: len(rest)] = rest
-            count = file.readinto(block[len(rest) :].data)
+            room = spare.pop() if spare else np.empty(2 * BLOCK_BYTES, np.uint8)
+            room[: len(rest)] = rest
+            count = file.readinto(room[len(rest) : len(rest) + BLOCK_BYTES].data)
             if not count:
                 break
-            block = block[: len(rest) + count]
+            block = room[: len(rest) + count]
             if file.tell() == count and block[: len(_MARK)].tobytes() == _MARK:
                 block = block[len(_MARK) :]
             end = _after_last_line(block)
@@ -59,11 +71,11 @@ def _texts(path: Path) -> Iterator[tuple[Bytes, int]]:
                 raise InputError(
                     f"{path} has no line end in {BLOCK_BYTES:,} bytes: expected paths, one a line"
                 )
+            rest = block[end:].copy()
             if end:
-                yield block[:end], file.tell()
-            rest = block[end:]
+                yield room, block[:end], file.tell()
         if len(rest):
-            yield np.append(rest, NEWLINE), file.tell()
+            yield rest, np.append(rest, NEWLINE), file.tell()
 
 
 def _after_last_line(block: Bytes) -> int:
