@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 
 
 def take_turns(candidates, times, clock=time.perf_counter, prepare=None):
-    """Seconds of each candidate, measured in turns after one warm-up; `prepare` runs before each, unmeasured."""
+    """Seconds of each candidate, in turns after one warm-up; `prepare` runs before each, unmeasured."""
     seconds = {name: [] for name in candidates}
     for turn in range(times + 1):
         for name, work in candidates.items():

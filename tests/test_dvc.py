@@ -85,6 +85,16 @@ def test_metrics_are_shown_and_compared(project: Path) -> None:
     assert 0 <= numbers["LR@1"] <= numbers["LR@20"] <= 100
 
 
+def test_the_curves_of_training_are_drawn(project: Path) -> None:
+    drawn = json.loads(dvc(project, "plots", "show", "--json"))
+    assert not [error for error in drawn.get("errors", ()) if "training" in error["source"]]
+    for title, metric in (("loss", "loss"), ("LR@1 on held-out images", "validation_lr1")):
+        (plot,) = drawn["data"][title]
+        points = plot["content"]["data"]["values"]
+        assert len({point["step"] for point in points}) > 2, title
+        assert all(float(point[metric]) >= 0 for point in points)
+
+
 def test_a_training_parameter_reruns_training_and_evaluation_only(project: Path) -> None:
     features = project / "data" / "features"
     before = files_of(features)

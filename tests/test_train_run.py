@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 import json
 import shutil
@@ -187,15 +186,20 @@ def test_log_and_meta_tell_what_happened(city):
         configured(share=0.2),
         **city.inputs(),
         seed=3,
-        log=city.folder / "plots" / "training.csv",
+        log=city.folder / "plots" / "training",
         progress=lambda done, total: calls.append((done, total)),
     )
-    lines = list(csv.DictReader((city.folder / "plots" / "training.csv").read_text().splitlines()))
-    assert list(lines[0]) == ["step", "loss", "samples_per_s", "validation_lr1"]
-    assert [line["step"] for line in (lines[0], lines[-1])] == ["0", str(result.steps)]
-    assert float(lines[-1]["loss"]) < float(lines[1]["loss"])
-    kept = next(line for line in lines if int(line["step"]) == result.kept_step)
-    assert float(kept["validation_lr1"]) == pytest.approx(result.validation_lr1, abs=0.01)
+    logged = {}
+    for metric in ("loss", "samples_per_s", "validation_lr1"):
+        lines = (city.folder / "plots" / "training" / f"{metric}.tsv").read_text().splitlines()
+        assert lines[0] == f"step\t{metric}"
+        logged[metric] = {int(step): float(value) for step, value in map(str.split, lines[1:])}
+    loss, lr1 = logged["loss"], logged["validation_lr1"]
+    assert list(lr1) == [0, *loss]  # before the first step there is no loss
+    assert list(loss) == list(logged["samples_per_s"])
+    assert max(loss) == result.steps
+    assert loss[result.steps] < next(iter(loss.values()))
+    assert lr1[result.kept_step] == pytest.approx(result.validation_lr1, abs=0.01)
     assert calls[-1][0] == result.steps
     assert result.held_out + result.images == len(city.labels)
     training = json.loads((city.folder / "localiser" / "meta.json").read_text())["training"]

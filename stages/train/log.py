@@ -1,4 +1,4 @@
-"""The training log as a CSV that `dvc plots` draws."""
+"""The training log: a small table per metric, laid out as DVCLive lays them out, for `dvc plots` to draw."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from pathlib import Path
 from stages.parquet import replacing
 from stages.train.loop import LogLine
 
-COLUMNS = ("step", "loss", "samples_per_s", "validation_lr1")
+METRICS = ("loss", "samples_per_s", "validation_lr1")
 
 
-def write_log(path: Path, lines: Iterable[LogLine]) -> None:
-    """Write one row per line of the log; what was not measured stays empty."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for line in lines:
-            speed = round(line.samples_per_s) or None
-            writer.writerow((line.step, _shown(line.loss), speed, _shown(line.validation_lr1)))
+def write_log(folder: Path, lines: Iterable[LogLine]) -> None:
+    """Write ``<metric>.tsv`` with columns step and metric; a step that did not measure it has no row."""
+    written = list(lines)
+    for metric in METRICS:
+        rows = [(line.step, value) for line in written if _measured(value := getattr(line, metric))]
+        with (
+            replacing(folder / f"{metric}.tsv") as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+            writer.writerow(("step", metric))
+            writer.writerows((step, f"{value:.5g}") for step, value in rows)
 
 
-def _shown(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.5g}"
+def _measured(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
