@@ -27,9 +27,11 @@ from cache.store import create_or_open
 from cache.writer import ChunkWriter
 from stages.calibration import Calibration
 from stages.classes import ClassTable
+from stages.eval.cell_index import CellIndex
 from stages.eval.config import HybridConfig
-from stages.eval.hybrid import CellRows, Hybrid
+from stages.eval.hybrid import Hybrid
 from stages.eval.retrieval import PhotoSpace, nearest_photos
+from stages.exemplars import Exemplars
 from stages.fusion import FusionConfig
 from stages.grid import centres, group_of
 from stages.heads import HeadSettings
@@ -42,21 +44,23 @@ FUSION = FusionConfig(
 HYBRID = HybridConfig(cells=10, neighbours=1, photos=64, temperature=0.08, prior_weight=0.5)
 
 
-def timed(work, repeat):
-    """Return the seconds of each repetition, after one that is not counted."""
-    work()
-    seconds = []
-    for _ in range(repeat):
-        begun = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - begun)
-    return np.array(seconds)
-
-
-def shown(name, seconds, queries):
-    median, low, high = np.median(seconds), seconds.min(), seconds.max()
-    print(f"{name:38s} {median:8.3f} s ({low:.3f} .. {high:.3f})  {1000 * median / queries:8.3f} ms a query")
-    return median
+def compared(works, queries, repeat):
+    """Return the median CPU seconds of each piece of work, done in turns so that all meet the same load."""
+    seconds = {name: [] for name in works}
+    for turn in range(repeat + 1):
+        for name, work in works.items():
+            clock, cpu = time.perf_counter(), time.thread_time()
+            work()
+            if turn:
+                seconds[name].append((time.thread_time() - cpu, time.perf_counter() - clock))
+    medians = {}
+    for name, pairs in seconds.items():
+        cpu, clock = np.array(pairs).T
+        medians[name] = median = np.median(cpu)
+        spread = f"({cpu.min():.3f} .. {cpu.max():.3f})"
+        each, clock = 1000 * median / queries, np.median(clock)
+        print(f"{name:34s} {median:8.3f} s {spread:18s} {each:8.3f} ms a query, clock {clock:.3f} s")
+    return medians
 
 
 def square_of_classes(count):
@@ -106,13 +110,16 @@ def bench_classify(localiser, queries, repeat):
             for unit in units:
                 embedded[start : start + step] @ unit
 
-    alone = shown("matrix products alone", timed(products, repeat), queries)
-    least = shown("matrix products and top-k", timed(floor, repeat), queries)
-    whole = shown(
-        "classification",
-        timed(lambda: localiser.evidence(features, top=FUSION.candidates, calibration=plain), repeat),
-        queries,
-    )
+    exemplars = torch.randn(len(localiser.classes), 2, features.shape[1], dtype=torch.float16)
+    alike = Exemplars(exemplars, torch.zeros(features.shape[1]))
+    ids, _ = localiser.evidence(features, top=FUSION.candidates, calibration=plain)
+    works = {
+        "matrix products alone": products,
+        "matrix products and top-k": floor,
+        "classification": lambda: localiser.evidence(features, top=FUSION.candidates, calibration=plain),
+        "likeness to exemplars, 2 a class": lambda: alike.likeness(features, ids),
+    }
+    alone, least, whole, _ = compared(works, queries, repeat).values()
     print(f"ratio to products and top-k {whole / least:.3f}, to products alone {whole / alone:.3f}\n")
 
 
@@ -138,16 +145,17 @@ def bench_hybrid(localiser, rows, queries, repeat, folder):
         positions = write_store(path, rows, length, localiser.classes, localiser.recipe)
         reader = FeatureReader.open(path)
         space = PhotoSpace(localiser, "frozen")
-        index = CellRows.of(positions, reader.valid, CELL_M)
-        hybrid = Hybrid(space, reader, index, HYBRID, FUSION, 25.0)
+        begun = time.perf_counter()
+        index = CellIndex.build(reader, positions, space, CELL_M, Path(name))
+        print(f"index of {index.nbytes / 1e9:.2f} GB built in {time.perf_counter() - begun:.1f} s")
+        hybrid = Hybrid(space, index, HYBRID, FUSION, 25.0)
         features = np.random.default_rng(1).standard_normal((queries, length)).astype(np.float16)
         vectors = space.vectors(features)
-        full = shown(
-            "exhaustive retrieval",
-            timed(lambda: nearest_photos(vectors, reader, space, 20), repeat),
-            queries,
-        )
-        part = shown("hybrid, answers included", timed(lambda: hybrid.locate(features, 20), repeat), queries)
+        works = {
+            "exhaustive retrieval": lambda: nearest_photos(vectors, reader, space, 20),
+            "hybrid, answers included": lambda: hybrid.locate(features, 20),
+        }
+        full, part = compared(works, queries, repeat).values()
         print(f"hybrid takes {100 * part / full:.2f} % of exhaustive retrieval")
 
 
@@ -158,12 +166,11 @@ def main():
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--queries", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)  # so that the thread's CPU time is all there is
     versions = f"python {platform.python_version()}, torch {torch.__version__}"
-    print(f"{platform.machine()}, {options.threads} thread(s), {versions}")
+    print(f"{platform.machine()}, 1 thread, {versions}")
     classes = square_of_classes(options.classes)
     localiser = make_localiser(classes, options.length)
     print(f"{len(classes):,} classes, {options.queries} queries, D {options.length}, n {options.repeat}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from cache.files import Place
 from cache.reader import FeatureReader
 from stages.answers import Answers, answer
 from stages.errors import InputError
+from stages.eval.cell_index import CellIndex
 from stages.eval.config import EvalConfig
-from stages.eval.hybrid import CellRows, Hybrid
+from stages.eval.hybrid import Hybrid
 from stages.eval.retrieval import PhotoSpace, nearest_photos
 from stages.localiser import Localiser, Predictions
 from stages.manifest import Manifest
@@ -114,17 +116,22 @@ def retrieve(
 
 
 def hybrid(
-    localiser: Localiser, database: Database, features: Features, top: int, config: EvalConfig
+    localiser: Localiser,
+    database: Database,
+    features: Features,
+    top: int,
+    config: EvalConfig,
+    folder: Path | None = None,
 ) -> Found:
-    """Positions that the photos in the best cells and around them speak for."""
+    """Positions that the photos in the best cells and around them speak for; the index waits in `folder`."""
     space = PhotoSpace(localiser, config.space)
-    index = CellRows.of(database.manifest.positions(), database.reader.valid, localiser.classes.cell_m)
-    ranker = Hybrid(space, database.reader, index, config.hybrid, config.fusion, config.radius_m)
+    positions, cell_m = database.manifest.positions(), localiser.classes.cell_m
+    index = CellIndex.build(database.reader, positions, space, cell_m, folder)
+    ranker = Hybrid(space, index, config.hybrid, config.fusion, config.radius_m)
     begun = time.perf_counter()
     found = ranker.locate(features, top)
     seconds = time.perf_counter() - begun
-    size = model_bytes(localiser) + _photo_bytes(database, space) + index.nbytes
-    return Found(found.positions, seconds, size)
+    return Found(found.positions, seconds, model_bytes(localiser) + index.nbytes)
 
 
 def model_bytes(localiser: Localiser) -> int:
@@ -135,7 +142,12 @@ def model_bytes(localiser: Localiser) -> int:
 
 
 def compare(
-    localiser: Localiser, database: Database | None, features: Features, top: int, config: EvalConfig
+    localiser: Localiser,
+    database: Database | None,
+    features: Features,
+    top: int,
+    config: EvalConfig,
+    folder: Path | None = None,
 ) -> dict[str, Found]:
     """Return what each configured localiser says, by its name.
 
@@ -145,12 +157,13 @@ def compare(
         If photos are needed and there is no database.
     """
     found = {"classify": classify(localiser, features, top, config)}
-    others = {"retrieve": retrieve, "hybrid": hybrid}
     for name in ("retrieve", "hybrid"):
-        if name in config.localisers:
-            if database is None:
-                raise InputError(f"{name} needs the database's features and manifest: run `pipeline extract`")
-            found[name] = others[name](localiser, database, features, top, config)
+        if name not in config.localisers:
+            continue
+        if database is None:
+            raise InputError(f"{name} needs the database's features and manifest: run `pipeline extract`")
+        way = retrieve if name == "retrieve" else partial(hybrid, folder=folder)
+        found[name] = way(localiser, database, features, top, config)
     return found
 
 

@@ -6,67 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from cache.reader import FeatureReader
 from stages import grid
 from stages.answers import look
 from stages.calibration import Calibration, probabilities
+from stages.eval.cell_index import CellIndex
 from stages.eval.config import HybridConfig
-from stages.eval.retrieval import PhotoSpace, alike_among
+from stages.eval.retrieval import PhotoSpace
 from stages.fusion import Fused, FusionConfig, fuse
 from stages.places import Places
 
 _QUERIES_AT_ONCE = 128
 _LEAST_LOG_PROBABILITY = -12.0
-
-
-@dataclass(frozen=True)
-class CellRows:
-    """Which sound database rows lie in which cell, whether it is a class or not.
-
-    Attributes
-    ----------
-    codes : ndarray of int64, shape (C,)
-        One number per occupied cell, ascending.
-    starts : ndarray of int64, shape (C + 1,)
-        Where its rows begin in `rows`.
-    rows : ndarray of int64
-        Database rows, cell by cell.
-    positions : ndarray of float64, shape (database rows, 2)
-        Of all rows, metres.
-    """
-
-    codes: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.float64]
-
-    @classmethod
-    def of(cls, positions: npt.NDArray[np.float64], sound: npt.NDArray[np.bool_], cell_m: float) -> CellRows:
-        """Return the rows by cell."""
-        rows = np.flatnonzero(sound)
-        code = grid.code(grid.cells(positions[rows], cell_m))
-        order = np.argsort(code, kind="stable")
-        codes, starts = np.unique(code[order], return_index=True)
-        return cls(codes, np.append(starts, len(rows)).astype(np.int64), rows[order], positions)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the table takes."""
-        return self.codes.nbytes + self.starts.nbytes + self.rows.nbytes + self.positions.nbytes
-
-    def within(self, codes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the rows in these cells, ascending, and for each the number of its cell in `codes`."""
-        place = np.searchsorted(self.codes, codes)
-        found = np.flatnonzero(place < len(self.codes))
-        found = found[self.codes[place[found]] == codes[found]]
-        first, last = self.starts[place[found]], self.starts[place[found] + 1]
-        counts = last - first
-        shift = np.repeat(first - np.append(0, np.cumsum(counts)[:-1]), counts)
-        rows = self.rows[np.arange(counts.sum()) + shift]
-        order = np.argsort(rows)
-        return rows[order], np.repeat(found, counts)[order]
 
 
 def _around(
@@ -92,10 +43,8 @@ class Hybrid:
     ----------
     space : PhotoSpace
         What photos are compared by, and the localiser that proposes.
-    database : FeatureReader
-        Features of the photos.
-    index : CellRows
-        Where they are.
+    index : CellIndex
+        The photos, cell by cell.
     config, fusion : HybridConfig, FusionConfig
         Settings.
     radius_m : float
@@ -103,8 +52,7 @@ class Hybrid:
     """
 
     space: PhotoSpace
-    database: FeatureReader
-    index: CellRows
+    index: CellIndex
     config: HybridConfig
     fusion: FusionConfig
     radius_m: float
@@ -137,27 +85,28 @@ class Hybrid:
         seen = look(localiser, features, top=depth, calibration=calibration)
         prior = np.log(np.maximum(probabilities(seen.evidence), np.exp(_LEAST_LOG_PROBABILITY)))
         found = [self._candidates(*query) for query in zip(seen.class_id, prior, strict=True)]
-        vectors: Tensor = self.space.vectors(features)
-        alike = alike_among(vectors, [rows for rows, _ in found], self.database, self.space)
+        vectors = self.space.vectors(features)
         count = self.config.photos
         best, score = np.full((len(found), count), -1), np.full((len(found), count), -np.inf)
-        for query, ((rows, known), likeness) in enumerate(zip(found, alike, strict=True)):
+        for query, (places, known) in enumerate(found):
+            likeness = self.index.likeness(vectors[query], places)
             value = likeness / self.config.temperature + self.config.prior_weight * known
             order = np.argsort(-value, kind="stable")[:count]
-            best[query, : len(order)], score[query, : len(order)] = rows[order], value[order]
+            best[query, : len(order)] = self.index.rows[places[order]]
+            score[query, : len(order)] = value[order]
         return best, probabilities(score)
 
     def _candidates(
         self, class_id: npt.NDArray[np.int64], prior: npt.NDArray[np.float64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Rows in a query's best cells and around them, and the log probability of each row's cell."""
+        """Places in the index of photos in and around a query's best cells; each cell's log probability."""
         places, known = self.space.localiser.places, class_id >= 0
         best = class_id[known]
         codes = np.unique(_around(places, best[: self.config.cells], self.config.neighbours)[0])
-        rows, cell = self.index.within(codes)
+        photos, cell = self.index.within(codes)
         mine, owner = _around(places, best, 0)
         order = np.argsort(mine)
         place = np.searchsorted(mine[order], codes).clip(max=max(0, len(mine) - 1))
         listed = mine[order][place] == codes
         probability = np.where(listed, prior[known][owner[order][place]], _LEAST_LOG_PROBABILITY)
-        return rows, probability[cell]
+        return photos, probability[cell]

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cache.gather import gather
 from cache.reader import FeatureReader
 from stages.localiser import Localiser
 
@@ -79,7 +78,7 @@ def nearest_photos(queries: Tensor, database: FeatureReader, space: PhotoSpace, 
     step = max(1, _SCORES_IN_MEMORY // max(1, database.chunk_rows))
     for low in range(0, len(queries), step):
         some = slice(low, low + step)
-        for numbers, vectors in _stream(database, space):
+        for numbers, vectors in stream(database, space):
             value, column = (queries[some] @ vectors.T).topk(min(count, len(vectors)), dim=1)
             value = torch.cat([likeness[some], value], dim=1)
             column = torch.cat([rows[some], numbers[column]], dim=1)
@@ -88,30 +87,11 @@ def nearest_photos(queries: Tensor, database: FeatureReader, space: PhotoSpace, 
     return Photos(rows.cpu().numpy(), likeness.cpu().numpy())
 
 
-def _stream(database: FeatureReader, space: PhotoSpace) -> Iterator[tuple[Tensor, Tensor]]:
+def stream(database: FeatureReader, space: PhotoSpace) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the numbers (n,) and unit vectors (n, length) of sound rows, chunk by chunk."""
     for start, stop in database.blocks():
         sound = np.flatnonzero(database.valid[start:stop])
         if len(sound):
             block = database.read(start, stop, space.localiser.inputs)
             vectors = space.vectors(block if len(sound) == len(block) else block[sound])
             yield torch.from_numpy(start + sound).to(vectors.device), vectors
-
-
-@torch.no_grad()
-def alike_among(
-    queries: Tensor,
-    candidates: list[npt.NDArray[np.int64]],
-    database: FeatureReader,
-    space: PhotoSpace,
-) -> list[npt.NDArray[np.float32]]:
-    """Return the likeness of each query to its own candidate rows, which must be sound.
-
-    Rows that several queries share are read once.
-    """
-    wanted = np.unique(np.concatenate([*candidates, np.zeros(0, np.int64)]))
-    vectors = space.vectors(gather(database, wanted, space.localiser.inputs))
-    found = []
-    for query, rows in zip(queries, candidates, strict=True):
-        places = torch.from_numpy(np.searchsorted(wanted, rows)).to(vectors.device)
-        found.append((vectors[places] @ query).cpu().numpy())
-    return found

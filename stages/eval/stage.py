@@ -95,7 +95,7 @@ def run(
     queries = _load(reader, opened, trained, photos, config)
     depth = max(config.top)
     cells = cell_ranking(trained, queries.features, depth, config)
-    said = compare(trained, photos, queries.features, depth, config)
+    said = compare(trained, photos, queries.features, depth, config, predictions.parent)
     found = {name: spread(one, queries.readable) for name, one in said.items()}
     errors = {name: errors_m(one.positions, queries.truth) for name, one in found.items()}
     confidence, abstain = _confidence(found["classify"], queries.readable)
