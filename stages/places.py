@@ -36,7 +36,7 @@ class Places:
     images : ndarray of int64, shape (n,)
         Training images: of all headings, or of the smallest class that holds it.
     bucket : ndarray of str, shape (n,)
-        "head", "mid" or "tail": that of the class with most images among its first partition's.
+        "head", "mid" or "tail": that of its class of the first partition, or of the fullest heading.
     cell_m : float
         Side of a cell in metres.
     votes : ndarray of int64, shape (n, V), or None
