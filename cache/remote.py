@@ -115,7 +115,7 @@ class RemotePath:
     def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes:
         """Return the object's content, or bytes `start` to `stop` of it."""
         with self._reached():
-            return bytes(self.fs.cat_file(self.key, start, stop))
+            return bytes(self.fs.cat_file(self.key, start=start, end=stop))
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Return the object's content as text."""

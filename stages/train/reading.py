@@ -14,6 +14,7 @@ from torch import Tensor
 from cache.errors import RecipeMismatch, StoreError
 from cache.files import Place
 from cache.reader import FeatureReader
+from cache.whole import there
 from stages.classes import ViewPlan
 from stages.errors import ConfigError
 from stages.margin import Buffers
@@ -152,7 +153,7 @@ def open_views(path: Place | None, plan: ViewPlan, database: FeatureReader) -> F
     RecipeMismatch
         If another backbone made it.
     """
-    if path is None or not path.exists():
+    if path is None or not there(path):
         raise StoreError(
             f"{len(plan)} views are planned but {path or 'their store'} does not exist: run "
             "`pipeline extract --split views`, or set train.augment_views to false"
