@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -164,6 +165,14 @@ def note(
     """Put what answers need into the localiser's meta, for `save`; the calibration may be None."""
     localiser.meta["fusion"] = {"settings": asdict(fusion), "radius_m": radius_m}
     localiser.meta["calibration"] = calibration
+    localiser.meta.pop("uncalibrated_since", None)
+
+
+def drop_calibration(localiser: Localiser, groups: Sequence[int]) -> None:
+    """Take the calibration out of the localiser's meta: it knows nothing of heads trained since."""
+    if localiser.meta.get("calibration") is not None:
+        localiser.meta["calibration"] = None
+        localiser.meta["uncalibrated_since"] = f"groups {', '.join(map(str, groups))} were trained alone"
 
 
 def _likeness(

@@ -59,7 +59,7 @@ def test_files_agree_with_each_other(city, score):
         share = 100 * np.mean(rows[f"correct@{top}"].to_numpy())
         assert numbers[f"LR@{top}"] == pytest.approx(share)
         assert result.recall[top] == pytest.approx(share)
-        assert float(curve[top - 1]["recall"]) == pytest.approx(share)
+        assert float(curve[top - 1]["classify"]) == pytest.approx(share)
     assert [row["n"] for row in curve] == [str(n) for n in range(1, 21)]
     truth = np.stack([rows["utm_east"], rows["utm_north"]], 1)
     answer = np.stack([rows["predicted_east"], rows["predicted_north"]], 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from stages.answers import drop_calibration, note
 from stages.calibration import Calibration, HeldOut, first_answers, fit, probabilities
 from stages.confidence import OUTSIDE_WEIGHT, Signs
 from stages.errors import ConfigError
@@ -190,3 +192,12 @@ def test_calibration_survives_json():
     found = fitted(*held_out(100))
     assert found.confidence is not None
     assert Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_heads_trained_alone_take_the_calibration_along():
+    localiser = SimpleNamespace(meta={"calibration": Calibration.plain(2, FUSION).to_dict()})
+    drop_calibration(localiser, (0, 3))
+    assert localiser.meta["calibration"] is None
+    assert localiser.meta["uncalibrated_since"] == "groups 0, 3 were trained alone"
+    note(localiser, Calibration.plain(2, FUSION).to_dict(), radius_m=25.0, fusion=FUSION)
+    assert "uncalibrated_since" not in localiser.meta

@@ -105,7 +105,7 @@ def build(folder: Path, *, confident: bool = True) -> dict[str, Path]:
         "breakdown": {"cell tail LR@1": 12.5, "cell tail queries": 8},
     }
     (folder / "metrics.json").write_text(json.dumps(blocks))
-    (folder / "lr_curve.csv").write_text("n,recall\n1,41.7\n2,50.0\n")
+    (folder / "lr_curve.csv").write_text("n,classify\n1,41.7\n2,50.0\n")
     return {
         "predictions": folder / "predictions.parquet",
         "metrics": folder / "metrics.json",

@@ -12,7 +12,7 @@ from stages.manifest import Manifest
 from stages.places import Places
 
 Floats = npt.NDArray[np.float64]
-CONDITIONS = ("light", "session")
+CONDITIONS = ("light", "session", "device")
 """Columns of a manifest that queries are told apart by, where it has them."""
 _VALUES = 8
 """A column with more values than this is no condition."""

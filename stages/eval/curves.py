@@ -168,7 +168,7 @@ def by_class_size(images: npt.NDArray[np.int64], right_within: dict[int, Bools])
 def read_recall(path: Path) -> Curve:
     """Return the LR@N table that evaluation wrote, empty if there is none."""
     if not path.exists():
-        return Curve(("n", "recall"), ())
+        return Curve(("n", "classify"), ())
     with path.open(newline="", encoding="utf-8") as file:
         columns, *rows = csv.reader(file)
     return Curve(tuple(columns), tuple(tuple(row) for row in rows))

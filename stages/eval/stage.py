@@ -71,7 +71,7 @@ def run(
     predictions : Path
         Parquet, one row per query looked at, in manifest order.
     curve : Path
-        CSV with columns n and recall for `dvc plots`.
+        CSV of LR@N over n, a column per localiser, for `dvc plots`.
     database, database_manifest : Path, optional
         Feature store and manifest of the database; `retrieve` and `hybrid` need them.
     device : str
@@ -114,7 +114,8 @@ def run(
         breakdown=_breakdown(trained.places, queries, errors["classify"][:, 0] <= config.radius_m),
     )
     write_json(metrics, result.metrics())
-    write_curve(curve, recall_percent(errors["classify"], config.radius_m, range(1, depth + 1)))
+    tops = range(1, depth + 1)
+    write_curve(curve, {name: recall_percent(errors[name], config.radius_m, tops) for name in errors})
     write_predictions(
         predictions,
         config,

@@ -25,12 +25,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def write_curve(path: Path, recall: dict[int, float]) -> None:
-    """Write LR@N in percent over N as CSV, atomically."""
+def write_curve(path: Path, recall: dict[str, dict[int, float]]) -> None:
+    """Write LR@N in percent over N as CSV, a column per localiser, atomically."""
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("n", "recall"))
-        writer.writerows((top, round(value, 3)) for top, value in recall.items())
+        writer.writerow(("n", *recall))
+        for top in next(iter(recall.values())):
+            writer.writerow((top, *(round(values[top], 3) for values in recall.values())))
 
 
 def write_predictions(

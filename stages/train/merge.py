@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from stages.answers import drop_calibration
 from stages.localiser import Localiser
 from stages.train.result import BUCKETS, TrainResult
 
@@ -33,6 +34,7 @@ def merge_heads(output: Path, heads: Mapping[int, Path], results: Sequence[Train
         trained = Localiser.load(folder)
         localiser.heads[group] = trained.heads[group]
         localiser.meta["training"].setdefault("heads", {})[str(group)] = trained.meta["training"]
+    drop_calibration(localiser, sorted(heads))
     localiser.save(output)
     for folder in heads.values():
         shutil.rmtree(folder)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cache.files import Place
-from stages.answers import note
+from stages.answers import drop_calibration, note
 from stages.classes import in_class
 from stages.fusion import FusionConfig
 from stages.train.config import TrainConfig
@@ -127,6 +127,8 @@ def run(
     record(localiser, config, result, seed)
     if fusion is not None and groups == "all":
         note(localiser, first.calibration, radius_m=config.validation.radius_m, fusion=fusion)
+    if groups != "all":
+        drop_calibration(localiser, chosen)
     if ranks.first:
         localiser.save(output)
     if log is not None and ranks.first:
