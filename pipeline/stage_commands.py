@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from pipeline import console, scores
@@ -110,7 +112,8 @@ def train_heads(
     from pipeline.training import train
 
     params, paths = project_of(context)
-    console.say(f"train-heads: on {device_name(device)}")
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks
+        console.say(f"train-heads: on {device_name(device)}")
     result = train(params, paths, groups=groups, frozen=frozen, device=resolve(device), scheduler=scheduler)
     if result is not None:
         console.facts("train-heads", result.facts())

@@ -30,10 +30,8 @@ class Bar:
 
 
 @contextmanager
-def training_bar(params: Params) -> Iterator[Bar]:
-    """Yield a bar that shows loss, learning rate, samples/s and LR@1; silent where there is no terminal."""
-    config = params.train
-    rates = f"lr {config.learning_rate_projection:g} / {config.learning_rate_heads:g}"
+def training_bar(*, shown: bool) -> Iterator[Bar]:
+    """Yield a bar that shows loss, samples/s and the last LR@1; silent unless `shown`, on a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -41,18 +39,18 @@ def training_bar(params: Params) -> Iterator[Bar]:
         TextColumn("{task.fields[numbers]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as bar:
-        task = bar.add_task("train", total=None, numbers=rates)
-        yield Bar(
-            lambda done, total: bar.update(task, completed=done, total=total),
-            lambda line: bar.update(task, numbers=f"{numbers_of(line)}  {rates}"),
-        )
+    validated, silent = "", not (shown and console.err.is_terminal)
 
+    def report(line: LogLine) -> None:
+        nonlocal validated
+        if line.validation_lr1 is not None:
+            validated = f"  held-out LR@1 {line.validation_lr1:.1f}"
+        numbers = f"loss {line.loss:.3g}  {line.samples_per_s:,.0f} samples/s{validated}"
+        bar.update(task, numbers=numbers)
 
-def numbers_of(line: LogLine) -> str:
-    """Return a line of the log in words."""
-    validated = "" if line.validation_lr1 is None else f"  LR@1 {line.validation_lr1:.1f}"
-    return f"loss {line.loss:.3g}  {line.samples_per_s:,.0f} samples/s{validated}"
+    with Progress(*columns, console=console.err, transient=True, disable=silent) as bar:
+        task = bar.add_task("train", total=None, numbers="")
+        yield Bar(lambda done, total: bar.update(task, completed=done, total=total), report)
 
 
 def train(
@@ -97,7 +95,7 @@ def train(
                 "--scheduler trains heads one by one: add --frozen, or --groups with some of them"
             )
         return _train_on_cluster(params, paths, groups, device, scheduler)
-    with joined(device) as mine, training_bar(params) as bar:
+    with joined(device) as mine, training_bar(shown=Ranks.current().first) as bar:
         result = _train_here(params, paths, groups, mine, bar)
         return result if Ranks.current().first else None
 
