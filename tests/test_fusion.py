@@ -98,6 +98,11 @@ def test_config_refuses(change):
         FusionConfig(**{**vars(FUSION), **change})
 
 
+def drawn(chances, random):
+    """A column of each row, drawn by its chance."""
+    return (chances.cumsum(axis=1) > random.random((len(chances), 1))).argmax(axis=1)
+
+
 def held_out(images=600, temperatures=(0.02, 0.3), seed=0):
     """Cosines of two groups of 12 classes each whose true cells follow softmax(cosine / temperature)."""
     random = np.random.default_rng(seed)
@@ -105,7 +110,7 @@ def held_out(images=600, temperatures=(0.02, 0.3), seed=0):
     evidence = random.normal(size=(images, 24)) * 2
     cosines = evidence * np.array(temperatures)[groups]
     chances = probabilities(evidence)
-    true = np.array([random.choice(24, p=row) for row in chances])
+    true = drawn(chances, random)
     centres = np.tile(np.stack([np.arange(24) * 100.0, np.zeros(24)], 1) + ORIGIN, (images, 1, 1))
     return cosines, groups, centres, true, centres[0, true]
 
@@ -134,7 +139,7 @@ def test_calibration_finds_the_weight_of_likeness():
     cosines, groups, centres, _, _ = held_out(3000)
     likeness = random.uniform(-1, 1, cosines.shape)
     chances = probabilities(cosines / np.array([0.02, 0.3])[groups] + 3 * likeness)
-    true = np.array([random.choice(24, p=row) for row in chances])
+    true = drawn(chances, random)
     found = fitted(cosines, groups, centres, true, centres[0, true], likeness)
     assert found.likeness == pytest.approx(3, rel=0.2)
 
