@@ -1,7 +1,7 @@
 """The line's first station: images are read, augmented and preprocessed ahead of the backbone.
 
-By threads on a CPU, whose cores the backbone needs anyway. By processes beside a GPU, which is faster
-than one process's threads can feed: Python lets only one of them run its own code at a time.
+By threads on a CPU, whose cores the backbone needs anyway, and for few images. By processes beside a GPU,
+which is faster than one process's threads can feed: Python lets only one of them run its own code at a time.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from stages.packs import ImageSource, Place
 _SHARED_MEMORY = Path("/dev/shm")
 _PREFETCH = 2
 """Batches that each process reads ahead."""
+_WORTH_PROCESSES = 2048
+"""Images of a shard from which on it pays to start them, which takes some ten seconds."""
 _BESIDE_A_CPU = 2
 """Threads that keep a CPU busy with its backbone fed."""
 
@@ -186,12 +188,8 @@ def read_ahead(order: ShardOrder) -> Iterator[Batch]:
     """
     reader, gpu = ImageReader.of(order), torch.device(order.device).type == "cuda"
     count = reader_count(order.config, gpu=gpu)
-    batches = _batches(order, reader.source)
-    found = (
-        _by_processes(reader, batches, count)
-        if gpu and _processes_fit(order.config, count)
-        else (_by_threads(reader, batches, count))
-    )
+    many = gpu and order.images >= _WORTH_PROCESSES and _processes_fit(order.config, count)
+    found = (_by_processes if many else _by_threads)(reader, _batches(order, reader.source), count)
     for batch in found:
         if isinstance(batch, PlacecacheError):
             raise batch

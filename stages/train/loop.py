@@ -195,8 +195,8 @@ def loss_of(config: TrainConfig, device: torch.device, buffers: Buffers) -> Call
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" else "float32"
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if config.compile or device.type == "cuda":
-        return partial(fused_loss_and_gradients, precision=dtype, compiled=config.compile)
+    if config.compile:
+        return partial(fused_loss_and_gradients, precision=dtype)
     return partial(loss_and_gradients, precision=dtype, buffers=buffers)
 
 
