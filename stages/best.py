@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from stages.calibration import Calibration
+
 _RUN = 64
 """Neighbouring columns that are first looked at by their maximum alone."""
 
@@ -73,3 +75,31 @@ def merged(parts: Iterable[tuple[Tensor, Tensor]], top: int) -> tuple[Tensor, Te
         torch.nn.functional.pad(value, missing, value=-torch.inf),
         torch.nn.functional.pad(found, missing, value=-1),
     )
+
+
+def best_classes(
+    ranks: Iterable[tuple[int, slice, Tensor]], top: int, queries: int, calibration: Calibration | None
+) -> tuple[Tensor, Tensor]:
+    """Return the `top` best scores and class ids over all groups, (queries, top) each, as `merged` does.
+
+    Parameters
+    ----------
+    ranks : iterable of (group, slice of class ids, Tensor of shape (queries, classes))
+        What each group's classes are ranked by.
+    top : int
+        How many to return.
+    queries : int
+        Their number, known even where no group has classes.
+    calibration : Calibration or None
+        Divides each group's scores by its temperature.
+    """
+    parts = [(torch.empty(queries, 0, dtype=torch.float64), torch.empty(queries, 0, dtype=torch.int64))]
+    for group, classes, rank in ranks:
+        value, index = best_columns(rank, top)
+        value = value.double()
+        if calibration is not None:
+            # After the cut: within a group the calibration changes no order.
+            value = value / calibration.temperatures[group]
+        parts.append((value, index + classes.start))
+        parts[0] = (parts[0][0].to(value.device), parts[0][1].to(value.device))
+    return merged(parts, top)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from stages.confidence import Confidence, Signs, fit_confidence
+from stages.errors import InputError
 from stages.fusion import Fused, FusionConfig, fuse
 
 Floats = npt.NDArray[np.float64]
@@ -81,6 +82,22 @@ class Calibration:
     def confidences(self, signs: Signs) -> Floats:
         """Return the probability that each first answer is right; NaN where that was not fitted."""
         return np.full(len(signs.share), np.nan) if self.confidence is None else self.confidence.of(signs)
+
+
+def required(calibration: Calibration | None) -> Calibration:
+    """Return the calibration.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if calibration is None:
+        raise InputError(
+            "the localiser is not calibrated: train all groups with train.validation.share above 0, "
+            "or set eval.score to cosine"
+        )
+    return calibration
 
 
 def probabilities(evidence: Floats) -> Floats:

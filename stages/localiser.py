@@ -15,13 +15,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from cache.recipe import Recipe
-from stages.best import Predictions, best_columns, merged
-from stages.calibration import Calibration, probabilities
+from stages.best import Predictions, best_classes
+from stages.calibration import Calibration, probabilities, required
 from stages.classes import ClassTable
-from stages.errors import InputError
 from stages.exemplars import Exemplars
 from stages.heads import Head, HeadSettings, Projection, log_odds
-from stages.localiser_folder import fill, read_folder, write_folder
+from stages.localiser_folder import fill, read_folder, require_features, write_folder
 from stages.places import Places
 from stages.votes import Ranks, best_places
 
@@ -189,11 +188,10 @@ class Localiser:
         Raises
         ------
         InputError
-            If a feature has the wrong length or is not finite, or a calibrated
-            score is asked for without a calibration.
+            If a feature is of no use, or a calibrated score is asked for without a calibration.
         """
-        self._require_features(features)
-        calibration = self._require_calibration() if score == "calibrated" else None
+        require_features(features, self.meta)
+        calibration = required(self.calibration) if score == "calibrated" else None
         depth = top if calibration is None else max(top, _SHORTLIST)
         found = [self._best(block, depth, score, calibration) for block in self._blocks(features)]
         class_id = torch.cat([ids for ids, _ in found]).numpy()
@@ -208,37 +206,16 @@ class Localiser:
         self, features: Tensor | npt.NDArray[np.floating[Any]], *, top: int, calibration: Calibration
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return the best `top` places and their log probabilities up to a constant, each (B, top)."""
-        self._require_features(features)
+        require_features(features, self.meta)
         found = [self._best(block, top, "calibrated", calibration) for block in self._blocks(features)]
         ids, values = zip(*found, strict=True)
         return torch.cat(ids).numpy(), torch.cat(values).numpy()
-
-    def _require_calibration(self) -> Calibration:
-        calibration = self.calibration
-        if calibration is None:
-            raise InputError(
-                "the localiser is not calibrated: train it with train.validation.share above 0, "
-                "or set eval.score to cosine"
-            )
-        return calibration
 
     def positions_of(self, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return the centres of places in metres, shape (..., 2), NaN for place -1."""
         positions = np.full((*class_id.shape, 2), np.nan)
         positions[class_id >= 0] = self.places.centres[class_id[class_id >= 0]]
         return positions
-
-    def _require_features(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> None:
-        expected = self.meta["features"]
-        if features.ndim != 2 or features.shape[1] != expected:
-            raise InputError(
-                f"features of shape {tuple(features.shape)}, expected (n, {expected}): "
-                f"outputs {', '.join(self.inputs)} of {self.meta['recipe']['backbone']}"
-            )
-        if not bool(torch.as_tensor(features).isfinite().all()):
-            raise InputError(
-                "a feature is not finite: leave out the rows that the store's ledger lists as bad"
-            )
 
     def _blocks(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Iterator[Tensor]:
         widest = max((len(head.prototypes) for head in self.heads), default=1)
@@ -257,16 +234,7 @@ class Localiser:
         if votes is not None:
             best, ids = best_places(self.places, votes, ranks, top, odds=odds, calibration=calibration)
             return ids.cpu(), best.cpu()
-        none = embeddings.new_empty(len(embeddings), 0, dtype=torch.float64)
-        parts = [(none, none.long())]
-        for group, classes, rank in ranks:
-            value, index = best_columns(rank, top)
-            value = value.double()
-            if calibration is not None:
-                # After the cut: within a group the calibration changes no order.
-                value = value / calibration.temperatures[group]
-            parts.append((value, index + classes.start))
-        best, ids = merged(parts, top)
+        best, ids = best_classes(ranks, top, len(embeddings), calibration)
         return ids.cpu(), (best.sigmoid().where(ids >= 0, best) if odds else best).cpu()
 
     def _ranks(self, embeddings: Tensor, score: Score) -> Ranks:
