@@ -77,6 +77,7 @@ def connect(scheduler: str) -> Iterator[Client]:
         return
     settings = {
         "distributed.worker.multiprocessing-method": "spawn",
+        "distributed.worker.daemon": False,  # beside a GPU, workers have processes that read
         "distributed.scheduler.allowed-failures": LOST_WORKERS,
     }
     with (

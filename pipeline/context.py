@@ -17,7 +17,7 @@ DEVICE = click.option(
     "--device",
     default="auto",
     show_default=True,
-    help="auto (the GPU if there is one), cpu, cuda, cuda:1, ...",
+    help="auto (the GPU if there is one), cpu, cuda, cuda:1; extract: also several, cuda:0,cuda:1.",
 )
 
 SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Dask: local:WORKERS or tcp://host:port.")
@@ -70,5 +70,5 @@ def device_name(device: str) -> str:
 
     resolved = resolve(device)
     if resolved.startswith("cuda") and torch.cuda.is_available():
-        return f"{resolved} ({torch.cuda.get_device_name(resolved)})"
+        return f"{resolved} ({torch.cuda.get_device_name(resolved.split(',')[0])})"
     return f"{resolved} ({torch.get_num_threads()} threads)"

@@ -31,7 +31,12 @@ def extract_split(
     scheduler: str | None,
     progress: Progress,
 ) -> ExtractResult:
-    """Return what extracting some shards of one split did; see `stages.extract.stage.run`."""
+    """Return what extracting some shards of one split did; see `stages.extract.stage.run`.
+
+    Several devices, ``cuda:0,cuda:1``, each get a worker of their own.
+    """
+    if "," in device and scheduler is None:
+        scheduler = f"local:{len(device.split(','))}"
     views = ViewPlan.load(paths.partition / "views.parquet") if split == "views" else None
 
     def on_cluster(_: object, orders: Sequence[ShardOrder]) -> Iterable[ShardResult]:
@@ -82,14 +87,19 @@ def work_on_cluster(
 
 
 def extract_on_worker(order: ShardOrder) -> ShardResult:
-    """Finish one shard on a Dask worker: `cuda` is spread over the machine's GPUs by worker number."""
+    """Finish one shard on a Dask worker, on the device that falls to it."""
     import torch
     from distributed import get_worker
 
-    name = str(get_worker().name)
-    if order.device == "cuda" and name.isdigit() and torch.cuda.device_count() > 1:
-        order = changed(order, device=f"cuda:{int(name) % torch.cuda.device_count()}")
-    return extract_shard(order)
+    devices = order.device.split(",")
+    if devices == ["cuda"] and torch.cuda.device_count() > 1:
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return extract_shard(changed(order, device=device_of_worker(str(get_worker().name), devices)))
+
+
+def device_of_worker(name: str, devices: Sequence[str]) -> str:
+    """Return the device of a worker: in turns where workers are numbered, as local ones are."""
+    return devices[int(name) % len(devices)] if name.isdigit() else devices[0]
 
 
 @contextmanager

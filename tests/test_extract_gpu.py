@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,9 @@ from PIL import Image, ImageFilter
 from tiny_photos import CONFIG, content, draw, listed, run
 
 from cache.reader import FeatureReader
+from pipeline.extraction import device_of_worker
 from stages.backbone import preprocess_for
+from stages.errors import ConfigError
 from stages.extract import reading, upload
 from stages.extract.reading import ImageReader, end_readers
 from stages.images import decode_image
@@ -145,9 +148,18 @@ def test_processes_only_where_they_may_be_and_fit(monkeypatch, tmp_path):
 
 def test_how_many_read():
     automatic = replace(CONFIG, readers="auto")
-    assert reading.reader_count(automatic, gpu=False) == 2
-    assert reading.reader_count(automatic, gpu=True) >= 1
-    assert reading.reader_count(replace(CONFIG, readers=5), gpu=True) == 5
+    assert reading.reader_count(automatic, gpu=False, share=0) == 2
+    assert reading.reader_count(automatic, gpu=True, share=0) == len(os.sched_getaffinity(0))
+    assert reading.reader_count(automatic, gpu=True, share=3) == 3
+    assert reading.reader_count(replace(CONFIG, readers=5), gpu=True, share=3) == 5
+
+
+def test_devices_fall_to_workers_in_turns(manifest, tmp_path):
+    devices = ["cuda:0", "cuda:3"]
+    assert [device_of_worker(name, devices) for name in ("0", "1", "2")] == ["cuda:0", "cuda:3", "cuda:0"]
+    assert device_of_worker("tcp://10.0.0.1:4000", devices) == "cuda:0"
+    with pytest.raises(ConfigError, match="--device is 'warp'"):
+        run(manifest, tmp_path / "database.zarr", device="cpu,warp")
 
 
 @pytest.fixture(autouse=True, scope="module")

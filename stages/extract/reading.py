@@ -187,7 +187,7 @@ def read_ahead(order: ShardOrder) -> Iterator[Batch]:
         If where the images come from is not what the manifest says.
     """
     reader, gpu = ImageReader.of(order), torch.device(order.device).type == "cuda"
-    count = reader_count(order.config, gpu=gpu)
+    count = reader_count(order.config, gpu=gpu, share=order.threads)
     many = gpu and order.images >= _WORTH_PROCESSES and _processes_fit(order.config, count)
     found = (_by_processes if many else _by_threads)(reader, _batches(order, reader.source), count)
     for batch in found:
@@ -196,11 +196,11 @@ def read_ahead(order: ShardOrder) -> Iterator[Batch]:
         yield batch
 
 
-def reader_count(config: ExtractConfig, *, gpu: bool) -> int:
-    """Return how many threads or processes read images."""
+def reader_count(config: ExtractConfig, *, gpu: bool, share: int) -> int:
+    """Return how many threads or processes read images; `share` are this worker's cores, 0 if all."""
     if config.readers != "auto":
         return config.readers
-    return len(os.sched_getaffinity(0)) if gpu else _BESIDE_A_CPU
+    return (share or len(os.sched_getaffinity(0))) if gpu else _BESIDE_A_CPU
 
 
 def end_readers() -> None:

@@ -67,7 +67,8 @@ def run(
     seed : int
         Seed of the views.
     device : str
-        Where the backbone runs: "cpu", "cuda", "cuda:1", ...
+        Where the backbone runs: "cpu", "cuda", "cuda:1", ...; several, "cuda:0,cuda:1", for a `mapper`
+        that gives each order one of them.
     progress : callable, optional
         Called with (rows done, rows to do).
     keep : bool
@@ -173,17 +174,17 @@ def _here(progress: Callable[[int, int], None] | None) -> Mapper:
     return work
 
 
-def _require_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error).splitlines() or ["it is not available"])[0]
-        raise ConfigError(
-            f"--device is {device!r}, which cannot be used ({reason}): try --device cpu"
-        ) from error
+def _require_device(devices: str) -> None:
+    for device in devices.split(","):
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = (str(error).splitlines() or ["it is not available"])[0]
+            raise ConfigError(
+                f"--device is {device!r}, which cannot be used ({reason}): try --device cpu"
+            ) from error
 
 
-def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return device
+def _device_name(devices: str) -> str:
+    first = devices.split(",")[0]
+    return f"{devices} ({torch.cuda.get_device_name(first)})" if first.startswith("cuda") else devices
