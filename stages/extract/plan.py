@@ -68,8 +68,9 @@ class Source:
                 yield from keys
                 continue
             low, high = np.searchsorted(self.views.row, [start, stop])
-            for row, view in zip(self.views.row[low:high], self.views.view[low:high], strict=True):
-                yield view_name(keys[row - start], int(view))
+            span = slice(low, high)
+            for row, view in zip(self.views.row[span].tolist(), self.views.view[span].tolist(), strict=True):
+                yield view_name(keys[row - start], view)
 
 
 @dataclass(frozen=True)
