@@ -94,8 +94,8 @@ def fuse(
 
     Each point, and each mean to which a few weighted averages within the
     radius carry it, may be an answer. The first answer is the one with the most
-    weight within the radius; what lies well within it is then discounted, so
-    that the next ones look elsewhere. Greedy choice of a coverage is at least 63 % of
+    weight within the radius; what lies well within it is then discounted, and
+    the next ones lie at least that far from it. Greedy choice of a coverage is at least 63 % of
     the best possible one (Nemhauser et al. 1978).
 
     Parameters
@@ -111,7 +111,7 @@ def fuse(
     edge_m : float
         Softness of the radius.
     covered : float
-        Share of radius and edge within which evidence is used up by an answer.
+        Share of radius and edge within which evidence is used up by an answer, and no other answer lies.
     """
     count, width = weights.shape
     positions = np.full((count, top, 2), np.nan)
@@ -141,10 +141,11 @@ def _cover(points: Floats, weights: Floats, top: int, reach: tuple[float, float]
     distances = _distances(candidates, points)
     kernel, used = _kernel(distances, *reach), _kernel(distances / covered, *reach)
     every, left, unseen = np.arange(len(points)), weights.copy(), weights.copy()
+    apart = np.ones(candidates.shape[:2], np.bool_)
     positions = np.full((len(points), top, 2), np.nan)
     mass, nearest = np.zeros((len(points), top)), np.full((len(points), top), -1)
     for place in range(top if points.shape[1] else 0):
-        gain = np.einsum("bck,bk->bc", used if place else kernel, left)
+        gain = np.where(apart, np.einsum("bck,bk->bc", used if place else kernel, left), 0.0)
         best = gain.argmax(axis=1)
         some = gain[every, best] > 1e-12
         positions[some, place] = candidates[every, best][some]
@@ -154,6 +155,8 @@ def _cover(points: Floats, weights: Floats, top: int, reach: tuple[float, float]
         nearest[some, place] = closeness.argmax(axis=1)[some]
         left *= 1 - used[every, best]
         unseen *= 1 - kernel[every, best]
+        away = np.linalg.norm(candidates - candidates[every, best][:, None], axis=2)
+        apart &= away > covered * reach[0]
     return Fused(positions, mass, nearest)
 
 
