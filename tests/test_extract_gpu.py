@@ -17,7 +17,9 @@ from pipeline.extraction import device_of_worker
 from stages.backbone import preprocess_for
 from stages.errors import ConfigError
 from stages.extract import reading, upload
-from stages.extract.reading import ImageReader, end_readers
+from stages.extract.batch import Image as Row
+from stages.extract.batch import ImageReader
+from stages.extract.reading import end_readers
 from stages.images import decode_image
 from stages.jpegs import decode_batch, plain_jpeg
 
@@ -127,7 +129,7 @@ def test_a_file_that_the_gpu_cannot_decode_is_tried_by_pillow(manifest, monkeypa
     config = replace(CONFIG, decoder="nvjpeg")
     reader = ImageReader(manifest.path, config, None, 0)
     places = reader.source.places(0, 3)
-    images = [reading.Image(row, place, -1) for row, place in enumerate(places)]
+    images = [Row(row, place, -1) for row, place in enumerate(places)]
     batch = reader.read(images)
     assert sorted(batch.spans) == [0, 1, 2]
     batch.jpegs[batch.spans[1]] = 0  # spoilt on its way: neither of them can read it

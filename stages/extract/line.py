@@ -2,55 +2,35 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cache.check import require_sound
-from cache.ledger import BadRow
-from cache.reader import FeatureReader
 from cache.store import FeatureStore, open_store
-from cache.timings import log_timing
-from cache.writer import ChunkWriter
 from stages.backbone import Backbone, load_backbone
 from stages.errors import WeightsError
+from stages.extract.batch import Batch
+from stages.extract.chunk import Chunk, account, begin, fill, finish, timed
 from stages.extract.config import ExtractConfig
 from stages.extract.orders import without_finished
 from stages.extract.plan import ShardOrder
-from stages.extract.reading import Batch, read_ahead
+from stages.extract.reading import read_ahead
 from stages.extract.result import ShardResult, too_many_bad
-from stages.extract.reuse import copy_rows
 from stages.extract.upload import uploaded
-
-
-@dataclass
-class _Chunk:
-    """A chunk on the line: what is known of its rows so far."""
-
-    number: int
-    rows: slice
-    features: dict[str, npt.NDArray[np.floating]]
-    timing: dict[str, float]
-    bad: dict[int, str] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)
-    computed: int = 0
-    reused: int = 0
 
 
 @dataclass
 class _Flight:
     """A batch on its way through the backbone: its features, and the event after which they are there."""
 
-    chunk: _Chunk
+    chunk: Chunk
     batch: Batch | None
     pooled: dict[str, Tensor]
     event: torch.cuda.Event | None
@@ -84,12 +64,12 @@ def extract_shard(order: ShardOrder, advance: Callable[[int], None] | None = Non
         closing(_computed(order, store, advance)) as chunks,
     ):
         for chunk in chunks:
-            _account(result, chunk)
-            with _timed(chunk.timing, "write_wait_s"):
+            account(result, chunk)
+            with timed(chunk.timing, "write_wait_s"):
                 wait(writing)
             for done in writing:
                 done.result()
-            writing = [writer.submit(_finish, store, chunk, order, result)]
+            writing = [writer.submit(finish, store, chunk, order, result)]
             if len(result.bad) > order.bad_limit:
                 break
     for done in writing:
@@ -101,18 +81,18 @@ def extract_shard(order: ShardOrder, advance: Callable[[int], None] | None = Non
 
 def _computed(
     order: ShardOrder, store: FeatureStore, advance: Callable[[int], None] | None
-) -> Generator[_Chunk, None, None]:
+) -> Generator[Chunk, None, None]:
     """Yield an order's chunks, computed; a GPU is given the next batch before the last is fetched."""
     device = torch.device(order.device)
     batches = uploaded(read_ahead(order), order.config, device)
     flight: deque[_Flight] = deque()
     for number in order.todo:
-        chunk = _begin(order, store, number)
+        chunk = begin(order, store, number)
         count = -(-len(order.todo[number]) // order.config.batch_size)
         if not count:
             flight.append(_Flight(chunk, None, {}, None, last=True))
         for position in range(count):
-            with _timed(chunk.timing, "read_wait_s"):
+            with timed(chunk.timing, "read_wait_s"):
                 batch, pixels = next(batches)
             flight.append(_launch(order, chunk, batch, pixels, last=position == count - 1))
             while len(flight) > (device.type == "cuda"):
@@ -148,26 +128,7 @@ def backbone_for(config: ExtractConfig, device: str, weights_id: str) -> Backbon
     return backbone
 
 
-def _begin(order: ShardOrder, store: FeatureStore, number: int) -> _Chunk:
-    """Return a chunk with what is known already: its own valid rows, and rows carried over."""
-    rows = store.spec.chunk_slice(number)
-    if number in order.again and store.ledger.done(number):
-        require_sound(store, number)
-        reader = FeatureReader(store)
-        features = {name: reader.read(rows.start, rows.stop, [name]) for name in store.spec.outputs}
-    else:
-        length = rows.stop - rows.start
-        features = {
-            name: np.full((length, width), np.nan, dtype=store.spec.dtype)
-            for name, width in store.spec.outputs.items()
-        }
-    timing = dict.fromkeys(("read_s", "compute_s", "read_wait_s", "write_wait_s"), 0.0)
-    chunk = _Chunk(number, rows, features, timing)
-    chunk.reused = len(copy_rows(order.carried, rows, features))
-    return chunk
-
-
-def _launch(order: ShardOrder, chunk: _Chunk, batch: Batch, pixels: Tensor, *, last: bool) -> _Flight:
+def _launch(order: ShardOrder, chunk: Chunk, batch: Batch, pixels: Tensor, *, last: bool) -> _Flight:
     """Put a batch through the backbone; a GPU computes on while this returns."""
     chunk.timing["read_s"] += batch.read_s
     chunk.names |= {image.row: image.name for image in batch.images}
@@ -175,39 +136,24 @@ def _launch(order: ShardOrder, chunk: _Chunk, batch: Batch, pixels: Tensor, *, l
     if len(batch.reasons) == len(batch.images):
         return _Flight(chunk, batch, {}, None, last)
     backbone = backbone_for(order.config, order.device, order.weights_id)
-    with _timed(chunk.timing, "compute_s"):
+    with timed(chunk.timing, "compute_s"):
         pooled = {name: values.to("cpu", non_blocking=True) for name, values in backbone(pixels).items()}
         landed = torch.cuda.current_stream(pixels.device).record_event() if pixels.is_cuda else None
     return _Flight(chunk, batch, pooled, landed, last)
 
 
-def _landed(order: ShardOrder, flight: _Flight, advance: Callable[[int], None] | None) -> Iterator[_Chunk]:
+def _landed(order: ShardOrder, flight: _Flight, advance: Callable[[int], None] | None) -> Iterator[Chunk]:
     """Put a batch's features into its chunk's arrays; yield the chunk when that was its last batch."""
     chunk, batch = flight.chunk, flight.batch
     if batch is not None:
-        with _timed(chunk.timing, "compute_s"):
+        with timed(chunk.timing, "compute_s"):
             if flight.event is not None:
                 flight.event.synchronize()
-            _fill(order, chunk, batch, flight.pooled)
+            fill(order, chunk, batch, flight.pooled)
         if advance is not None:
             advance(len(batch.images))
     if flight.last:
         yield chunk
-
-
-def _fill(order: ShardOrder, chunk: _Chunk, batch: Batch, pooled: Mapping[str, Tensor]) -> None:
-    if not pooled:
-        return
-    rows = np.array([image.row for image in batch.images])
-    good = ~np.isin(rows, list(batch.reasons))
-    for name, values in pooled.items():
-        with np.errstate(over="ignore", invalid="ignore"):
-            features = values.numpy().astype(order.config.dtype)
-        overflown = good & ~np.isfinite(features).all(axis=1)
-        for row in rows[overflown]:
-            chunk.bad[int(row)] = f"feature {name} is not finite as {order.config.dtype}"
-        chunk.features[name][rows[good] - chunk.rows.start] = features[good]
-    chunk.computed += len(rows) - sum(int(row) in chunk.bad for row in rows)
 
 
 def _account_finished(
@@ -229,13 +175,6 @@ def _account_finished(
 
 
 @contextmanager
-def _timed(timing: dict[str, float], name: str) -> Iterator[None]:
-    begun = time.perf_counter()
-    yield
-    timing[name] += time.perf_counter() - begun
-
-
-@contextmanager
 def _threads(threads: int) -> Iterator[None]:
     """Let the backbone compute with that many CPU threads; 0 changes nothing."""
     before = torch.get_num_threads()
@@ -246,33 +185,3 @@ def _threads(threads: int) -> Iterator[None]:
     finally:
         if threads:
             torch.set_num_threads(before)
-
-
-def _account(result: ShardResult, chunk: _Chunk) -> None:
-    result.computed += chunk.computed
-    result.reused += chunk.reused
-    result.read_s += chunk.timing["read_s"]
-    result.compute_s += chunk.timing["compute_s"]
-    result.bad += [BadRow(row, chunk.names[row], reason) for row, reason in sorted(chunk.bad.items())]
-
-
-def _finish(store: FeatureStore, chunk: _Chunk, order: ShardOrder, result: ShardResult) -> None:
-    """Write a chunk, unless a second try at its bad rows changed nothing."""
-    if store.ledger.done(chunk.number) and _bad_before(store, chunk.number) == chunk.bad:
-        return
-    begun = time.perf_counter()
-    ChunkWriter(store).write(chunk.number, chunk.features, chunk.bad, keys=chunk.names)
-    write_s = time.perf_counter() - begun
-    result.write_s += write_s
-    timing: Mapping[str, float | int | str] = {
-        "chunk": chunk.number,
-        "shard": order.shard,
-        "device": order.device,
-        "images": chunk.computed,
-        **{name: round(seconds, 6) for name, seconds in (*chunk.timing.items(), ("write_s", write_s))},
-    }
-    log_timing(store.path, timing)
-
-
-def _bad_before(store: FeatureStore, number: int) -> dict[int, str]:
-    return {item.row: item.reason for item in store.ledger.entry(number).bad}

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from stages.backbone import preprocess_for
+from stages.extract.batch import Batch
 from stages.extract.config import ExtractConfig
-from stages.extract.reading import Batch
 from stages.images import Preprocess, UnreadableImage, decode_image
 from stages.jpegs import decode_batch
 
