@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stages.classwise import ALIKE, Classwise
 from stages.margin import Gradients, HeadSettings, margin_cosine, wide_product
 
 _MULTIPLE = 16
@@ -25,6 +26,7 @@ def fused_loss_and_gradients(
     labels: Tensor,
     settings: HeadSettings,
     *,
+    classwise: Classwise = ALIKE,
     precision: torch.dtype | None = None,
     compiled: bool = True,
 ) -> Gradients:
@@ -32,7 +34,7 @@ def fused_loss_and_gradients(
 
     Parameters
     ----------
-    embeddings, prototypes, labels, settings, precision
+    embeddings, prototypes, labels, settings, classwise, precision
         As of `stages.margin.loss_and_gradients`.
     compiled : bool
         Whether the pieces go through torch.compile, for any number of samples and classes at once:
@@ -44,8 +46,12 @@ def fused_loss_and_gradients(
     unit, slopes, tangent = _pieces(compiled)
     factor, inverse = unit(prototypes, narrow, linear)
     logits = wide_product((embeddings * scale).to(narrow), factor.T)
-    losses, by_logit = slopes(logits, labels.unsqueeze(1), len(prototypes), settings, narrow)
-    weight = scale / len(labels)
+    column, kept = labels.unsqueeze(1), (len(prototypes), settings, narrow)
+    losses, by_logit = slopes(logits, column, *kept, classwise.offsets, classwise.margins)
+    weight: Tensor | float = scale / len(labels)
+    if classwise.weights is not None:
+        share = classwise.weights[column]
+        losses, weight = losses * share, weight * share
     by_embedding = wide_product(by_logit, factor) * weight
     by_prototype = wide_product(by_logit.T, (embeddings * weight).to(narrow))[: len(prototypes)]
     if not linear:
@@ -71,12 +77,22 @@ def _unit(prototypes: Tensor, narrow: torch.dtype, linear: bool) -> tuple[Tensor
 
 
 def _slopes(
-    logits: Tensor, labels: Tensor, classes: int, settings: HeadSettings, narrow: torch.dtype
+    logits: Tensor,
+    labels: Tensor,
+    classes: int,
+    settings: HeadSettings,
+    narrow: torch.dtype,
+    offsets: Tensor | None,
+    margins: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Losses (B, 1) and their derivatives by the logits (B, K'); margins meet the true column only."""
     scale = 1.0 if settings.kind == "linear" else settings.scale
-    target, bend = margin_cosine(logits.gather(1, labels) / scale, settings)
+    own = None if margins is None else margins[labels]
+    target, bend = margin_cosine(logits.gather(1, labels) / scale, settings, own)
     target = target * scale
+    if offsets is not None:
+        logits = logits + functional.pad(offsets, (0, logits.shape[1] - classes))
+        target = target + offsets[labels]
     columns = torch.arange(logits.shape[1], device=logits.device)
     true = columns == labels
     logits = torch.where(true, target, logits).masked_fill(columns >= classes, -torch.inf)

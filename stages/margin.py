@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from stages.classwise import ALIKE, Classwise
 from stages.errors import ConfigError
 
 HeadKind = Literal["aamc", "lmcc", "linear"]
@@ -49,9 +50,14 @@ class HeadSettings:
             raise ConfigError(f"train.head is {self.kind!r}; expected aamc, lmcc or linear")
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ConfigError(f"train.scale is {self.scale}; expected a positive number such as 100")
-        limit = math.pi / 2 if self.kind == "aamc" else 1.0
-        if not 0 <= self.margin < limit:
-            raise ConfigError(f"train.margin is {self.margin}; expected 0 <= margin < {limit:.3g}")
+        if not 0 <= self.margin < self.margin_limit:
+            limit = f"{self.margin_limit:.3g}"
+            raise ConfigError(f"train.margin is {self.margin}; expected 0 <= margin < {limit}")
+
+    @property
+    def margin_limit(self) -> float:
+        """What a margin must stay below: a right angle, or a cosine of 1."""
+        return math.pi / 2 if self.kind == "aamc" else 1.0
 
 
 _WIDE_OUT = torch.__version__ >= torch.torch_version.TorchVersion("2.8")
@@ -59,25 +65,28 @@ _WIDE_OUT = torch.__version__ >= torch.torch_version.TorchVersion("2.8")
 rounded to bfloat16 is off by up to a quarter."""
 
 
-def margin_cosine(cosine: Tensor, settings: HeadSettings) -> tuple[Tensor, Tensor]:
+def margin_cosine(cosine: Tensor, settings: HeadSettings, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the true class's cosine after the margin, and its derivative by the cosine.
+
+    ``own`` are margins of each sample's class, shape as the cosine's, in place of the head's.
 
     ``aamc``: cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m), eq. 4.14.
     Where theta + m passes pi that would rise again, so cos(theta) - m sin(m)
     stands in and the target keeps falling with the angle. ``linear`` has no margin.
     """
-    margin = settings.margin
+    margin = settings.margin if own is None else own
     if settings.kind != "aamc":
         return cosine - (margin if settings.kind == "lmcc" else 0.0), torch.ones_like(cosine)
+    cos_m, sin_m = (math.cos(margin), math.sin(margin)) if own is None else (own.cos(), own.sin())
     sin_squared = 1 - cosine.square()
     sine = sin_squared.clamp_min(_SIN_SQUARED_FLOOR).sqrt()
-    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+    shifted = cosine * cos_m - sine * sin_m
     bend = (cosine / sine).where(sin_squared > _SIN_SQUARED_FLOOR, torch.zeros_like(cosine))
-    slope = math.cos(margin) + bend * math.sin(margin)
+    slope = cos_m + bend * sin_m
     if settings.easy_margin:
         within, otherwise = cosine > 0, cosine
     else:
-        within, otherwise = cosine > -math.cos(margin), cosine - margin * math.sin(margin)
+        within, otherwise = cosine > -cos_m, cosine - margin * sin_m
     return shifted.where(within, otherwise), slope.where(within, torch.ones_like(slope))
 
 
@@ -115,6 +124,7 @@ def loss_and_gradients(
     labels: Tensor,
     settings: HeadSettings,
     *,
+    classwise: Classwise = ALIKE,
     buffers: Buffers | None = None,
     precision: torch.dtype | None = None,
 ) -> Gradients:
@@ -133,6 +143,8 @@ def loss_and_gradients(
         Which of the K classes each embedding is of, int64, shape (B,).
     settings : HeadSettings
         Kind, scale and margin.
+    classwise : Classwise, optional
+        What differs between the K classes.
     buffers : Buffers, optional
         Memory to work in. The gradient by the prototypes lies in it, until the next call.
     precision : torch.dtype, optional
@@ -149,9 +161,13 @@ def loss_and_gradients(
         unit = torch.mul(unit, inverse, out=buffers.take("unit", tuple(unit.shape), unit, wide))
     factor = unit.to(narrow)
     slopes = buffers.take("slopes", (len(labels), len(unit)), unit, wide)
-    losses, totals = _softmax_slopes(slopes, (embeddings * scale).to(narrow), factor, labels, settings)
+    scaled = (embeddings * scale).to(narrow)
+    losses, totals = _softmax_slopes(slopes, scaled, factor, labels, settings, classwise)
     slopes = slopes.to(narrow)
     weights = scale / (totals * len(labels))
+    if classwise.weights is not None:
+        share = classwise.weights[labels].unsqueeze(1)
+        losses, weights = losses * share, weights * share
     by_embedding = (slopes @ factor) * weights
     by_prototype = buffers.take("gradient", tuple(unit.shape), unit, wide)
     _by_prototypes(by_prototype, slopes, (embeddings * weights).to(narrow), unit, inverse)
@@ -159,7 +175,12 @@ def loss_and_gradients(
 
 
 def _softmax_slopes(
-    slopes: Tensor, scaled: Tensor, factor: Tensor, labels: Tensor, settings: HeadSettings
+    slopes: Tensor,
+    scaled: Tensor,
+    factor: Tensor,
+    labels: Tensor,
+    settings: HeadSettings,
+    classwise: Classwise,
 ) -> tuple[Tensor, Tensor]:
     """Fill `slopes` with the loss's derivatives by the logits, times the row's total; losses and totals."""
     scale = 1.0 if settings.kind == "linear" else settings.scale
@@ -167,8 +188,12 @@ def _softmax_slopes(
     for rows in _parts(len(slopes), slopes.shape[1], slopes):
         part, column = slopes[rows], labels[rows].unsqueeze(1)
         _product(scaled[rows], factor.T, part)
-        target, bend = margin_cosine(part.gather(1, column) / scale, settings)
+        own = None if classwise.margins is None else classwise.margins[column]
+        target, bend = margin_cosine(part.gather(1, column) / scale, settings, own)
         target *= scale
+        if classwise.offsets is not None:
+            part += classwise.offsets
+            target += classwise.offsets[column]
         part.scatter_(1, column, target)
         peak = part.amax(dim=1, keepdim=True)
         part.sub_(peak).exp_()

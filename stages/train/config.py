@@ -67,6 +67,14 @@ class TrainConfig:
         m: radians for ``aamc``, a cosine for ``lmcc``.
     easy_margin : bool
         ``aamc``: margin only where the cosine is positive.
+    margin_power : float
+        LDAM: a class of n images has a margin in proportion to n ** -power,
+        with `margin` as the group's mean; 0 is the same for all.
+    class_weight_beta : float
+        Class-balanced loss: a sample weighs in proportion to (1 - beta) /
+        (1 - beta ** n); 0 is the same for all.
+    logit_adjustment : float
+        tau times the log of a class's share of the images joins its logit in training; 0 is none.
     initial_weights : {"data", "whitened", "random"}
         ``data``: principal components of the features as projection, means of
         the classes' embeddings as prototypes. ``whitened``: the same with
@@ -86,6 +94,11 @@ class TrainConfig:
         each step (Partial FC); 1 is all of them.
     augment_views : bool
         Long-tail augmentation: add cached views of the images drawn.
+    mix_views : bool
+        A view joins as a random mixture of its feature and its original's.
+    feature_noise : float
+        Deviation of Gaussian noise on each component of a feature, in
+        standard deviations of that component over the images.
     exemplars : int
         Photos of each class that the localiser keeps to compare queries with; 0: none.
     epochs : float
@@ -121,6 +134,9 @@ class TrainConfig:
     scale: float
     margin: float
     easy_margin: bool
+    margin_power: float
+    class_weight_beta: float
+    logit_adjustment: float
     initial_weights: Literal["data", "whitened", "random"]
     standardise: bool
     sampling: Literal["class", "image"]
@@ -128,6 +144,8 @@ class TrainConfig:
     turn: Literal["step", "epoch"]
     class_sampling: float
     augment_views: bool
+    mix_views: bool
+    feature_noise: float
     exemplars: int
     epochs: float
     max_steps: int
@@ -151,8 +169,20 @@ class TrainConfig:
             _require(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
         _require("class_sampling", self.class_sampling, 0 < self.class_sampling <= 1, "0 < share <= 1")
         at_least_0 = ("learning_rate_projection", "learning_rate_heads", "weight_decay", "checkpoint_s")
-        for name in (*at_least_0, "exemplars"):
+        tail = ("margin_power", "logit_adjustment", "feature_noise")
+        for name in (*at_least_0, *tail, "exemplars"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or a positive number")
+        self._require_sensible_tail()
+
+    def _require_sensible_tail(self) -> None:
+        beta = self.class_weight_beta
+        _require("class_weight_beta", beta, 0 <= beta < 1, "0 <= beta < 1")
+        fits = self.margin_power == 0 or self.head != "linear"
+        _require("margin_power", self.margin_power, fits, "0, since a linear head has no margin")
+        fits = not self.mix_views or self.augment_views
+        _require("mix_views", self.mix_views, fits, "false, since train.augment_views is off")
+        fits = self.feature_noise == 0 or self.standardise
+        _require("feature_noise", self.feature_noise, fits, "0, since train.standardise is off")
 
 
 def _require(name: str, value: object, holds: bool, expected: str) -> None:

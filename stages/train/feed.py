@@ -172,6 +172,7 @@ def _part(
             sampling=config.sampling,
             augment=len(data.view_images) > 0,
             class_sampling=config.class_sampling,
+            mix_views=config.mix_views,
             seed=(seed, group),
         )
         for group in groups

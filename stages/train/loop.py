@@ -18,6 +18,7 @@ from stages.localiser import Localiser
 from stages.margin import Buffers, Gradients, loss_and_gradients
 from stages.train.config import TrainConfig
 from stages.train.feed import Feed, Part
+from stages.train.longtail import classwise_of, vary
 from stages.train.optimiser import DenseAdam, SampledAdam
 from stages.train.ranks import Ranks
 from stages.train.samplers import Batch
@@ -87,7 +88,17 @@ class Trainer:
             for group in groups
         }
         self.state = LoopState(np.zeros(len(localiser.classes), np.int64))
-        self._first = {group: localiser.classes.group_slice(group).start for group in groups}
+        slices = {group: localiser.classes.group_slice(group) for group in groups}
+        self._first = {group: classes.start for group, classes in slices.items()}
+        self._classwise = {
+            group: classwise_of(
+                config,
+                localiser.classes.images[classes],
+                localiser.heads[group].settings,
+                localiser.device,
+            )
+            for group, classes in slices.items()
+        }
         self._buffers = Buffers()
         self._loss = loss_of(config, localiser.device, self._buffers)
 
@@ -106,14 +117,17 @@ class Trainer:
         """Update a group's prototypes, add to the projection's gradient and return the loss."""
         batch = part.samplers[group].draw(number, self.config.batch_size)
         head, optimiser, device = self.localiser.heads[group], self.heads[group], self.localiser.device
-        embeddings = self.localiser.projection(part.data.of(batch, device, self._buffers))
+        features = part.data.of(batch, device, self._buffers)
+        vary(features, batch, self.config.feature_noise, self.localiser.projection.gain)
+        embeddings = self.localiser.projection(features)
         prototypes, labels, rows = head.prototypes.detach(), self._labels(batch, group), None
+        classwise = self._classwise[group]
         if batch.faced is not None:
             faced = batch.faced - self._first[group]
             rows, labels = torch.from_numpy(faced).to(device), np.searchsorted(faced, labels)
-            prototypes = prototypes.index_select(0, rows)
+            prototypes, classwise = prototypes.index_select(0, rows), classwise.of(rows)
         target = torch.from_numpy(labels).to(device, non_blocking=True)
-        found = self._loss(embeddings.detach(), prototypes, target, head.settings)
+        found = self._loss(embeddings.detach(), prototypes, target, head.settings, classwise=classwise)
         if isinstance(optimiser, DenseAdam):
             optimiser.step(found.prototypes)
         elif rows is not None:

@@ -29,13 +29,22 @@ class Batch:
     faced : ndarray of int64, shape (C,), or None
         Class ids that the softmax runs over, ascending, the batch's own among
         them; None for all of the group.
+    originals : ndarray of int64, shape (A,)
+        Place in the batch of each view's original.
+    mixture : ndarray of float32, shape (A,), or None
+        Share of the original in each view's feature; None for views as they are.
+    noise_seed : int
+        Of the noise on the features.
     """
 
     images: Indices
     image_classes: Indices
     views: Indices
     view_classes: Indices
-    faced: Indices | None = None
+    faced: Indices | None
+    originals: Indices
+    mixture: npt.NDArray[np.float32] | None
+    noise_seed: int
 
 
 class Roster:
@@ -99,6 +108,8 @@ class GroupSampler:
         Whether views join the batch.
     class_sampling : float
         Share of the other classes that the softmax runs over.
+    mix_views : bool
+        Whether a view joins as a random mixture of itself and its original.
     seed : tuple of int
         The run's seed and the group's number.
     """
@@ -111,12 +122,14 @@ class GroupSampler:
         sampling: Literal["class", "image"],
         augment: bool,
         class_sampling: float = 1.0,
+        mix_views: bool = False,
         seed: tuple[int, ...],
     ) -> None:
         self.roster = roster
         self.sampling = sampling
         self.augment = augment
         self.class_sampling = class_sampling
+        self.mix_views = mix_views
         self.group_classes = classes
         self.classes = roster.drawable(classes)
         self.seed = seed
@@ -140,7 +153,11 @@ class GroupSampler:
         chosen = self._augmented(images, drawn, random) if self.augment else np.zeros(0, np.int64)
         offsets = random.integers(roster.view_counts[images[chosen]]) if len(chosen) else chosen
         views = roster.view_starts[images[chosen]] + offsets
-        return Batch(images, drawn, views, drawn[chosen], self._faced(drawn, random))
+        faced = self._faced(drawn, random)
+        # Drawn last, so that nothing before it depends on whether it is wanted.
+        mixture = random.random(len(chosen), np.float32) if self.mix_views else None
+        noise_seed = int(random.integers(1 << 32))
+        return Batch(images, drawn, views, drawn[chosen], faced, chosen, mixture, noise_seed)
 
     def _faced(self, drawn: Indices, random: np.random.Generator) -> Indices | None:
         """Classes drawn, and of all others a random share."""

@@ -1,0 +1,73 @@
+"""Long-tail learning as configured: what the loss does class by class, and features made more varied."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stages.classwise import Classwise, balanced_weights, falling_margins, log_priors
+from stages.heads import HeadSettings
+from stages.train.config import TrainConfig
+from stages.train.samplers import Batch
+
+
+def classwise_of(
+    config: TrainConfig, images: npt.NDArray[np.int64], head: HeadSettings, device: torch.device
+) -> Classwise:
+    """Return what differs between a group's classes.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The switches.
+    images : ndarray of int64, shape (K,)
+        Images of each class.
+    head : HeadSettings
+        Kind and margin of the group's head.
+    device : torch.device
+        Of the head.
+
+    Raises
+    ------
+    ConfigError
+        If the smallest class would get a margin out of range.
+    """
+    if not len(images):
+        return Classwise()
+    counts = torch.from_numpy(images).double()
+    found = Classwise(
+        weights=balanced_weights(counts, config.class_weight_beta) if config.class_weight_beta else None,
+        offsets=log_priors(counts, config.logit_adjustment) if config.logit_adjustment else None,
+        margins=(
+            falling_margins(counts, head.margin, config.margin_power, head.margin_limit)
+            if config.margin_power
+            else None
+        ),
+    )
+    return Classwise(*(None if values is None else values.float().to(device) for values in found))
+
+
+def vary(features: Tensor, batch: Batch, noise: float, gain: Tensor) -> None:
+    """Mix views with their originals and add noise, in place, as the batch says.
+
+    Parameters
+    ----------
+    features : Tensor
+        Of the images, then of the views, shape (B + A, F), float32.
+    batch : Batch
+        Shares of the originals, and the seed of the noise.
+    noise : float
+        Deviation of the noise on standardised features.
+    gain : Tensor
+        What standardising multiplies each component by, shape (F,).
+    """
+    if batch.mixture is not None and len(batch.mixture):
+        views = features[len(batch.images) :]
+        originals = features[torch.from_numpy(batch.originals).to(features.device)]
+        views.lerp_(originals, torch.from_numpy(batch.mixture).to(features.device).unsqueeze(1))
+    if noise:
+        random = torch.Generator(features.device).manual_seed(batch.noise_seed)
+        drawn = torch.randn(features.shape, generator=random, device=features.device)
+        features.addcdiv_(drawn, gain, value=noise)
