@@ -158,9 +158,9 @@ class RemotePath:
     def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
         """Contents of objects under this name, fetched side by side: name -> content, if it is there."""
         with self._reached():
-            keys = [(self / name).key for name in names]
-            contents = self.fs.cat(keys, on_error="omit") if keys else {}
-            return {key[len(self.key) + 1 :]: content for key, content in contents.items()}
+            keys = {name: (self / name).key for name in names}
+            contents = self.fs.cat(list(keys.values()), on_error="omit") if keys else {}
+            return {name: contents[key] for name, key in keys.items() if key in contents}
 
     def copy_all(self, names: list[str], target: RemotePath) -> None:
         """Copy objects under this name to the same names under another; the storage does it itself."""

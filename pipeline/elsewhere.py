@@ -10,6 +10,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from cache.files import write_atomic
 from cache.store import open_store
 from pipeline.paths import Paths
 from stages.errors import ConfigError
@@ -35,11 +36,10 @@ def make_way(paths: Paths, split: str) -> None:
 
 
 def note(paths: Paths, split: str) -> None:
-    """Note where a split's features are, and a checksum of all of them, if they are elsewhere."""
+    """Note where a split's features are, and a checksum of the ledger's checksums, if they are elsewhere."""
     if _inside(paths, split):
         return
     store, digest = open_store(paths.features(split)), hashlib.sha256()
-    digest.update(store.row_ids().data)
     done = 0
     for entry in store.ledger.entries():
         digest.update(json.dumps([entry.chunk, entry.crc32, [bad.row for bad in entry.bad]]).encode())
@@ -54,7 +54,7 @@ def note(paths: Paths, split: str) -> None:
     }
     file = paths.tracked_features(split)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1) + "\n")
+    write_atomic(file, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _inside(paths: Paths, split: str) -> bool:
