@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.storage import FsspecStore
 
 from cache.claims import require_unclaimed
 from cache.errors import RecipeMismatch, StoreError
@@ -19,10 +18,9 @@ from cache.files import Place
 from cache.holder import locked
 from cache.ledger import Ledger
 from cache.recipe import Recipe
-from cache.remote import FRESH, RemotePath
 from cache.skeleton import ATTRIBUTE, FORMAT, LEDGER, ROW_ID, create
 from cache.spec import StoreSpec
-from cache.whole import DESCRIPTION, born, drop, move, sweep, there
+from cache.whole import DESCRIPTION, born, drop, move, sweep, there, zarr_place
 
 _ID_BLOCK = 1 << 16
 
@@ -243,8 +241,3 @@ def _aside(path: Place) -> Place:
 
 def _number(aside: Place) -> int:
     return int(aside.name.rpartition(".old")[2] or 1)
-
-
-def zarr_place(path: Place) -> Any:
-    """Return what Zarr takes for a place."""
-    return FsspecStore.from_url(path.url, storage_options=FRESH) if isinstance(path, RemotePath) else path

@@ -11,9 +11,12 @@ import contextlib
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
+
+from zarr.storage import FsspecStore
 
 from cache.files import Place, sync
-from cache.remote import RemotePath
+from cache.remote import FRESH, RemotePath
 
 DESCRIPTION = "zarr.json"
 
@@ -31,6 +34,11 @@ def born(path: Place) -> str:
             return description.identity()
         return str(description.stat().st_ino)
     return ""
+
+
+def zarr_place(path: Place) -> Any:
+    """Return what Zarr takes for a place."""
+    return FsspecStore.from_url(path.url, storage_options=FRESH) if isinstance(path, RemotePath) else path
 
 
 def put(new: Path, path: Place) -> None:

@@ -24,8 +24,9 @@ from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.remote import RemotePath
 from cache.spec import MAX_CHUNK_ROWS, MIN_CHUNK_ROWS, StoreSpec
-from cache.store import create_or_open, drop_reusable, open_store, reusable, row_ids, zarr_place
+from cache.store import create_or_open, drop_reusable, open_store, reusable, row_ids
 from cache.timings import log_timing, total_timings
+from cache.whole import zarr_place
 from cache.writer import ChunkWriter
 
 OUTPUTS = {"cls": 6, "avg": 4}
