@@ -1,4 +1,4 @@
-"""Click types for what is chosen at run time: shards and groups."""
+"""Click types for what is chosen at run time: shards, seeds and groups."""
 
 from __future__ import annotations
 
@@ -47,7 +47,13 @@ class ShardRange(click.ParamType):  # type: ignore[type-arg]
         try:
             return numbers_of(value)
         except ValueError as error:
-            self.fail(f"{error}; shards are given as 5, 0-63 or 0,3,7-9", param, ctx)
+            self.fail(f"{error}; {self.name} are given as 5, 0-63 or 0,3,7-9", param, ctx)
+
+
+class SeedRange(ShardRange):
+    """Seeds, "0", "0-4" or "0,3" -> a sorted tuple of int."""
+
+    name = "seeds"
 
 
 class GroupSet(click.ParamType):  # type: ignore[type-arg]

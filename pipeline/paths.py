@@ -95,3 +95,8 @@ class Paths:
     def report(self) -> Path:
         """The page that shows where the localiser fails."""
         return self.project / "report.html"
+
+    @property
+    def experiments(self) -> Path:
+        """Folder of rows trained side by side, apart from the project's own localiser."""
+        return self.project / "experiments"

@@ -13,12 +13,12 @@ from ruamel.yaml import YAML
 
 from stages.errors import ConfigError, InputError
 
-FILES = ("params.yaml", "dvc.yaml")
-IGNORED = ("/data/", "/models/", "/plots/", "/predictions.parquet", "/report.html")
+FILES = ("params.yaml", "dvc.yaml", "experiments.yaml")
+IGNORED = ("/data/", "/models/", "/plots/", "/experiments/", "/predictions.parquet", "/report.html")
 
 
 def template(name: str) -> Path:
-    """Return the shipped copy of params.yaml or dvc.yaml.
+    """Return the shipped copy of params.yaml, dvc.yaml or experiments.yaml.
 
     A wheel carries them inside the package; a source checkout is itself a project.
     """

@@ -8,6 +8,7 @@ import click
 
 from pipeline import console, scores
 from pipeline.context import DEVICE, SCHEDULER, project_of, resolve
+from pipeline.options import SeedRange
 from pipeline.paths import SPLITS, Paths
 
 
@@ -30,6 +31,41 @@ def demo(folder: Path) -> None:
 
     demonstration.run(folder, say=console.say)
     scores.show(Paths(folder, "").metrics, whole=False)
+
+
+@click.command()
+@click.option("--seeds", type=SeedRange(), default="0-4", show_default=True, help="Training seeds.")
+@click.option("--only", "names", multiple=True, metavar="ROW", help="Rows to run (default: all).")
+@click.option(
+    "--localiser",
+    type=click.Choice(("classify", "retrieve", "hybrid")),
+    default="classify",
+    show_default=True,
+    help="Whose LR@N the tables show.",
+)
+@DEVICE
+@click.pass_context
+def experiments(
+    context: click.Context, seeds: tuple[int, ...], names: tuple[str, ...], localiser: str, device: str
+) -> None:
+    """Train and evaluate the rows of experiments.yaml side by side; run it again to continue."""
+    from pipeline import comparison
+    from pipeline.experiment_rows import chosen_rows, read_plan
+    from pipeline.experiments import run_rows
+    from pipeline.stage_commands import index
+
+    params, paths = project_of(context)
+    plan = read_plan(paths.project)
+    rows = chosen_rows(paths.project, plan, names, params)
+    if not paths.index("queries").exists():
+        context.invoke(index)
+    found = run_rows(rows, seeds, device=resolve(device), say=console.say)
+    title = f"{localiser}: percent, mean ± deviation of seeds; head, mid, tail: LR@1 by the true cell"
+    console.table(title, *comparison.rows_of(found, localiser))
+    if tested := comparison.gains(found, plan, localiser):
+        console.table("gains in points, seed by seed", *comparison.gain_rows(tested))
+    comparison.write(paths.experiments, found, plan, localiser)
+    console.say(f"all numbers: {paths.experiments}/experiments.json, as Markdown: table.md")
 
 
 @click.command()
@@ -198,4 +234,4 @@ def import_features(
     console.facts(f"import {split}", result.facts())
 
 
-COMMANDS = (init, demo, locate, status, verify, doctor, pack, export, import_)
+COMMANDS = (init, demo, experiments, locate, status, verify, doctor, pack, export, import_)
