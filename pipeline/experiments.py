@@ -10,6 +10,7 @@ from typing import Any
 from cache.files import write_atomic
 from cache.reader import FeatureReader
 from cache.whole import there
+from pipeline import console
 from pipeline.experiment_rows import Row
 from pipeline.paths import SPLITS
 from stages.errors import WeightsError
@@ -30,23 +31,30 @@ def prepare(row: Row, *, device: str) -> None:
 
     params, paths = row.params(0), row.paths(0)
     if not (paths.partition / "views.parquet").exists():
-        manifest = paths.index("database")
-        cut_city(params.partition, manifest=manifest, output=paths.partition, seed=params.seeds.views)
+        with console.progress(f"{row.name}: partition") as progress:
+            cut_city(
+                params.partition,
+                manifest=paths.index("database"),
+                output=paths.partition,
+                seed=params.seeds.views,
+                progress=progress,
+            )
     for split in SPLITS if params.train.augment_views else SPLITS[:2]:
         store = paths.features(split)
         try:
-            extract_split(
-                params,
-                paths,
-                split,
-                shards=range(params.extract.shards),
-                device=device,
-                replace=False,
-                keep=False,
-                repair=False,
-                scheduler=None,
-                progress=lambda done, total: None,
-            )
+            with console.progress(f"{row.name}: extract {split}") as progress:
+                extract_split(
+                    params,
+                    paths,
+                    split,
+                    shards=range(params.extract.shards),
+                    device=device,
+                    replace=False,
+                    keep=False,
+                    repair=False,
+                    scheduler=None,
+                    progress=progress,
+                )
         except WeightsError:
             # Features that came from elsewhere are as good without the weights that made them.
             if not there(store) or FeatureReader.open(store).missing_rows:

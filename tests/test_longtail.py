@@ -19,6 +19,16 @@ from stages.train.longtail import classwise_of, vary
 from stages.train.samplers import GroupSampler, Roster
 from stages.train.stage import run
 
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """More only get into each other's way at this size."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 KINDS = [
     HeadSettings("aamc", 20.0, 0.3, False),
     HeadSettings("aamc", 20.0, 0.3, True),
@@ -195,6 +205,7 @@ def test_all_switches_together_train_sampled_or_not_and_resume_to_the_bit(tmp_pa
             mix_views=True,
             feature_noise=0.2,
             class_sampling=class_sampling,
+            max_steps=60,
             checkpoint_s=0.0,
             validation=dataclasses.replace(VALIDATION, share=0.1),
         )
