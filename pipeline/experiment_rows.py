@@ -133,9 +133,8 @@ class Row:
 
     def params(self, seed: int) -> Params:
         """Return the settings with a training seed."""
-        return build(
-            Params, {**self.settings, "seeds": {**self.settings["seeds"], "train": seed}}, "params.yaml"
-        )
+        seeds = {**self.settings["seeds"], "train": seed}
+        return build(Params, {**self.settings, "seeds": seeds})
 
     @cached_property
     def images(self) -> str:
