@@ -25,6 +25,7 @@ from stages.augment import AugmentConfig, augment
 from stages.backbone import Backbone, load_backbone
 from stages.classes import ViewPlan
 from stages.errors import ConfigError, InputError, WeightsError
+from stages.extract import line
 from stages.extract.line import backbone_for
 from stages.images import read_image
 from stages.manifest import Manifest
@@ -303,6 +304,23 @@ def test_features_beyond_float16_are_bad_rows(manifest, tmp_path, monkeypatch):
         (row, "feature gem is not finite as float16") for row in (0, 64, 128)
     ]
     assert np.isnan(FeatureReader.open(tmp_path / "database.zarr").read(64, 65)).all()
+
+
+def test_chunks_of_which_all_is_known_are_written_as_they_come(manifest, photos, tmp_path, monkeypatch):
+    store, config = tmp_path / "database.zarr", replace(CONFIG, shards=1)
+    run(manifest, store, config)
+    kept = [f"{n:04d}.jpg" for n in reversed(range(ROWS - 2))]
+    changed = listed(tmp_path / "changed.parquet", photos, kept)
+    begin, written = line.begin, []
+
+    def noted(order, store, number):
+        written.append(store.ledger.listed())
+        return begin(order, store, number)
+
+    monkeypatch.setattr(line, "begin", noted)
+    assert run(changed, store, config).reused == ROWS - 2
+    assert len(written) == 3
+    assert 0 in written[2]  # not all of a shard is held until its end
 
 
 def test_views_are_augmented_images(manifest, photos, tmp_path, passed):

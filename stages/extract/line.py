@@ -87,18 +87,23 @@ def _computed(
     batches = uploaded(read_ahead(order), order.config, device)
     flight: deque[_Flight] = deque()
     for number in order.todo:
-        chunk = begin(order, store, number)
-        count = -(-len(order.todo[number]) // order.config.batch_size)
-        if not count:
-            flight.append(_Flight(chunk, None, {}, None, last=True))
-        for position in range(count):
-            with timed(chunk.timing, "read_wait_s"):
-                batch, pixels = next(batches)
-            flight.append(_launch(order, chunk, batch, pixels, last=position == count - 1))
+        for launched in _launched(order, begin(order, store, number), batches):
+            flight.append(launched)
             while len(flight) > (device.type == "cuda"):
                 yield from _landed(order, flight.popleft(), advance)
     while flight:
         yield from _landed(order, flight.popleft(), advance)
+
+
+def _launched(order: ShardOrder, chunk: Chunk, batches: Iterator[tuple[Batch, Tensor]]) -> Iterator[_Flight]:
+    """Yield a chunk's batches once they are on their way; one without a batch if all was known already."""
+    count = -(-len(order.todo[chunk.number]) // order.config.batch_size)
+    if not count:
+        yield _Flight(chunk, None, {}, None, last=True)
+    for position in range(count):
+        with timed(chunk.timing, "read_wait_s"):
+            batch, pixels = next(batches)
+        yield _launch(order, chunk, batch, pixels, last=position == count - 1)
 
 
 @lru_cache(maxsize=1)
