@@ -72,10 +72,15 @@ def create_new(path: Place, content: bytes) -> bool:
     if isinstance(path, RemotePath):
         return path.create(content)
     try:
-        with path.open("xb") as file:
-            file.write(content)
+        file = path.open("xb")
     except FileExistsError:
         return False
+    try:
+        with file:
+            file.write(content)
+    except OSError:  # a full disk, most of the time: leave no file that says nothing
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 

@@ -120,7 +120,8 @@ def clock(folder: Place) -> float:
     except OSError:  # a read-only or full disk
         return time.time()
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # read-only: it says so of absent files too
+            probe.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -126,16 +126,23 @@ class RemotePath:
         with self._reached():
             self.fs.pipe_file(self.key, bytes(content))
 
-    def create(self, content: bytes) -> bool:
-        """Write the object if there is none of its name; whether that came to pass."""
+    def create(self, content: bytes, attempts: int = 3) -> bool:
+        """Write the object if there is none of its name; whether this content is there now.
+
+        Who wants to be told apart from others writes content of his own. What a storage calls its
+        refusal differs, so an object that is gone when it is looked for is tried again.
+        """
         with self._reached():
             try:
                 self.fs.pipe_file(self.key, content, mode="create")
-            except Exception:  # what it is called when another process was faster differs
-                if not self.fs.isfile(self.key):
+                return True
+            except Exception:
+                with contextlib.suppress(FileNotFoundError):
+                    # It may be this one: a request whose answer got lost is sent again, and refused.
+                    return bool(self.fs.cat_file(self.key) == content)
+                if attempts == 1:
                     raise
-                return False
-            return True
+        return self.create(content, attempts - 1)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object."""

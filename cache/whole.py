@@ -22,14 +22,14 @@ DESCRIPTION = "zarr.json"
 
 
 def there(path: Place) -> bool:
-    """Whether something is at the place of a store."""
-    return path.exists() or (path / DESCRIPTION).exists()
+    """Whether a folder, or what says that it is a store, is at the place of one."""
+    return path.is_dir() or (path / DESCRIPTION).exists()
 
 
 def born(path: Place) -> str:
     """Return what tells a store from another one that takes its place later; empty if there is none."""
     description = path / DESCRIPTION
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if isinstance(description, RemotePath):
             return description.identity()
         return str(description.stat().st_ino)

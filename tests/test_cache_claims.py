@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -155,3 +156,20 @@ def test_a_store_in_use_is_not_replaced_or_moved_aside(store, rival):
     rival.wait()
     require_unclaimed(store)
     create_or_open(store, spec, RECIPE, ids(150), replace=True)
+
+
+def test_a_full_disk_leaves_no_claim_of_nobody(store, monkeypatch):
+    opened = Path.open
+
+    def full(self, mode="r", *arguments, **options):
+        file = opened(self, mode, *arguments, **options)
+        if mode == "xb" and self.suffix == ".json":
+            file.write = lambda content: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
+        return file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(OSError, match="No space left"), claimed(store, {0: range(4)}):
+            pass
+    with claimed(store, {0: range(4)}):
+        pass

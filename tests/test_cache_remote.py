@@ -240,6 +240,38 @@ def test_one_process_at_a_time_makes_a_store(objects, monkeypatch):
         pass
 
 
+def test_a_lock_whose_first_answer_got_lost_is_held_all_the_same(objects, monkeypatch):
+    fs, sent = objects.fs, []
+    write = fs.pipe_file
+
+    def sent_twice(*arguments, **options):
+        write(*arguments, **options)
+        if options.get("mode") == "create" and not sent:
+            sent.append(1)
+            write(*arguments, **options)
+
+    monkeypatch.setattr(fs, "pipe_file", sent_twice)
+    with locked(objects):
+        assert sent
+        assert not (objects / ".lock").create(b"another process")
+    assert objects.sizes() == {}
+
+
+def test_a_lock_that_is_given_back_while_it_is_asked_for_is_asked_for_again(objects, monkeypatch):
+    fs, write, refused = objects.fs, objects.fs.pipe_file, []
+
+    def refusing(*arguments, **options):
+        if options.get("mode") == "create" and len(refused) < 2:
+            refused.append(1)
+            raise OSError(22, "Precondition Failed")  # what S3 says; by now the lock is free
+        write(*arguments, **options)
+
+    monkeypatch.setattr(fs, "pipe_file", refusing)
+    with locked(objects):
+        assert len(refused) == 2
+        assert list(objects.sizes()) == [".lock"]
+
+
 def test_a_store_that_was_replaced_meanwhile_is_not_written_to(objects):
     old = filled(objects / "database.zarr")
     new = create_or_open(old.path, old.spec, OTHER, ids(150), replace=True)

@@ -104,6 +104,12 @@ def test_a_store_in_the_project_and_a_note_do_not_take_each_others_place(base, f
     assert call(capsys, base, "extract", *split)[0] == 0
     assert note(base).is_file()
     set_params(base / "params.yaml", {"data.features": "data/features"})
+    code, said = call(capsys, base, "status")
+    assert code == 0
+    assert "features database │ │ none" in said
+    code, said = call(capsys, base, "verify", "--split", "database")
+    assert code == 1
+    assert "no feature store" in said
     assert call(capsys, base, "extract", *split)[0] == 0
     assert content(note(base)) == content(base / "whole" / "database.zarr")
     shutil.rmtree(note(base))
