@@ -33,7 +33,7 @@ def plain_jpeg(content: bytes, preprocess: Preprocess) -> bool:
         with open_picture(content) as image:
             return (
                 isinstance(image, JpegImagePlugin.JpegImageFile)
-                and image.mode in ("RGB", "L")
+                and (image.mode == "L" or (image.mode == "RGB" and _in_ycbcr(image)))
                 and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
                 and max(image.size) < 2 * preprocess.decode_at_least
                 and max(image.size) <= 8 * min(image.size)
@@ -82,6 +82,15 @@ def resized(images: Tensor, preprocess: Preprocess) -> Tensor:
         images = wide.round_().clamp_(0, 255).to(torch.uint8)
     top, left = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
     return images[:, :, top : top + size, left : left + size].permute(0, 2, 3, 1)
+
+
+def _in_ycbcr(image: JpegImagePlugin.JpegImageFile) -> bool:
+    """Whether three planes are YCbCr, by libjpeg's rule; nvJPEG would take RGB for it."""
+    if "jfif" in image.info:
+        return True
+    if "adobe" in image.info:
+        return bool(image.info["adobe_transform"])
+    return bytes(plane[0] for plane in image.layer) != b"RGB"
 
 
 def _decoded(files: list[Tensor], device: torch.device) -> list[Tensor]:

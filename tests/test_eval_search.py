@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from training_city import RECIPE, partition, write_store
 
 from cache.gather import gather
 from cache.reader import FeatureReader
+from stages.errors import InputError
 from stages.eval import hybrid as hybrid_module
 from stages.eval import retrieval
 from stages.eval.cell_index import CellIndex
@@ -115,6 +118,17 @@ def test_with_all_cells_proposed_the_hybrid_ranks_as_retrieval_does(photos, monk
     assert (rows == found.rows).mean() > 0.9
     assert (np.diff(weights, axis=1) <= 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1)
+
+
+def test_a_disk_too_small_for_the_index_is_told(photos, monkeypatch, tmp_path):
+    reader, positions, localiser, _ = photos
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=r"hybrid needs [\d,]+ bytes in .*No space left.*eval\.localisers"):
+        CellIndex.build(reader, positions, PhotoSpace(localiser, "frozen"), 10.0, tmp_path)
 
 
 def test_photos_of_a_cell_lie_side_by_side(photos):

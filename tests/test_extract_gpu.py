@@ -83,6 +83,7 @@ def test_a_bad_file_leaves_the_others_of_its_batch_alone():
         (encoded((90, 70)) + b"\0\0", True),
         (encoded((90, 70))[:-50], False),
         (encoded((90, 70), mode="CMYK"), False),
+        (encoded((90, 70), keep_rgb=True), False),
         (turned((90, 70)), False),
         (encoded((400, 300)), False),
         (encoded((200, 20)), False),

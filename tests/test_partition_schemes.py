@@ -218,6 +218,16 @@ def test_a_run_writes_tables_that_come_back(tmp_path, scheme):
     assert ("scheme", scheme) in result.facts()
 
 
+def test_grids_that_have_no_cell_in_common_are_refused(tmp_path):
+    corner = np.array([[0, 0], [0, 1], [1, 0]])
+    cells = np.concatenate([corner, corner + 101])  # a class of the first grid, one of the second
+    manifest = manifest_of(tmp_path / "m.parquet", ORIGIN + 10.0 * cells + 5)
+    settings_of = config(scheme="combinatorial", min_images_per_class=3, cell_m=10.0)
+    with pytest.raises(InputError, match="no cell of 10 m lies in a class of each of the 2 partitions"):
+        run(settings_of, manifest=manifest, output=tmp_path, seed=0)
+    assert not (tmp_path / "classes.parquet").exists()
+
+
 def test_images_without_a_heading_are_counted_and_the_setting_named(tmp_path):
     images = photos(50)
     images.heading[[7, 9]] = np.nan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from cache.reader import FeatureReader
 from stages import grid
+from stages.errors import InputError
 from stages.eval.retrieval import PhotoSpace, stream
 
 
@@ -73,6 +76,7 @@ class CellIndex:
         vectors = np.empty((0, space.length), np.float16)
         if len(rows):
             with tempfile.TemporaryFile(dir=folder) as file:
+                _reserve(file.fileno(), 2 * len(rows) * space.length, folder)
                 vectors = np.memmap(file, np.float16, "w+", shape=(len(rows), space.length))
         for numbers, block in stream(database, space):
             vectors[place[numbers.cpu().numpy()]] = block.half().cpu().numpy()
@@ -98,3 +102,17 @@ class CellIndex:
         photos = torch.from_numpy(np.asarray(self.vectors[places])).to(query.device)
         found: npt.NDArray[np.float32] = (photos.float() @ query).cpu().numpy()
         return found
+
+
+def _reserve(file: int, size: int, folder: Path | None) -> None:
+    """Take the disk space of a file now: a mapped file that found none later would kill the process."""
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a disk that cannot say
+            return
+        place = folder or tempfile.gettempdir()
+        raise InputError(
+            f"hybrid needs {size:,} bytes in {place} for a while ({error.strerror}): free some space, "
+            "or leave hybrid out of eval.localisers"
+        ) from error

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from stages import grid
 from stages.classes import ClassTable, ViewPlan, in_class
+from stages.errors import InputError
 from stages.keys import key_hashes
 from stages.manifest import Manifest
 from stages.parquet import replacing
@@ -121,12 +122,19 @@ def run(
     tails = [long_tail(pieces.images, config) for pieces in cuts]
     counts = _view_counts(source, cuts[0].labels, tails[0], config, seed, progress)
     classes = _class_table(cuts, tails, config, source.zone)
+    places = len(Places.of(classes))
+    if not places:
+        raise InputError(
+            f"no cell of {config.cell_m:g} m lies in a class of each of the {len(cuts)} partitions: "
+            "raise partition.cell_m or lower partition.min_images_per_class"
+        )
     plan = ViewPlan.of_counts(counts)
     labels = _joined_labels(cuts)
     classes.save(output / "classes.parquet")
     _save_labels(output / "labels.npy", labels)
     plan.save(output / "views.parquet")
-    return _result(config.scheme, classes, labels, tails[0].tail_count, plan, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return _result(config.scheme, classes, places, labels, tails[0].tail_count, plan, seconds)
 
 
 def _view_counts(
@@ -196,6 +204,7 @@ def _save_labels(path: Path, labels: npt.NDArray[np.int32]) -> None:
 def _result(
     scheme: str,
     classes: ClassTable,
+    places: int,
     labels: npt.NDArray[np.int32],
     tail_count: int,
     plan: ViewPlan,
@@ -210,7 +219,7 @@ def _result(
         images_dropped=len(labels) - inside,
         partitions=classes.partitions,
         classes=len(classes),
-        places=len(Places.of(classes)),
+        places=places,
         classes_per_group=tuple(part.stop - part.start for part in slices),
         head=int((classes.bucket == "head").sum()),
         mid=int((classes.bucket == "mid").sum()),
