@@ -28,7 +28,7 @@ class ExtractConfig:
     precision : str
         How the backbone computes.
     compile : bool
-        Whether the backbone goes through torch.compile: minutes at the start, then faster on a GPU.
+        Whether the backbone goes through torch.compile: a minute at the start, then faster on a GPU.
     shards : int
         Units of work that a split is cut into.
     batch_size : int
