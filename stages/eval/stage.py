@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
-from cache.errors import RecipeMismatch
 from cache.files import Place
 from cache.reader import FeatureReader
 from stages.answers import answer
-from stages.errors import InputError
 from stages.eval.breakdown import buckets, by_value, conditions, distances, intervals
 from stages.eval.compared import Database, Found, cell_ranking, compare, spread
 from stages.eval.confidence import calibration_error, risk_coverage, separation
 from stages.eval.config import EvalConfig
+from stages.eval.queries import Queries, require_fit
 from stages.eval.result import Block, EvalResult, Number, median, tidy
 from stages.eval.tables import write_curve, write_json, write_predictions
 from stages.localiser import Localiser, Predictions, Score
@@ -29,18 +27,6 @@ __all__ = ["EvalResult", "run"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class _Queries:
-    """The queries looked at: rows of the manifest, truth, which are readable, and their features."""
-
-    manifest: Manifest
-    rows: npt.NDArray[np.int64]
-    truth: Floats
-    readable: Bools
-    features: npt.NDArray[np.floating]
-    outside: Bools
 
 
 def run(
@@ -88,11 +74,11 @@ def run(
     """
     trained = Localiser.load(localiser, device).freeze()
     reader, opened = FeatureReader.open(features), Manifest.open(manifest)
-    _require_fit(trained, reader, opened)
+    require_fit(trained, reader, opened)
     photos = None
     if database is not None and database_manifest is not None:
         photos = Database.open(database, database_manifest, trained)
-    queries = _load(reader, opened, trained, photos, config)
+    queries = Queries.load(reader, opened, trained, photos, config)
     depth = max(config.top)
     cells = cell_ranking(trained, queries.features, depth, config)
     said = compare(trained, photos, queries.features, depth, config, predictions.parent)
@@ -119,7 +105,7 @@ def run(
     write_predictions(
         predictions,
         config,
-        keys=_keys(queries),
+        keys=queries.keys(),
         truth=queries.truth,
         zone=opened.zone,
         cells=_spread_cells(cells, queries.readable),
@@ -130,57 +116,6 @@ def run(
         outside=queries.outside,
     )
     return result
-
-
-def _require_fit(localiser: Localiser, reader: FeatureReader, queries: Manifest) -> None:
-    differences = localiser.recipe.differences(reader.recipe)
-    if differences:
-        raise RecipeMismatch(
-            f"the localiser was trained on other features than {reader.store.path} holds "
-            f"({'; '.join(differences)}): run `pipeline train-heads` again"
-        )
-    if reader.rows != queries.rows:
-        raise InputError(
-            f"{reader.store.path} holds {reader.rows} rows, {queries.path} has {queries.rows}: "
-            "run `pipeline extract --split queries`"
-        )
-    if queries.zone and localiser.classes.zone and queries.zone != localiser.classes.zone:
-        raise InputError(
-            f"queries lie in UTM zone {queries.zone}, the classes in {localiser.classes.zone}: "
-            "index both from one data set with `pipeline index`"
-        )
-    reader.require_complete()
-
-
-def _load(
-    reader: FeatureReader,
-    manifest: Manifest,
-    localiser: Localiser,
-    photos: Database | None,
-    config: EvalConfig,
-) -> _Queries:
-    """The configured share of the queries, with the features of the readable ones."""
-    count = max(1, round(config.query_fraction * manifest.rows))
-    rows = np.sort(np.random.default_rng([config.seed, 1 << 21]).permutation(manifest.rows)[:count])
-    chosen = np.zeros(reader.rows, np.bool_)
-    chosen[rows] = True
-    parts = [np.empty((0, reader.length(localiser.inputs)), reader.store.spec.dtype)]
-    for start, stop in reader.blocks():
-        wanted = (chosen & reader.valid)[start:stop]
-        if wanted.any():
-            parts.append(reader.read(start, stop, localiser.inputs)[wanted])
-    truth = manifest.positions()[rows]
-    # Where photos were taken; without a database the trained cells stand for them.
-    known = localiser.places.centres if photos is None else photos.manifest.positions()
-    outside = np.ones(len(rows), np.bool_)
-    if len(known):
-        outside = KDTree(known).query(truth)[0][:, 0] > config.radius_m
-    return _Queries(manifest, rows, truth, reader.valid[rows], np.concatenate(parts), outside)
-
-
-def _keys(queries: _Queries) -> list[str]:
-    keys = queries.manifest.keys(0, queries.manifest.rows)
-    return [keys[row] for row in queries.rows]
 
 
 def _spread_cells(cells: Predictions, readable: Bools) -> Predictions:
@@ -201,7 +136,7 @@ def _confidence(found: Found, readable: Bools) -> tuple[Floats, Bools]:
     return confidence, abstain
 
 
-def _block(found: Found, errors: Floats, queries: _Queries, config: EvalConfig) -> Block:
+def _block(found: Found, errors: Floats, queries: Queries, config: EvalConfig) -> Block:
     return Block(
         recall=recall_percent(errors, config.radius_m, config.top),
         interval=intervals(errors, config.radius_m, config.top, config.bootstrap, config.seed),
@@ -211,7 +146,7 @@ def _block(found: Found, errors: Floats, queries: _Queries, config: EvalConfig) 
     )
 
 
-def _scores(localiser: Localiser, queries: _Queries, config: EvalConfig) -> dict[str, Number]:
+def _scores(localiser: Localiser, queries: Queries, config: EvalConfig) -> dict[str, Number]:
     """LR@1 and LR@5 of every way to compare groups, and which has the best LR@1."""
     depth, features = 5, queries.features
     names: list[Score] = ["softmax", "cosine"]
@@ -231,7 +166,7 @@ def _scores(localiser: Localiser, queries: _Queries, config: EvalConfig) -> dict
 
 
 def _quality(
-    confidence: Floats, abstain: Bools, errors: Floats, queries: _Queries, config: EvalConfig
+    confidence: Floats, abstain: Bools, errors: Floats, queries: Queries, config: EvalConfig
 ) -> dict[str, Number]:
     """How much confidences can be trusted; nothing if there are none."""
     known = np.isfinite(confidence) & queries.readable
@@ -253,7 +188,7 @@ def _quality(
     }
 
 
-def _breakdown(places: Places, queries: _Queries, right: Bools) -> dict[str, float]:
+def _breakdown(places: Places, queries: Queries, right: Bools) -> dict[str, float]:
     numbers = by_value("cell", buckets(places, queries.truth), right)
     numbers |= by_value("centre", distances(places, queries.truth), right)
     for name, values in conditions(queries.manifest, queries.rows):

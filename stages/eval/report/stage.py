@@ -13,7 +13,8 @@ import numpy.typing as npt
 from stages.errors import InputError
 from stages.eval import curves
 from stages.eval.curves import Curve
-from stages.eval.plots import Plot, class_size_plot, error_plot, recall_plot, reliability_plot, risk_plot
+from stages.eval.figure import Plot
+from stages.eval.plots import class_size_plot, error_plot, recall_plot, reliability_plot, risk_plot
 from stages.eval.report import sections
 from stages.eval.report.cards import cards_html
 from stages.eval.report.config import ReportConfig
