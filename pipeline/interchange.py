@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cache.reader import FeatureReader
+from pipeline import elsewhere
 from pipeline.params import Params
 from pipeline.paths import Paths
 from stages import index
@@ -52,7 +53,10 @@ def import_split(
     ------
     InputError
         If a line of the list is unusable, since rows would no longer match, or the array does not fit.
+    ConfigError
+        If features are to go elsewhere, but a store of theirs is in the project.
     """
+    elsewhere.make_way(paths, split)
     zone = None
     if split == "queries" and paths.index("database").exists():
         zone = Manifest.open(paths.index("database")).zone or None
@@ -60,4 +64,6 @@ def import_split(
     index.run(strict, source=positions, output=paths.index(split), split=split, zone=zone)
     manifest = Manifest.open(paths.index(split))
     store = paths.features(split)
-    return import_npy(array, manifest, store, name=name, replace=replace, progress=progress)
+    moved = import_npy(array, manifest, store, name=name, replace=replace, progress=progress)
+    elsewhere.note(paths, split)
+    return moved

@@ -113,3 +113,17 @@ def test_a_store_in_the_project_and_a_note_do_not_take_each_others_place(base, f
     assert call(capsys, base, "extract", *split)[0] == 0
     assert content(note(base)) == content(base / "whole" / "database.zarr")
     shutil.rmtree(note(base))
+
+
+def test_features_taken_in_are_noted_too(base, features, tmp_path, capsys):
+    lines = ["path,utm_east,utm_north,zone", *(f"{row:02d}.jpg,{row},0,10S" for row in range(3))]
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    np.save(tmp_path / "mine.npy", np.eye(3, dtype=np.float16))
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(base / "params.yaml", project / "params.yaml")
+    files = (str(tmp_path / "mine.npy"), str(tmp_path / "mine.csv"))
+    done = call(capsys, project, "import", "features", *files, "--split", "database", "--name", "mine")
+    assert done[0] == 0
+    noted = json.loads(note(project).read_text())
+    assert (noted["features"], noted["rows"]) == (str(features / NAME / "database.zarr"), 3)

@@ -201,6 +201,13 @@ def test_a_file_without_line_ends_is_no_list(tmp_path, monkeypatch):
         index(listed(tmp_path, ["x" * 500]), tmp_path)
 
 
+@pytest.mark.parametrize("last", ["", "\n"])
+def test_a_first_line_longer_than_any_path_is_one_fault(tmp_path, last):
+    result, manifest = index(listed(tmp_path, ["x" * 70_000, name()], last=last), tmp_path)
+    assert manifest.column("key").tolist() == [name()]
+    assert sum(result.skipped.values()) == 1
+
+
 def test_every_fault_is_counted_by_reason_and_named(tmp_path):
     good = [name(heading=str(i)) for i in range(3)]
     bad = [

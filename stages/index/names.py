@@ -55,8 +55,10 @@ def read_alike(text: Bytes) -> Found | None:
         The lines, a line feed after each.
     """
     length = text[:LONGEST].tobytes().find(b"\n")
+    if length < 1:
+        return None
     rows, remainder = divmod(len(text), length + 1)
-    first = text[: max(length, 0)].tobytes()
+    first = text[:length].tobytes()
     layout = Layout.of(first, b"\n") if not remainder and first.isascii() else None
     if layout is None:
         return None
