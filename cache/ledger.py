@@ -90,11 +90,7 @@ class Ledger:
 
     def done(self, chunk: int) -> bool:
         """Whether a chunk is finished: its entry is there and whole."""
-        try:
-            self.entry(chunk)
-        except StoreError:
-            return False
-        return True
+        return next(self.entries([chunk]), None) is not None
 
     def done_chunks(self) -> npt.NDArray[np.int64]:
         """Numbers of the finished chunks, ascending."""

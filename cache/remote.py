@@ -166,8 +166,13 @@ class RemotePath:
         """Contents of objects under this name, fetched side by side: name -> content, if it is there."""
         with self._reached():
             keys = {name: (self / name).key for name in names}
-            contents = self.fs.cat(list(keys.values()), on_error="omit") if keys else {}
-            return {name: contents[key] for name, key in keys.items() if key in contents}
+            contents = self.fs.cat(list(keys.values()), on_error="return") if keys else {}
+            for content in contents.values():
+                # What fails to arrive must not pass for what is not there.
+                if isinstance(content, BaseException) and not isinstance(content, FileNotFoundError):
+                    raise content
+            found = {name: contents.get(key) for name, key in keys.items()}
+            return {name: content for name, content in found.items() if isinstance(content, bytes)}
 
     def copy_all(self, names: list[str], target: RemotePath) -> None:
         """Copy objects under this name to the same names under another; the storage does it itself."""

@@ -162,6 +162,31 @@ def test_a_failing_network_is_told_and_loses_nothing(objects, monkeypatch):
     assert content(store.path) == content(objects / "whole.zarr")
 
 
+def test_an_entry_that_fails_to_arrive_does_not_pass_for_missing(objects, monkeypatch):
+    store = filled(objects / "database.zarr")
+    read = store.path.fs.cat_file
+
+    def failing(path, *arguments, **options):
+        if path.endswith("ledger/000001.json"):
+            raise TimeoutError("no answer")
+        return read(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.path.fs, "cat_file", failing)
+        ledger = store.ledger
+        looks = (
+            ledger.done_chunks,
+            ledger.valid_mask,
+            lambda: list(torn(store, [1])),
+            lambda: ledger.done(1),
+        )
+        for look in looks:
+            with pytest.raises(StoreError, match=r"cannot be reached .*no answer"):
+                look()
+    (store.path / "ledger" / "000001.json").unlink()
+    assert [entry.chunk for entry in store.ledger.entries(range(3))] == [0, 2]
+
+
 def test_a_store_travels_to_other_processes(objects):
     store = filled(objects / "database.zarr")
     place = pickle.loads(pickle.dumps(store.path))
