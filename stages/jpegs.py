@@ -58,6 +58,8 @@ def decode_batch(encoded: Mapping[int, Tensor], preprocess: Preprocess, pixels: 
     try:
         found = _decoded(list(encoded.values()), pixels.device)
         decoded = dict(zip(rows, found, strict=True))
+    except torch.cuda.OutOfMemoryError:  # no fault of the files: Pillow's pixels would be others
+        raise
     except RuntimeError:  # one bad file fails them all
         decoded = {row: image for row in rows for image in _alone(encoded[row], pixels.device)}
     sizes: dict[tuple[int, ...], list[int]] = {}

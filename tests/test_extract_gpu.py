@@ -74,6 +74,16 @@ def test_a_bad_file_leaves_the_others_of_its_batch_alone():
     assert pixels[2].any()
 
 
+def test_a_full_gpu_is_no_fault_of_the_files(monkeypatch):
+    def full(*_, **__):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("stages.jpegs.decode_jpeg", full)
+    file = torch.frombuffer(bytearray(encoded((90, 70))), dtype=torch.uint8)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        decode_batch({0: file}, PREPROCESS, torch.zeros((1, 64, 64, 3), dtype=torch.uint8))
+
+
 @pytest.mark.parametrize(
     ("file", "plain"),
     [
