@@ -64,6 +64,28 @@ def resolve(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def one_device(device: str) -> str:
+    """Return the one device that is meant, once it is known to work.
+
+    Raises
+    ------
+    ConfigError
+        If this machine does not have it, or several are named.
+    """
+    import torch
+
+    resolved = resolve(device)
+    try:
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["it is not available"])[0]
+        raise ConfigError(
+            f"--device is {device!r}, which cannot be used ({reason}): expected auto, cpu or one GPU of "
+            "this machine such as cuda:0"
+        ) from error
+    return resolved
+
+
 def device_name(device: str) -> str:
     """Return a device in words, so that nobody is on the CPU without knowing."""
     import torch

@@ -7,7 +7,16 @@ import os
 import click
 
 from pipeline import console, scores
-from pipeline.context import DEVICE, SCHEDULER, device_name, project_of, resolve, shards_of, source_of
+from pipeline.context import (
+    DEVICE,
+    SCHEDULER,
+    device_name,
+    one_device,
+    project_of,
+    resolve,
+    shards_of,
+    source_of,
+)
 from pipeline.options import GroupSet, ShardRange
 from pipeline.paths import SPLITS
 
@@ -137,7 +146,7 @@ def evaluate(context: click.Context, device: str) -> None:
         curve=paths.curve,
         database=paths.features("database"),
         database_manifest=paths.index("database"),
-        device=resolve(device),
+        device=one_device(device),
     )
     scores.show(paths.metrics, whole=True)
 

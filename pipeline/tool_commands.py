@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline import console, scores
-from pipeline.context import DEVICE, SCHEDULER, project_of, resolve
+from pipeline.context import DEVICE, SCHEDULER, one_device, project_of, resolve
 from pipeline.options import SeedRange
 from pipeline.paths import SPLITS, Paths
 
@@ -96,7 +96,7 @@ def locate(
 
     folder = model or Paths(context.obj, "").localiser
     found = photos_of(photos)
-    localiser = Localiser.load(folder, weights=weights, device=resolve(device))
+    localiser = Localiser.load(folder, weights=weights, device=one_device(device))
     outcomes = []
     for outcome in localiser.locate_all(found, top=top):
         outcomes.append(outcome)

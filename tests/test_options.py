@@ -4,7 +4,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from pipeline.cli import cli
 from pipeline.options import GroupSet, ShardRange
+from pipeline.project import template
+from stages.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -51,3 +54,17 @@ def test_all_groups_is_none(text):
 
 def test_defaults_pass_through():
     assert ShardRange().convert((1, 2), None, None) == (1, 2)
+
+
+@pytest.mark.parametrize("device", ["warp", "cpu,cpu", "cuda:99"])
+@pytest.mark.parametrize("command", [("eval",), ("locate", "photo.jpg")])
+def test_a_device_that_is_not_there_is_told_before_any_work(command, device, tmp_path):
+    (tmp_path / "params.yaml").write_text(template("params.yaml").read_text())
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    words = [word.replace("photo", str(tmp_path / "photo")) for word in command]
+    with pytest.raises(
+        ConfigError, match=f"--device is '{device}', which cannot be used .*expected auto, cpu"
+    ):
+        CliRunner().invoke(
+            cli, ["--project", str(tmp_path), *words, "--device", device], catch_exceptions=False
+        )
