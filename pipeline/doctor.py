@@ -73,8 +73,12 @@ def _device(params: Params, device: str) -> Iterator[Finding]:
     if not torch.cuda.is_available():
         yield Finding("device", "blocks", f"{device}: PyTorch finds no GPU", "give --device cpu")
         return
+    count = torch.cuda.device_count()
+    if device != "cuda" and device not in {f"cuda:{number}" for number in range(count)}:
+        yield Finding("device", "blocks", f"{device}: this machine has {count} GPUs", "give --device cuda:0")
+        return
     gpu = torch.cuda.get_device_properties(device)
-    text = f"{device}, {gpu.name}, {size(gpu.total_memory)}, {torch.cuda.device_count()} on this machine"
+    text = f"{device}, {gpu.name}, {size(gpu.total_memory)}, {count} on this machine"
     faster = params.extract.precision == "float32" and torch.cuda.is_bf16_supported()
     yield Finding(
         "device",

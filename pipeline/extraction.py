@@ -12,6 +12,7 @@ from pipeline.cluster import connect, cores, local_workers, map_shards
 from pipeline.params import Params
 from pipeline.paths import Paths
 from stages.classes import ViewPlan
+from stages.errors import ConfigError
 from stages.extract.stage import ExtractResult, ShardOrder, ShardResult, extract_shard, run
 from stages.manifest import Manifest
 
@@ -34,7 +35,17 @@ def extract_split(
     """Return what extracting some shards of one split did; see `stages.extract.stage.run`.
 
     Several devices, ``cuda:0,cuda:1``, each get a worker of their own.
+
+    Raises
+    ------
+    ConfigError
+        If a GPU is to decode where none computes: the features would not be those of the recipe.
     """
+    if params.extract.decoder == "nvjpeg" and not device.startswith("cuda"):
+        raise ConfigError(
+            f"extract.decoder is nvjpeg, which needs a GPU, and the device is {device}: give --device cuda, "
+            "or set extract.decoder: pillow"
+        )
     if "," in device and scheduler is None:
         scheduler = f"local:{len(device.split(','))}"
     views = ViewPlan.load(paths.partition / "views.parquet") if split == "views" else None

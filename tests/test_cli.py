@@ -125,6 +125,7 @@ def test_a_wrong_call_is_one_line(finished, capsys, arguments, code, message):
         ("data.database", "nowhere", "index", "nowhere"),
         ("extract.outputs", ["cls"], "extract", "cls"),
         ("extract.dtype", "float32", "extract", "dtype"),
+        ("extract.decoder", "nvjpeg", "extract", "needs a GPU"),
         ("extract.weights", "lost.pth", "extract", "lost.pth"),
         ("extract.backbone", "resnet50", "extract", "resnet50"),
     ],
