@@ -67,26 +67,15 @@ def run_seed(row: Row, seed: int, *, device: str) -> tuple[Metrics, bool]:
     note = paths.run / "finished.json"
     if note.exists() and (known := json.loads(note.read_text(encoding="utf-8")))["identity"] == identity:
         return known["metrics"], True
+    from pipeline.evaluation import evaluate
     from pipeline.training import train
-    from stages.eval.stage import run as evaluate
 
     params = row.params(seed)
     begun = time.perf_counter()
     train(params, paths, groups=None, frozen=False, device=device, scheduler=None)
     trained = time.perf_counter()
     paths.plots.mkdir(parents=True, exist_ok=True)
-    evaluate(
-        params.eval,
-        localiser=paths.localiser,
-        features=paths.features("queries"),
-        manifest=paths.index("queries"),
-        metrics=paths.metrics,
-        predictions=paths.predictions,
-        curve=paths.curve,
-        database=paths.features("database"),
-        database_manifest=paths.index("database"),
-        device=device,
-    )
+    evaluate(params, paths, device=device)
     metrics: Metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))
     metrics["seconds"] = {"train": trained - begun, "eval": time.perf_counter() - trained}
     write_atomic(note, json.dumps({"identity": identity, "metrics": metrics}, indent=2).encode())

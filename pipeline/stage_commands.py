@@ -133,21 +133,10 @@ def train_heads(
 @click.pass_context
 def evaluate(context: click.Context, device: str) -> None:
     """Localise the queries and write metrics.json, predictions and the LR@N curve."""
-    from stages.eval.stage import run
+    from pipeline.evaluation import evaluate as run
 
     params, paths = project_of(context)
-    run(
-        params.eval,
-        localiser=paths.localiser,
-        features=paths.features("queries"),
-        manifest=paths.index("queries"),
-        metrics=paths.metrics,
-        predictions=paths.predictions,
-        curve=paths.curve,
-        database=paths.features("database"),
-        database_manifest=paths.index("database"),
-        device=one_device(device),
-    )
+    run(params, paths, device=one_device(device))
     scores.show(paths.metrics, whole=True)
 
 

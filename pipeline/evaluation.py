@@ -1,0 +1,24 @@
+"""A project's evaluation: from parameters and paths to the stage's call."""
+
+from __future__ import annotations
+
+from pipeline.params import Params
+from pipeline.paths import Paths
+
+
+def evaluate(params: Params, paths: Paths, *, device: str) -> None:
+    """Localise the queries and write metrics, predictions and curves; see `stages.eval.stage.run`."""
+    from stages.eval.stage import run
+
+    run(
+        params.eval,
+        localiser=paths.localiser,
+        features=paths.features("queries"),
+        manifest=paths.index("queries"),
+        metrics=paths.metrics,
+        predictions=paths.predictions,
+        curve=paths.curve,
+        database=paths.features("database"),
+        database_manifest=paths.index("database"),
+        device=device,
+    )
