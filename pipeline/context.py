@@ -72,17 +72,14 @@ def one_device(device: str) -> str:
     ConfigError
         If this machine does not have it, or several are named.
     """
-    import torch
+    from stages.devices import why_unusable
 
     resolved = resolve(device)
-    try:
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error).splitlines() or ["it is not available"])[0]
+    if reason := why_unusable(resolved):
         raise ConfigError(
             f"--device is {device!r}, which cannot be used ({reason}): expected auto, cpu or one GPU of "
             "this machine such as cuda:0"
-        ) from error
+        )
     return resolved
 
 

@@ -17,7 +17,7 @@ from stages.augment import AugmentConfig, augment
 from stages.backbone import preprocess_for
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import ShardOrder, view_name
-from stages.images import UnreadableImage
+from stages.images import UnreadableImage, decode_image
 from stages.jpegs import plain_jpeg
 from stages.manifest import Manifest
 from stages.packs import ImageSource, Place
@@ -153,6 +153,8 @@ class ImageReader(Dataset[Batch | PlacecacheError]):
             content = source.content(place)
             if plain_jpeg(content, preprocess):
                 return content
+            path = source.manifest.image_path(place.key)
+            return preprocess(decode_image(content, path, decode_at_least=preprocess.decode_at_least))
         picture = source.read(place, decode_at_least=preprocess.decode_at_least)
         if self.views is not None:
             picture = augment(picture, key=place.key, view=image.view, seed=self.seed, config=self.views)

@@ -13,6 +13,7 @@ from cache.files import Place
 from cache.store import drop_reusable
 from stages.augment import AugmentConfig
 from stages.classes import ViewPlan
+from stages.devices import why_unusable
 from stages.errors import ConfigError
 from stages.extract.config import ExtractConfig
 from stages.extract.line import backbone_for, extract_shard
@@ -176,13 +177,8 @@ def _here(progress: Callable[[int, int], None] | None) -> Mapper:
 
 def _require_device(devices: str) -> None:
     for device in devices.split(","):
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = (str(error).splitlines() or ["it is not available"])[0]
-            raise ConfigError(
-                f"--device is {device!r}, which cannot be used ({reason}): try --device cpu"
-            ) from error
+        if reason := why_unusable(device):
+            raise ConfigError(f"--device is {device!r}, which cannot be used ({reason}): try --device cpu")
 
 
 def _device_name(devices: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from cache.files import Place
 from cache.reader import FeatureReader
 from stages.classes import ClassTable, ViewPlan, in_class
+from stages.devices import why_unusable
 from stages.errors import ConfigError, InputError
 from stages.exemplars import MOST_BYTES, Exemplars, choose
 from stages.heads import HeadSettings
@@ -100,12 +101,10 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+    if reason := why_unusable(name):
         raise ConfigError(
-            f"device {name} cannot be used ({error}): expected auto, cpu or a GPU of this machine"
-        ) from error
+            f"device {name} cannot be used ({reason}): expected auto, cpu or a GPU of this machine"
+        )
     return torch.device(name)
 
 
