@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from stages.checkpoint import load_weights
+from stages.cut import Cut, Rest, cut_named, cut_of, trunk
 from stages.errors import ConfigError
 from stages.images import Preprocess
 from stages.inference import fuse_activations, keep_freed_memory, make_quick
+from stages.pooling import pooled
 from stages.untrained import empty_model, random_model
 from stages.weights import RANDOM, file_id, find_weights, reachable, state_id
-from stages.zoo import BACKBONES, BackboneSpec
+from stages.zoo import BACKBONES, BackboneSpec, require_image_size, spec_of
 
 __all__ = [
     "BACKBONES",
@@ -30,8 +32,6 @@ __all__ = [
     "weights_reachable",
 ]
 
-GEM_POWER = 3.0
-GEM_FLOOR = 1e-6
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -52,13 +52,19 @@ class BackboneCard:
     outputs: dict[str, int]
     preprocess: Preprocess
 
+    @property
+    def cut(self) -> Cut | None:
+        """Where it is cut, if one of its outputs is what leaves its first blocks."""
+        cuts = [blocks for blocks in map(cut_named, self.outputs) if blocks is not None]
+        return cut_of(self.name, self.image_size, cuts[0]) if cuts else None
+
 
 class Backbone(nn.Module):
-    """A frozen backbone that gives several pooled outputs in one pass.
+    """A frozen backbone that gives several outputs in one pass.
 
-    Outputs: ``cls``, the normalised class token (ViT only); ``avg``, the mean of the normalised patch
-    tokens (for a CNN, of the last feature map); ``gem``, their generalised mean with power 3. Tokens
-    may be negative, so GeM first raises them to at least 1e-6, as it does for feature maps.
+    Outputs: its normalised last tokens (for a CNN, its last feature map), pooled as
+    `stages.pooling.pooled` says: ``cls``, ``avg``, ``gem``; and, cut after K blocks, ``cut<K>``: all
+    tokens that leave these, one after the other (T * C values, see `stages.cut`).
 
     Parameters
     ----------
@@ -83,6 +89,7 @@ class Backbone(nn.Module):
         self.dtype = _PRECISIONS[precision]
         self.kind = BACKBONES[card.name].kind
         self.model = make_quick(model.eval(), kind=self.kind).to(self.dtype)
+        self.rest = None if card.cut is None else Rest(self.model, self.kind, card.cut)
         self._pass = torch.compile(self._pooled) if compiled else self._pooled
         for field in ("mean", "std"):
             values = torch.tensor(getattr(card.preprocess, field)).reshape(1, 3, 1, 1)
@@ -110,20 +117,20 @@ class Backbone(nn.Module):
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         # Pixels come channels last and stay so: convolutions are faster that way.
         images = ((pixels.permute(0, 3, 1, 2) - mean) / std).to(self.dtype)
+        names = [name for name in self.outputs if cut_named(name) is None]
+        if self.rest is None:
+            return pooled(names, *self._last_tokens(images))
+        kept = trunk(self.model, self.kind, images, self.rest.cut.blocks)
+        found = pooled(names, *self.rest(kept)) if names else {}
+        return found | {self.rest.cut.name: kept.flatten(1).float()}
+
+    def _last_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return prefix (B, P, F) and patches (B, N, F) of normalised images."""
         tokens = self.model.forward_features(images)  # type: ignore[operator]
-        if self.kind == "vit":
-            patches = tokens[:, self.model.num_prefix_tokens :].float()
-        else:
-            patches = tokens.flatten(2).transpose(1, 2).float()
-        pooled = {}
-        for name in self.outputs:
-            if name == "cls":
-                pooled[name] = tokens[:, 0].float()
-            elif name == "avg":
-                pooled[name] = patches.mean(dim=1)
-            else:
-                pooled[name] = patches.clamp(min=GEM_FLOOR).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER)
-        return pooled
+        if self.kind == "cnn":
+            tokens = tokens.flatten(2).transpose(1, 2)
+        prefix = BACKBONES[self.name].prefix
+        return tokens[:, :prefix], tokens[:, prefix:]
 
 
 def describe_backbone(
@@ -138,37 +145,37 @@ def describe_backbone(
     WeightsError
         If the weights cannot be had.
     """
-    spec = _spec(name)
-    if image_size < spec.step or image_size % spec.step:
-        raise ConfigError(
-            f"extract.image_size is {image_size}: {name} needs a multiple of {spec.step} pixels"
-        )
-    chosen: tuple[str, ...] = ("cls", "avg") if spec.kind == "vit" else ("avg",)
+    lengths = _lengths(name, image_size, outputs)
+    if weights == RANDOM:
+        weights_id = _random_id(name, image_size)
+    else:
+        weights_id = file_id(find_weights(name, BACKBONES[name].source, weights))
+    setting = weights if weights == RANDOM else Path(weights).name
+    return BackboneCard(name, setting, weights_id, image_size, lengths, preprocess_for(name, image_size))
+
+
+def _lengths(name: str, image_size: int, outputs: str | Sequence[str]) -> dict[str, int]:
+    """Return the length of each output that was chosen."""
+    spec = spec_of(name)
+    require_image_size(name, image_size)
+    chosen = spec.default
     if outputs != "default":
         chosen = tuple([outputs] if isinstance(outputs, str) else outputs)
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(spec.choices):
+    cuts = {output: blocks for output in chosen if (blocks := cut_named(output)) is not None}
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= {*spec.choices, *cuts}:
         raise ConfigError(
             f"extract.outputs is {', '.join(chosen) or 'empty'}: "
             f"{name} offers {', '.join(spec.choices)}, each once"
         )
-    if weights == RANDOM:
-        weights_id = _random_id(name, image_size)
-    else:
-        weights_id = file_id(find_weights(name, spec.source, weights))
-    setting = weights if weights == RANDOM else Path(weights).name
-    return BackboneCard(
-        name,
-        setting,
-        weights_id,
-        image_size,
-        dict.fromkeys(chosen, spec.length),
-        preprocess_for(name, image_size),
-    )
+    if len(cuts) > 1:
+        raise ConfigError(f"{name} is asked for {' and '.join(cuts)}: a backbone is cut at one place")
+    cut = {output: cut_of(name, image_size, blocks).length for output, blocks in cuts.items()}
+    return dict.fromkeys(chosen, spec.length) | cut
 
 
 def preprocess_for(name: str, image_size: int) -> Preprocess:
     """Return a backbone's standard preprocessing: the shorter side becomes 256 / 224 of the image size."""
-    spec = _spec(name)
+    spec = spec_of(name)
     resize = round(image_size * 256 / 224)
     return Preprocess(image_size, resize, "bicubic", 2 * resize, spec.mean, spec.std)
 
@@ -194,7 +201,7 @@ def load_backbone(
     image_size : int
         Side of the input in pixels.
     outputs : "default" or sequence of str
-        Pooled outputs; by default cls and avg for a ViT, avg for a CNN.
+        Pooled outputs; by default cls and avg for a ViT, avg for a CNN. And ``cut<K>``, at most one.
     device : str
         Where to run, such as "cpu" or "cuda".
     precision : {"float32", "bfloat16", "float16"}
@@ -228,13 +235,7 @@ def load_backbone(
 
 def weights_reachable(name: str, weights: str) -> bool:
     """Whether a backbone's weights can be had; found without downloading them."""
-    return reachable(_spec(name).source, weights)
-
-
-def _spec(name: str) -> BackboneSpec:
-    if name not in BACKBONES:
-        raise ConfigError(f"extract.backbone is {name!r}: expected one of {', '.join(BACKBONES)}")
-    return BACKBONES[name]
+    return reachable(spec_of(name).source, weights)
 
 
 @lru_cache(maxsize=8)

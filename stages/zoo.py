@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
+from stages.errors import ConfigError
 from stages.weights import WeightsSource
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -25,6 +27,10 @@ class BackboneSpec:
         Length F of a pooled output.
     step : int
         `image_size` is a multiple of it, in pixels.
+    blocks : int
+        Blocks one after the other; of a CNN, stages.
+    prefix : int
+        Tokens that stand for no place: class token and registers; 0 for a CNN.
     mean, std : tuple of float
         Normalisation of pixel values within 0..1.
     source : WeightsSource
@@ -35,6 +41,8 @@ class BackboneSpec:
     kind: Literal["vit", "cnn"]
     length: int
     step: int
+    blocks: int
+    prefix: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     source: WeightsSource
@@ -44,24 +52,72 @@ class BackboneSpec:
         """Pooled outputs on offer."""
         return ("cls", "avg", "gem") if self.kind == "vit" else ("avg", "gem")
 
+    @property
+    def default(self) -> tuple[str, ...]:
+        """Pooled outputs where none are named."""
+        return ("cls", "avg") if self.kind == "vit" else ("avg",)
 
-def _dinov2(size: str, letter: str, length: int, registers: bool) -> BackboneSpec:
+
+def _dinov2(size: str, letter: str, length: int, blocks: int, registers: bool) -> BackboneSpec:
     model = f"vit_{size}_patch14_{'reg4_' if registers else ''}dinov2"
     original = f"dinov2_vit{letter}14_{'reg4_' if registers else ''}pretrain.pth"
     source = WeightsSource(hub_repo=f"timm/{model}.lvd142m", original=original)
-    return BackboneSpec(model, "vit", length, 14, *_IMAGENET, source)
+    prefix = 5 if registers else 1
+    return BackboneSpec(model, "vit", length, 14, blocks, prefix, *_IMAGENET, source)
 
 
 BACKBONES: dict[str, BackboneSpec] = {
-    f"dinov2_vit{letter}14{'_reg' if registers else ''}": _dinov2(size, letter, length, registers)
-    for size, letter, length in (
-        ("small", "s", 384),
-        ("base", "b", 768),
-        ("large", "l", 1024),
-        ("giant", "g", 1536),
+    f"dinov2_vit{letter}14{'_reg' if registers else ''}": _dinov2(size, letter, length, blocks, registers)
+    for size, letter, length, blocks in (
+        ("small", "s", 384, 12),
+        ("base", "b", 768, 12),
+        ("large", "l", 1024, 24),
+        ("giant", "g", 1536, 40),
     )
     for registers in (False, True)
 }
 BACKBONES["efficientnet_lite0"] = BackboneSpec(
-    "tf_efficientnet_lite0", "cnn", 1280, 32, *_HALF, WeightsSource(package=True)
+    "tf_efficientnet_lite0", "cnn", 1280, 32, 7, 0, *_HALF, WeightsSource(package=True)
 )
+
+
+def spec_of(name: str) -> BackboneSpec:
+    """Return what is known of a backbone.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    if name not in BACKBONES:
+        raise ConfigError(f"extract.backbone is {name!r}: expected one of {', '.join(BACKBONES)}")
+    return BACKBONES[name]
+
+
+def require_image_size(name: str, image_size: int) -> None:
+    """Raise ConfigError unless a backbone takes images of that side in pixels."""
+    step = spec_of(name).step
+    if image_size < step or image_size % step:
+        raise ConfigError(f"extract.image_size is {image_size}: {name} needs a multiple of {step} pixels")
+
+
+def require_cut(name: str, blocks: int) -> None:
+    """Raise ConfigError unless a backbone can be cut after so many blocks."""
+    spec = spec_of(name)
+    if not 1 <= blocks <= spec.blocks:
+        what = "blocks" if spec.kind == "vit" else "stages"
+        raise ConfigError(
+            f"extract.cut is {blocks}: {name} has {spec.blocks} {what}, "
+            f"expected none, or 1 to {spec.blocks} of them before the cut"
+        )
+
+
+def cut_output(blocks: int) -> str:
+    """Return the name of the output that holds what leaves the first blocks: ``cut10``."""
+    return f"cut{blocks}"
+
+
+def cut_named(output: str) -> int | None:
+    """Return after how many blocks an output was cut: 10 for ``cut10``, None for a pooled one."""
+    found = re.fullmatch("cut(0|[1-9][0-9]*)", output)
+    return None if found is None else int(found[1])
