@@ -1,0 +1,62 @@
+"""The settings of aggregation; importing this imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from stages.errors import ConfigError
+
+AggregatorKind = Literal["pooled", "gem", "netvlad", "salad"]
+
+
+@dataclass(frozen=True)
+class AggregatorSettings:
+    """How local features become one feature.
+
+    Attributes
+    ----------
+    kind : {"pooled", "gem", "netvlad", "salad"}
+        ``pooled``: the backbone's own pooled outputs; ``gem``: a generalised
+        mean with a learned power; ``netvlad`` and ``salad``: sums over
+        clusters of local features, soft assignment or optimal transport.
+    clusters : int
+        Of ``netvlad`` and ``salad``.
+    channels : int
+        Length to which ``netvlad`` and ``salad`` reduce local features; 0
+        leaves them as they are (``netvlad`` only).
+    global_length : int
+        ``salad``: length of what the class token adds to the feature; 0: nothing.
+    """
+
+    kind: AggregatorKind
+    clusters: int
+    channels: int
+    global_length: int
+
+    def __post_init__(self) -> None:
+        kinds = get_args(AggregatorKind)
+        _require("kind", self.kind, self.kind in kinds, " | ".join(kinds))
+        _require("clusters", self.clusters, self.clusters >= 2, "at least 2, such as 64")
+        least = 1 if self.kind == "salad" else 0
+        expected = "a positive number such as 128" if least else "0 (as they are) or a positive number"
+        _require("channels", self.channels, self.channels >= least, expected)
+        fits = self.global_length >= 0
+        _require("global_length", self.global_length, fits, "0 (none) or a positive number such as 256")
+
+    def require_reduction(self, channels: int) -> None:
+        """Check that local features of so many channels can be reduced to `self.channels`.
+
+        Raises
+        ------
+        ConfigError
+            If that is more than there are.
+        """
+        expected = f"at most {channels}, the channels that the backbone's local features have"
+        _require("channels", self.channels, self.channels <= channels, expected)
+
+
+def _require(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        message = f"train.aggregator.{name} is {value}: expected {expected}; mend it in params.yaml"
+        raise ConfigError(message)
