@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from cache.errors import StoreError
 
 MIN_CHUNK_ROWS = 64
 MAX_CHUNK_ROWS = 8192
+MAX_CHUNK_BYTES = 64 << 20
 _CHUNKS_AT_LEAST = 64
 _DTYPES = ("float16", "float32")
 
@@ -57,11 +60,20 @@ class StoreSpec:
         """Spec with chunks small enough to share out and large enough to read fast.
 
         The chunk length is the power of two at or above rows / 64, within 64..8192, so that a
-        small store still has chunks for several workers and a large one reads in big pieces.
+        small store still has chunks for several workers and a large one reads in big pieces. Where
+        rows are long, such as all tokens of an image, it is halved until no array's chunk is above
+        64 MiB, since whole chunks wait in memory. No pooled output is that long.
         """
         wanted = max(1, -(-rows // _CHUNKS_AT_LEAST))
         power = 1 << (wanted - 1).bit_length()
-        return cls(rows, dict(outputs), dtype, min(max(power, MIN_CHUNK_ROWS), MAX_CHUNK_ROWS))
+        spec = cls(rows, dict(outputs), dtype, min(max(power, MIN_CHUNK_ROWS), MAX_CHUNK_ROWS))
+        fitting = max(1, MAX_CHUNK_BYTES // (max(outputs.values()) * np.dtype(dtype).itemsize))
+        return replace(spec, chunk_rows=min(spec.chunk_rows, 1 << (fitting.bit_length() - 1)))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row's features, all outputs together."""
+        return sum(self.outputs.values()) * np.dtype(self.dtype).itemsize
 
     @property
     def chunks(self) -> int:

@@ -118,6 +118,8 @@ def fuse_activations(model: nn.Module) -> int:
 class FusedLayers(nn.Module):
     """Two linear layers with a GELU between them, which the first one's product applies.
 
+    That product has no derivative: where gradients are wanted, the layers work one after the other.
+
     Parameters
     ----------
     first, second : nn.Module
@@ -130,6 +132,8 @@ class FusedLayers(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (..., C) of tokens (..., C)."""
+        if torch.is_grad_enabled():
+            return self.second(functional.gelu(self.first(tokens)))  # type: ignore[no-any-return]
         weight, bias = self.first.get_parameter("weight"), self.first.get_parameter("bias")
         wide = torch._addmm_activation(bias, tokens.flatten(0, -2), weight.t(), use_gelu=True)
         return self.second(wide).reshape(tokens.shape)  # type: ignore[no-any-return]

@@ -15,6 +15,7 @@ CONFIG = ExtractConfig(
     weights="pretrained",
     image_size=32,
     outputs=("avg", "gem"),
+    cut="none",
     dtype="float16",
     precision="float32",
     compile=False,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,21 @@ from stages.extract.batch import Batch
 from stages.extract.plan import ShardOrder
 from stages.extract.result import ShardResult
 from stages.extract.reuse import copy_rows
+
+
+class Computed(NamedTuple):
+    """One output of a batch, as it will be stored.
+
+    Attributes
+    ----------
+    values : Tensor, (B, F)
+        Features of the store's dtype.
+    finite : Tensor, (B,) bool
+        Rows without NaN or infinity.
+    """
+
+    values: Tensor
+    finite: Tensor
 
 
 @dataclass
@@ -56,19 +72,16 @@ def begin(order: ShardOrder, store: FeatureStore, number: int) -> Chunk:
     return chunk
 
 
-def fill(order: ShardOrder, chunk: Chunk, batch: Batch, pooled: Mapping[str, Tensor]) -> None:
+def fill(order: ShardOrder, chunk: Chunk, batch: Batch, computed: Mapping[str, Computed]) -> None:
     """Put a batch's features into its chunk; such as overflow become bad rows, unreadable ones stay out."""
-    if not pooled:
+    if not computed:
         return
     rows = np.array([image.row for image in batch.images])
     good = ~np.isin(rows, list(batch.reasons))
-    for name, values in pooled.items():
-        with np.errstate(over="ignore", invalid="ignore"):
-            features = values.numpy().astype(order.config.dtype)
-        overflown = good & ~np.isfinite(features).all(axis=1)
-        for row in rows[overflown]:
+    for name, (values, finite) in computed.items():
+        for row in rows[good & ~finite.numpy()]:
             chunk.bad[int(row)] = f"feature {name} is not finite as {order.config.dtype}"
-        chunk.features[name][rows[good] - chunk.rows.start] = features[good]
+        chunk.features[name][rows[good] - chunk.rows.start] = values.numpy()[good]
     chunk.computed += len(rows) - sum(int(row) in chunk.bad for row in rows)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.errors import ConfigError
-from stages.zoo import BACKBONES
+from stages.zoo import cut_named, cut_output, require_cut, spec_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class ExtractConfig:
         Side in pixels of what the backbone sees.
     outputs : "default" or tuple of str
         Pooled outputs to store.
+    cut : "none" or int
+        Blocks of the backbone after which its tokens are stored too, for blocks after them to be trained.
     dtype : str
         How features are stored.
     precision : str
@@ -54,6 +56,7 @@ class ExtractConfig:
     weights: str
     image_size: int
     outputs: Literal["default"] | tuple[str, ...]
+    cut: Literal["none"] | int
     dtype: Literal["float16", "float32"]
     precision: Literal["float32", "bfloat16", "float16"]
     compile: bool
@@ -65,10 +68,12 @@ class ExtractConfig:
     max_bad_fraction: float
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise ConfigError(
-                f"extract.backbone is {self.backbone!r}: expected one of {', '.join(BACKBONES)}"
-            )
+        spec_of(self.backbone)
+        if self.cut != "none":
+            require_cut(self.backbone, self.cut)
+        for output in self.outputs if self.outputs != "default" else ():
+            if (blocks := cut_named(output)) is not None:
+                raise ConfigError(f"extract.outputs names {output}: set extract.cut to {blocks} instead")
         for name in ("image_size", "shards", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"extract.{name} is {getattr(self, name)}: expected 1 or more")
@@ -78,3 +83,9 @@ class ExtractConfig:
                 raise ConfigError(f"extract.{name} is {value}: expected auto, or 1 or more")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ConfigError(f"extract.max_bad_fraction is {self.max_bad_fraction}: expected within 0 and 1")
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Every output to store: the pooled ones, then what leaves the blocks before the cut."""
+        pooled = spec_of(self.backbone).default if self.outputs == "default" else self.outputs
+        return pooled if self.cut == "none" else (*pooled, cut_output(self.cut))

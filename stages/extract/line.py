@@ -1,4 +1,8 @@
-"""The line: readers -> the backbone -> one writing thread, for the chunks of a shard."""
+"""The line: readers -> the backbone -> one writing thread, for the chunks of a shard.
+
+At most three chunks are in memory: one being filled, one that waits for its last batch or for the writer, and
+one being written, of which the writer has a copy. An output's chunk is 64 MiB at most (`cache.spec`).
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,15 @@ from cache.store import FeatureStore, open_store
 from stages.backbone import Backbone, load_backbone
 from stages.errors import WeightsError
 from stages.extract.batch import Batch
-from stages.extract.chunk import Chunk, account, begin, fill, finish, timed
+from stages.extract.chunk import Chunk, Computed, account, begin, fill, finish, timed
 from stages.extract.config import ExtractConfig
 from stages.extract.orders import without_finished
 from stages.extract.plan import ShardOrder
 from stages.extract.reading import read_ahead
 from stages.extract.result import ShardResult, too_many_bad
 from stages.extract.upload import uploaded
+
+_STORED = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass
@@ -32,7 +38,7 @@ class _Flight:
 
     chunk: Chunk
     batch: Batch | None
-    pooled: dict[str, Tensor]
+    computed: dict[str, Computed]
     event: torch.cuda.Event | None
     last: bool
 
@@ -119,7 +125,7 @@ def backbone_for(config: ExtractConfig, device: str, weights_id: str) -> Backbon
         config.backbone,
         weights=config.weights,
         image_size=config.image_size,
-        outputs=config.outputs,
+        outputs=config.stored,
         device=device,
         precision=config.precision,
         compiled=config.compile,
@@ -142,9 +148,19 @@ def _launch(order: ShardOrder, chunk: Chunk, batch: Batch, pixels: Tensor, *, la
         return _Flight(chunk, batch, {}, None, last)
     backbone = backbone_for(order.config, order.device, order.weights_id)
     with timed(chunk.timing, "compute_s"):
-        pooled = {name: values.to("cpu", non_blocking=True) for name, values in backbone(pixels).items()}
+        computed = {name: _fetched(values, order.config.dtype) for name, values in backbone(pixels).items()}
         landed = torch.cuda.current_stream(pixels.device).record_event() if pixels.is_cuda else None
-    return _Flight(chunk, batch, pooled, landed, last)
+    return _Flight(chunk, batch, computed, landed, last)
+
+
+def _fetched(values: Tensor, dtype: str) -> Computed:
+    """Return features (B, F) float32 on their way to the CPU, as they will be stored.
+
+    Rounded and looked through where they are: all tokens of an image are long, and half as long then.
+    """
+    rounded = values.to(_STORED[dtype])
+    finite = rounded.isfinite().all(dim=1)
+    return Computed(rounded.to("cpu", non_blocking=True), finite.to("cpu", non_blocking=True))
 
 
 def _landed(order: ShardOrder, flight: _Flight, advance: Callable[[int], None] | None) -> Iterator[Chunk]:
@@ -154,7 +170,7 @@ def _landed(order: ShardOrder, flight: _Flight, advance: Callable[[int], None] |
         with timed(chunk.timing, "compute_s"):
             if flight.event is not None:
                 flight.event.synchronize()
-            fill(order, chunk, batch, flight.pooled)
+            fill(order, chunk, batch, flight.computed)
         if advance is not None:
             advance(len(batch.images))
     if flight.last:

@@ -146,7 +146,7 @@ def recipe_for(config: ExtractConfig, augment: AugmentConfig | None, seed: int) 
         If the backbone cannot be had as configured.
     """
     card = describe_backbone(
-        config.backbone, weights=config.weights, image_size=config.image_size, outputs=config.outputs
+        config.backbone, weights=config.weights, image_size=config.image_size, outputs=config.stored
     )
     # Pillow decodes wherever nothing is said: elsewhere than in extraction there is no other.
     decoder = {} if config.decoder == "pillow" else {"decoder": config.decoder}
