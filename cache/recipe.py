@@ -29,7 +29,7 @@ class Recipe:
     preprocessing : dict
         Resize, interpolation, mean and standard deviation.
     outputs : dict of str to int
-        Pooled outputs, in order, with their length F.
+        Pooled outputs, in order, with their length F; the tokens at a cut, ``cut<K>``, are one more.
     dtype : str
         How features are stored.
     precision : str

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from cache.errors import PlacecacheError
 from cache.files import Place, total_size
 from cache.holder import clock
@@ -50,7 +48,7 @@ def examine(params: Params, paths: Paths, *, device: str, scheduler: str | None)
 def needed_bytes(rows: int, recipe: Recipe) -> int:
     """Return what a store of that many rows takes on the disk: all outputs, identities and ledger."""
     spec = StoreSpec.for_rows(rows, recipe.outputs, recipe.dtype)
-    features = spec.chunks * spec.chunk_rows * sum(spec.outputs.values()) * np.dtype(spec.dtype).itemsize
+    features = spec.chunks * spec.chunk_rows * spec.row_bytes
     return features + 8 * rows + spec.chunks * _LEDGER_BYTES
 
 

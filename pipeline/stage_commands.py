@@ -82,12 +82,13 @@ def extract(
     device: str,
 ) -> None:
     """Put images and planned views through the frozen backbone, once; run it again to continue."""
-    from pipeline.extraction import extract_split
+    from pipeline.extraction import extract_split, storage_line
 
     params, paths = project_of(context)
     chosen = shards_of(params, shards)
     for split in splits or SPLITS:
         console.say(f"extract {split}: {params.extract.backbone} on {device_name(device)}")
+        console.say(storage_line(params, paths, split))
         with console.progress(f"extract {split}") as progress:
             result = extract_split(
                 params,

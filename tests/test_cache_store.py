@@ -91,6 +91,34 @@ def test_shards_cover_every_chunk_once_and_on_chunk_borders(rows, shards):
         assert spec.chunk_slice(spec.chunks - 1).stop == rows
 
 
+@given(
+    rows=st.integers(0, 3_000_000),
+    length=st.sampled_from([384, 768, 1024, 1280, 1536]),
+    dtype=st.sampled_from(["float16", "float32"]),
+)
+def test_pooled_outputs_are_cut_by_their_rows_alone(rows, length, dtype):
+    spec = StoreSpec.for_rows(rows, {"cls": length, "avg": length}, dtype)
+    powers = [64 << doubled for doubled in range(8)]
+    assert spec.chunk_rows == next((power for power in powers if 64 * power >= rows), 8192)
+    assert spec.row_bytes == 2 * length * np.dtype(dtype).itemsize
+
+
+@given(
+    rows=st.integers(0, 3_000_000),
+    length=st.integers(1, 60_000_000),
+    dtype=st.sampled_from(["float16", "float32"]),
+)
+def test_no_chunk_is_above_its_limit_of_bytes(rows, length, dtype):
+    spec = StoreSpec.for_rows(rows, {"avg": 384, "cut10": length}, dtype)
+    chunk_bytes = spec.chunk_rows * length * np.dtype(dtype).itemsize
+    assert spec.chunk_rows == 1 or chunk_bytes <= 64 << 20
+    assert spec.chunk_rows & (spec.chunk_rows - 1) == 0
+    unbound = StoreSpec.for_rows(rows, {"avg": 384}, dtype).chunk_rows
+    assert spec.chunk_rows == unbound or 2 * chunk_bytes > 64 << 20
+    if rows:
+        assert spec.chunk_slice(spec.chunks - 1).stop == rows
+
+
 def test_odd_specs_are_refused():
     for bad in (
         {"rows": -1},
@@ -101,6 +129,9 @@ def test_odd_specs_are_refused():
     ):
         with pytest.raises(StoreError):
             replace(StoreSpec(10, OUTPUTS, "float16", 64), **bad)
+    for rows, outputs, dtype in ((-1, OUTPUTS, "float16"), (10, {}, "float16"), (10, OUTPUTS, "int8")):
+        with pytest.raises(StoreError):
+            StoreSpec.for_rows(rows, outputs, dtype)
     spec = StoreSpec(10, OUTPUTS, "float16", 64)
     with pytest.raises(StoreError, match="chunk 1 is none"):
         spec.chunk_slice(1)

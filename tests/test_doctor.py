@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import namedtuple
 
+import numpy as np
 import pytest
 from tiny_photos import CONFIG, draw, listed, run
 
@@ -13,9 +14,11 @@ from cache.store import open_store
 from cache.timings import log_timing
 from pipeline import console, doctor, status
 from pipeline.cli import main
+from pipeline.extraction import storage_line
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.project import set_params, template
+from stages.classes import ViewPlan
 
 ROWS = 100
 SETTINGS = {
@@ -144,6 +147,32 @@ def test_the_disk_needed_is_the_disk_taken(project):
     assert doctor.needed_bytes(ROWS, recipe) == chunk_files + 8 * ROWS + 2 * 4096
     sf_xl = Recipe(**{**recipe.to_dict(), "outputs": {"cls": 384, "avg": 384}})
     assert doctor.needed_bytes(41_200_000, sf_xl) == pytest.approx(63.6e9, rel=0.01)
+
+
+def test_the_tokens_at_a_cut_count_as_disk_needed(project, capsys):
+    set_params(project / "params.yaml", {"extract.cut": 4, "extract.image_size": 64})
+    tokens = 4 * 4 * 80
+    params, paths = load_params(project / "params.yaml"), Paths(project, "efficientnet_lite0-64")
+    row_bytes = 2 * (2 * 1280 + tokens)
+    needed = 2 * 64 * row_bytes + 8 * ROWS + 2 * 4096
+    disk = next(f for f in doctor.examine(params, paths, device="cpu", scheduler=None) if f.subject == "disk")
+    assert disk.text.startswith(f"features take {console.size(needed)}, 0 B are there")
+    code, said = call(capsys, project, "extract", "--split", "database", "--device", "cpu")
+    folder = paths.features("database").parent
+    line = f"database: 100 images x 7.7 kB = 768.0 kB in {folder}"
+    assert code == 0
+    assert said.index(" ".join(line.split())) < said.index("computed")
+    store = open_store(paths.features("database"))
+    assert store.spec.outputs == {"avg": 1280, "gem": 1280, "cut4": tokens}
+    chunk_files = sum(path.stat().st_size for path in store.path.rglob("c/*/0"))
+    assert doctor.needed_bytes(ROWS, store.recipe) == chunk_files + 8 * ROWS + 2 * 4096
+
+
+def test_views_are_counted_by_their_plan(project):
+    ViewPlan.of_counts(np.array([2, 0, 1])).save(project / "data" / "partition" / "views.parquet")
+    params, paths = load_params(project / "params.yaml"), Paths(project, "efficientnet_lite0-32")
+    line = storage_line(params, paths, "views")
+    assert line == f"views: 3 views x 5.1 kB = 15.4 kB in {paths.features('views').parent}"
 
 
 def test_a_cluster_is_looked_for_before_work_is_sent(project, monkeypatch):
