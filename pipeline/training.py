@@ -112,6 +112,7 @@ def _run_on(params: Params, paths: Paths) -> Callable[..., TrainResult]:
         views=paths.features("views") if params.train.augment_views else None,
         manifest=paths.index("database"),
         seed=params.seeds.train,
+        weights=params.extract.weights,
     )
 
 

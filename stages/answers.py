@@ -179,7 +179,9 @@ def _likeness(
     localiser: Localiser, features: Features, place_id: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64] | None:
     """Return the likeness to each place's exemplars, (B, C); None without exemplars."""
-    return None if localiser.exemplars is None else localiser.exemplars.likeness(features, place_id)
+    if localiser.exemplars is None:
+        return None
+    return localiser.exemplars.likeness(features[:, : localiser.pooled_length], place_id)
 
 
 def _groups(localiser: Localiser, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from stages.localiser_folder import fill, read_folder, require_features, write_f
 from stages.places import Places
 from stages.votes import Ranks, best_places
 
+if TYPE_CHECKING:
+    from stages.tail import Tail, TailSettings
+
 __all__ = ["Localiser", "Predictions", "Score"]
 
 Score = Literal["softmax", "cosine", "calibrated"]
@@ -36,7 +39,10 @@ _SHORTLIST = 64
 
 @dataclass
 class Localiser:
-    """A projection shared by all groups and one head per group.
+    """A projection shared by all groups and one head per group; perhaps a trained tail before them.
+
+    Features are rows of the store: the pooled outputs that it was trained on and, if there is a tail,
+    the tensor that it starts from after them.
 
     Attributes
     ----------
@@ -44,13 +50,15 @@ class Localiser:
         What it was made of: ``recipe`` of the features, ``inputs``, ``head``,
         ``embedding_dim``, the grid and a summary of the training.
     projection : Projection
-        Features (F) -> embeddings (D).
+        Features (F), pooled or from the tail, -> embeddings (D).
     heads : list of Head
         One per group, in order; a group without classes has a head of none.
     classes : ClassTable
         Where each class lies.
     exemplars : Exemplars or None
         What each class looks like; set once the weights are trained.
+    tail : Tail or None
+        What was cut off the backbone and is trained with the rest; None: pooled outputs are all there is.
     """
 
     meta: dict[str, Any]
@@ -58,6 +66,7 @@ class Localiser:
     heads: list[Head]
     classes: ClassTable
     exemplars: Exemplars | None = None
+    tail: Tail | None = None
     _units: list[Tensor] | None = None
 
     @classmethod
@@ -68,8 +77,9 @@ class Localiser:
         inputs: tuple[str, ...],
         embedding_dim: int,
         settings: HeadSettings,
+        tail: TailSettings | None = None,
     ) -> Localiser:
-        """Return an untrained localiser whose weights come from torch's generator."""
+        """Return an untrained localiser: weights from torch's generator, a tail's still to be filled in."""
         features = sum(recipe.outputs[name] for name in inputs)
         meta = {
             "format": FORMAT,
@@ -82,6 +92,7 @@ class Localiser:
             "groups_per_side": classes.groups_per_side,
             "zone": classes.zone,
             "classes": len(classes),
+            "tail": None if tail is None else tail.to_dict(),
             "training": {},
         }
         return cls._of_meta(meta, classes)
@@ -91,7 +102,13 @@ class Localiser:
         settings = HeadSettings(**meta["head"])
         slices = [classes.group_slice(group) for group in range(classes.groups)]
         heads = [Head(ids.stop - ids.start, meta["embedding_dim"], settings) for ids in slices]
-        return cls(meta, Projection(meta["features"], meta["embedding_dim"]), heads, classes)
+        tail, length = None, meta["features"]
+        if meta.get("tail") is not None:
+            from stages.tail import TailSettings, untrained_tail  # brings the backbones' library along
+
+            tail = untrained_tail(TailSettings.from_dict(meta["tail"]))
+            length = tail.length
+        return cls(meta, Projection(length, meta["embedding_dim"]), heads, classes, tail=tail)
 
     @property
     def recipe(self) -> Recipe:
@@ -116,6 +133,8 @@ class Localiser:
     def to(self, device: torch.device | str) -> Localiser:
         """Move its tensors and return it."""
         self.projection.to(device)
+        if self.tail is not None:
+            self.tail.to(device)
         for head in self.heads:
             head.to(device)
         if self.exemplars is not None:
@@ -132,6 +151,8 @@ class Localiser:
     def tensors(self) -> dict[str, Tensor]:
         """What is trained, under the names it has on disk; shares memory with the modules."""
         tensors = {f"projection.{name}": value for name, value in self.projection.state_dict().items()}
+        if self.tail is not None:
+            tensors |= {f"tail.{name}": value for name, value in self.tail.state_dict().items()}
         for group, head in enumerate(self.heads):
             tensors[f"group.{group}.prototypes"] = head.prototypes.detach()
         return tensors
@@ -159,7 +180,19 @@ class Localiser:
     @torch.no_grad()
     def embed(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Tensor:
         """Return unit embeddings (B, D) of features (B, F), eq. 4.18."""
-        return self.projection(torch.as_tensor(features).to(self.device))  # type: ignore[no-any-return]
+        return self.projection(self.condensed(features))  # type: ignore[no-any-return]
+
+    def condensed(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Tensor:
+        """Return what the projection takes of features (B, F): what a tail makes of them."""
+        given = torch.as_tensor(features)
+        if self.tail is None:
+            return given.to(self.device)
+        return self.tail.in_parts(given[:, self.pooled_length :])
+
+    @property
+    def pooled_length(self) -> int:
+        """Length of the pooled outputs, which no training changes, at the head of a feature."""
+        return int(self.meta["features"]) - (0 if self.tail is None else self.tail.cut.length)
 
     @property
     def calibration(self) -> Calibration | None:

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 from training_city import CONFIG, VALIDATION, build_city
 
+from pipeline.typed import build
 from stages.errors import ConfigError, InputError
 from stages.train.checkpoint import Checkpoints
-from stages.train.config import TrainConfig, ValidationConfig
+from stages.train.config import TrainConfig
 from stages.train.ranks import Ranks
 from stages.train.stage import run
 
@@ -34,12 +35,13 @@ import json, sys, torch
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from training_city import City
-from stages.train.config import TrainConfig, ValidationConfig
+from pipeline.typed import build
+from stages.train.config import TrainConfig
 from stages.train.ranks import joined
 from stages.train.stage import run
 torch.set_num_threads(1)
 folder, output, fields = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-config = TrainConfig(**{{**fields, "validation": ValidationConfig(**fields["validation"])}})
+config = build(TrainConfig, fields)
 with joined("cpu"):
     inputs = {{**City(folder, None, None, None).inputs(), "output": output}}
     run(config, **inputs, seed=0, checkpoints=output.with_name(output.name + ".checkpoints"))
@@ -191,4 +193,4 @@ def test_several_processes_need_the_joint_schedule_and_a_group_each(tmp_path, mo
 
 def test_settings_survive_json():
     fields = json.loads(json.dumps(asdict(SLOW)))
-    assert TrainConfig(**{**fields, "validation": ValidationConfig(**fields["validation"])}) == SLOW
+    assert build(TrainConfig, fields) == SLOW

@@ -12,6 +12,7 @@ from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.store import create_or_open, row_ids
 from cache.writer import ChunkWriter
+from stages.aggregation import AggregatorSettings
 from stages.classes import ClassTable, ViewPlan
 from stages.eval.config import EvalConfig, HybridConfig
 from stages.fusion import FusionConfig
@@ -28,6 +29,8 @@ VALIDATION = ValidationConfig(
 )
 CONFIG = TrainConfig(
     inputs="all",
+    tail=False,
+    aggregator=AggregatorSettings(kind="pooled", clusters=4, channels=8, global_length=4),
     embedding_dim=16,
     head="aamc",
     scale=30.0,
@@ -49,6 +52,7 @@ CONFIG = TrainConfig(
     epochs=12.0,
     max_steps=400,
     batch_size=32,
+    learning_rate_tail=1e-3,
     learning_rate_projection=1e-2,
     learning_rate_heads=3e-2,
     weight_decay=0.0,

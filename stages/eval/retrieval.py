@@ -45,14 +45,16 @@ class PhotoSpace:
     @property
     def length(self) -> int:
         """Components of a vector."""
-        return int(self.localiser.meta["embedding_dim" if self.kind == "projected" else "features"])
+        projected = self.kind == "projected"
+        return int(self.localiser.meta["embedding_dim"]) if projected else self.localiser.pooled_length
 
     @torch.no_grad()
     def vectors(self, features: npt.NDArray[np.floating]) -> Tensor:
         """Return unit vectors (n, length) of features (n, F)."""
         if self.kind == "projected":
             return self.localiser.embed(features)
-        return functional.normalize(torch.from_numpy(features).to(self.localiser.device).float(), dim=1)
+        frozen = torch.from_numpy(features[:, : self.length])
+        return functional.normalize(frozen.to(self.localiser.device).float(), dim=1)
 
 
 @torch.no_grad()

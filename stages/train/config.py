@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stages.aggregation import AggregatorSettings
 from stages.errors import ConfigError
 
 
@@ -57,6 +58,10 @@ class TrainConfig:
     ----------
     inputs : "all" or tuple of str
         Pooled outputs of the backbone that make a feature, joined in order.
+    tail : bool
+        Train what `extract.cut` left of the backbone, from the cached tensors, with projection and heads.
+    aggregator : AggregatorSettings
+        How the tail's tokens become a feature; ``pooled`` by `inputs`, as the frozen backbone does.
     embedding_dim : int
         D, length of an embedding.
     head : {"aamc", "lmcc", "linear"}
@@ -107,8 +112,8 @@ class TrainConfig:
         No more steps than this, however large the city.
     batch_size : int
         Images drawn per step; views come on top.
-    learning_rate_projection, learning_rate_heads : float
-        Adam's, of the two kinds of weights.
+    learning_rate_tail, learning_rate_projection, learning_rate_heads : float
+        Adam's, of the kinds of weights: the tail's pretrained blocks; projection and aggregator; prototypes.
     weight_decay : float
         Decoupled (AdamW), of all weights.
     precision : {"auto", "float32", "bfloat16"}
@@ -129,6 +134,8 @@ class TrainConfig:
     """
 
     inputs: Literal["all"] | tuple[str, ...]
+    tail: bool
+    aggregator: AggregatorSettings
     embedding_dim: int
     head: Literal["aamc", "lmcc", "linear"]
     scale: float
@@ -150,6 +157,7 @@ class TrainConfig:
     epochs: float
     max_steps: int
     batch_size: int
+    learning_rate_tail: float
     learning_rate_projection: float
     learning_rate_heads: float
     weight_decay: float
@@ -168,13 +176,15 @@ class TrainConfig:
         for name in ("embedding_dim", "epochs", "max_steps", "batch_size", "stream_rows"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
         _require("class_sampling", self.class_sampling, 0 < self.class_sampling <= 1, "0 < share <= 1")
-        at_least_0 = ("learning_rate_projection", "learning_rate_heads", "weight_decay", "checkpoint_s")
-        tail = ("margin_power", "logit_adjustment", "feature_noise")
-        for name in (*at_least_0, *tail, "exemplars"):
+        rates = ("learning_rate_tail", "learning_rate_projection", "learning_rate_heads", "weight_decay")
+        long_tail = ("margin_power", "logit_adjustment", "feature_noise")
+        for name in (*rates, *long_tail, "checkpoint_s", "exemplars"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or a positive number")
-        self._require_sensible_tail()
+        self._require_sensible_long_tail()
+        kind = self.aggregator.kind
+        _require("aggregator.kind", kind, self.tail or kind == "pooled", "pooled, since train.tail is false")
 
-    def _require_sensible_tail(self) -> None:
+    def _require_sensible_long_tail(self) -> None:
         beta = self.class_weight_beta
         _require("class_weight_beta", beta, 0 <= beta < 1, "0 <= beta < 1")
         fits = self.margin_power == 0 or self.head != "linear"
@@ -183,6 +193,8 @@ class TrainConfig:
         _require("mix_views", self.mix_views, fits, "false, since train.augment_views is off")
         fits = self.feature_noise == 0 or self.standardise
         _require("feature_noise", self.feature_noise, fits, "0, since train.standardise is off")
+        fits = self.feature_noise == 0 or not self.tail
+        _require("feature_noise", self.feature_noise, fits, "0, since train.tail is true")
 
 
 def _require(name: str, value: object, holds: bool, expected: str) -> None:

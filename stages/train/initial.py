@@ -21,10 +21,18 @@ from torch.nn import functional
 
 from stages.heads import Projection
 from stages.localiser import Localiser
+from stages.tail import Tail
 from stages.train.source import Block, Source
 
 SAMPLE_ROWS = 1 << 17
 """Rows that components are estimated from; more change them little."""
+TAIL_SAMPLE_ROWS = 1 << 12
+"""The same behind a tail, through which they have to pass first."""
+_LOCAL_FEATURES = 16
+"""Local features of each of them that an aggregator's first weights are found from."""
+_IMAGES_AT_ONCE = 128
+_WIDE = 1 << 11
+"""Longer features than this have their components found from products of rows, which are fewer."""
 _LEAST_DEVIATION = 1e-6
 
 
@@ -80,6 +88,17 @@ def principal_components(projection: Projection, blocks: Iterable[Block], *, whi
     whiten : bool
         Divide each component by its deviation.
     """
+    wide = projection.weight.shape[1] > _WIDE
+    variances, vectors = (_by_rows if wide else _by_components)(projection, blocks)
+    leading = vectors[: len(projection.weight)]
+    if whiten:
+        strongest = variances[: len(leading)].clamp_min(_LEAST_DEVIATION**2)
+        leading = leading * (strongest[0] / strongest).sqrt().clamp_max(_MOST_GAIN).unsqueeze(1)
+    projection.weight[: len(leading)] = leading.float()
+
+
+def _by_components(projection: Projection, blocks: Iterable[Block]) -> tuple[Tensor, Tensor]:
+    """Variances, descending, and principal components (F, F), from the covariance of the components."""
     length, device = projection.weight.shape[1], projection.weight.device
     scatter = torch.zeros(length, length, dtype=torch.float64, device=device)
     total = torch.zeros(length, dtype=torch.float64, device=device)
@@ -91,15 +110,45 @@ def principal_components(projection: Projection, blocks: Iterable[Block], *, whi
         rows += len(features)
     covariance = scatter / rows - torch.outer(total, total) / rows**2
     variances, vectors = torch.linalg.eigh(covariance)
-    leading = vectors.flip(1).T[: len(projection.weight)]
-    if whiten:
-        strongest = variances.flip(0)[: len(leading)].clamp_min(_LEAST_DEVIATION**2)
-        leading = leading * (strongest[0] / strongest).sqrt().clamp_max(_MOST_GAIN).unsqueeze(1)
-    projection.weight[: len(leading)] = leading.float()
+    return variances.flip(0), vectors.flip(1).T
 
 
+def _by_rows(projection: Projection, blocks: Iterable[Block]) -> tuple[Tensor, Tensor]:
+    """The same from the products of n rows: X X^T = U S U^T gives the components S^-1/2 U^T X, n at most."""
+    device = projection.weight.device
+    rows = torch.cat([(features.to(device) - projection.shift) * projection.gain for features, _ in blocks])
+    rows -= rows.mean(dim=0)
+    squares, vectors = torch.linalg.eigh((rows @ rows.T).double())
+    squares, vectors = squares.flip(0), vectors.flip(1)
+    known = squares > squares[:1] * _LEAST_SHARE
+    found = functional.normalize(vectors[:, known].T.float() @ rows, dim=1)
+    return squares[known] / len(rows), found
+
+
+_LEAST_SHARE = 1e-6
+"""Of the first variance: what is less is rounding."""
 _MOST_GAIN = 1e3
 """Components that hardly vary are noise: whitening lifts them no further than this."""
+
+
+@torch.no_grad()
+def begin_aggregator(tail: Tail, blocks: Iterable[Block], seed: int) -> None:
+    """Give a tail's aggregator, if it has one, its first weights, from local features of some images."""
+    if tail.aggregator is None:
+        return
+    random, device = torch.Generator().manual_seed(seed), next(tail.parameters()).device
+    some = []
+    for features, _ in blocks:
+        for part in torch.split(features[:, -tail.cut.length :], _IMAGES_AT_ONCE):
+            _, patches = tail.local(part.to(device))
+            drawn = torch.randint(patches.shape[1], (len(patches), _LOCAL_FEATURES), generator=random)
+            some.append(patches.float().cpu().take_along_dim(drawn.unsqueeze(2), dim=1).flatten(0, 1))
+    tail.aggregator.begin(torch.cat(some), seed)
+
+
+def condensed(localiser: Localiser, blocks: Iterable[Block]) -> list[Block]:
+    """Return what the projection will take of some blocks, kept in memory."""
+    return [(localiser.condensed(features), classes) for features, classes in blocks]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.errors import InputError
 from stages.fused import fused_loss_and_gradients
@@ -19,7 +19,7 @@ from stages.margin import Buffers, Gradients, loss_and_gradients
 from stages.train.config import TrainConfig
 from stages.train.feed import Feed, Part
 from stages.train.longtail import classwise_of, vary
-from stages.train.optimiser import DenseAdam, SampledAdam
+from stages.train.optimiser import DenseAdam, SampledAdam, SharedAdam
 from stages.train.ranks import Ranks
 from stages.train.samplers import Batch
 from stages.train.validation import Validation
@@ -77,11 +77,11 @@ class Trainer:
         ranks: Ranks,
     ) -> None:
         self.localiser, self.feed, self.config, self.ranks = localiser, feed, config, ranks
-        weight = localiser.projection.requires_grad_(train_projection).weight
+        for module in (localiser.projection, localiser.tail):
+            if module is not None:
+                module.requires_grad_(train_projection)
         decay = config.weight_decay
-        self.projection = (
-            DenseAdam(weight, config.learning_rate_projection, decay) if train_projection else None
-        )
+        self.shared = SharedAdam(_shared(localiser, config), decay) if train_projection else None
         adam = DenseAdam if config.class_sampling == 1 else SampledAdam
         self.heads = {
             group: adam(localiser.heads[group].prototypes, config.learning_rate_heads, decay)
@@ -106,12 +106,12 @@ class Trainer:
         """Take the step of that number and return its mean loss, still on the device."""
         part = self.feed.at(number)
         losses = [self._train_group(group, part, number) for group in part.schedule.at(number)]
-        weight = self.localiser.projection.weight
-        if self.projection is not None and weight.grad is not None:
-            self.ranks.add(weight.grad)
-            self.projection.step(weight.grad)
         # A streamed part may happen to hold no image of this process's groups.
-        return torch.stack(losses).mean() if losses else torch.zeros((), device=weight.device)
+        if self.shared is not None and (losses or self.ranks.count > 1):
+            for gradient in self.shared.gradients():
+                self.ranks.add(gradient)
+            self.shared.step()
+        return torch.stack(losses).mean() if losses else torch.zeros((), device=self.localiser.device)
 
     def _train_group(self, group: int, part: Part, number: int) -> Tensor:
         """Update a group's prototypes, add to the projection's gradient and return the loss."""
@@ -119,7 +119,7 @@ class Trainer:
         head, optimiser, device = self.localiser.heads[group], self.heads[group], self.localiser.device
         features = part.data.of(batch, device, self._buffers)
         vary(features, batch, self.config.feature_noise, self.localiser.projection.gain)
-        embeddings = self.localiser.projection(features)
+        embeddings = self._embed(features)
         prototypes, labels, rows = head.prototypes.detach(), self._labels(batch, group), None
         classwise = self._classwise[group]
         if batch.faced is not None:
@@ -132,9 +132,18 @@ class Trainer:
             optimiser.step(found.prototypes)
         elif rows is not None:
             optimiser.step(rows, prototypes, found.prototypes)
-        if self.projection is not None:
-            embeddings.backward(found.embeddings)
+        if embeddings.requires_grad:
+            torch.autograd.backward(embeddings, found.embeddings)
         return found.loss
+
+    def _embed(self, features: Tensor) -> Tensor:
+        """Embeddings (B, D) of a batch, for a gradient; the tail computes as the heads' products do."""
+        tail, device = self.localiser.tail, self.localiser.device
+        if tail is not None:
+            dtype = precision_of(self.config, device)
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                features = tail(features[:, self.localiser.pooled_length :])
+        return self.localiser.projection(features)  # type: ignore[no-any-return]
 
     def _labels(self, batch: Batch, group: int) -> npt.NDArray[np.int64]:
         """Number in the group of each class of a batch; takes note of what was drawn."""
@@ -196,7 +205,7 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name; shares memory with what it names."""
         named = {f"localiser.{name}": value for name, value in self.localiser.tensors().items()}
-        optimisers = {"projection": self.projection, **{str(g): adam for g, adam in self.heads.items()}}
+        optimisers = {"shared": self.shared, **{str(g): adam for g, adam in self.heads.items()}}
         for owner, adam in optimisers.items():
             for name, value in adam.tensors().items() if adam is not None else ():
                 named[f"adam.{owner}.{name}"] = value
@@ -205,13 +214,29 @@ class Trainer:
 
 def loss_of(config: TrainConfig, device: torch.device, buffers: Buffers) -> Callable[..., Gradients]:
     """Return what computes a batch's loss and gradients, given embeddings, prototypes, labels, settings."""
-    precision = config.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = precision_of(config, device)
     if config.compile:
         return partial(fused_loss_and_gradients, precision=dtype)
     return partial(loss_and_gradients, precision=dtype, buffers=buffers)
+
+
+def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """Return what matrix products compute with."""
+    precision = config.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _shared(localiser: Localiser, config: TrainConfig) -> dict[str, tuple[nn.Parameter, float]]:
+    """Return the weights that all groups share, with their learning rates."""
+    rate = config.learning_rate_projection
+    found = {"projection": (localiser.projection.weight, rate)}
+    if localiser.tail is not None:
+        for name, weight in localiser.tail.named_parameters():
+            pretrained = not name.startswith("aggregator.")
+            found[f"tail.{name}"] = (weight, config.learning_rate_tail if pretrained else rate)
+    return found
 
 
 def _require_finite(loss: float, step: int) -> None:

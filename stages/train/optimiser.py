@@ -1,12 +1,61 @@
-"""Adam for a head: over all of its prototypes, or over the few that a step has touched."""
+"""Adam: over what all groups share; over all prototypes of a head, or the few that a step has touched."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+
+
+class SharedAdam:
+    """AdamW over the weights that all groups share: projection, aggregator, tail.
+
+    Parameters
+    ----------
+    weights : mapping of str to (nn.Parameter, float)
+        Each weight's name, itself, updated in place by its ``grad``, and its learning rate.
+    decay : float
+        Decoupled weight decay.
+    """
+
+    def __init__(self, weights: Mapping[str, tuple[nn.Parameter, float]], decay: float) -> None:
+        self.weights = {name: weight for name, (weight, _) in weights.items()}
+        groups: dict[float, list[nn.Parameter]] = {}
+        for weight, rate in weights.values():
+            groups.setdefault(rate, []).append(weight)
+        self._adam = torch.optim.AdamW(
+            [{"params": members, "lr": rate} for rate, members in groups.items()],
+            betas=BETAS,
+            eps=EPSILON,
+            weight_decay=decay,
+            fused=True,
+        )
+        for weight in self.weights.values():
+            self._adam.state[weight] = _nothing_yet(weight)
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients of all weights, in order; zeros for one that none has reached."""
+        for weight in self.weights.values():
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        return [weight.grad for weight in self.weights.values() if weight.grad is not None]
+
+    def step(self) -> None:
+        """Update the weights by their gradients, and drop these."""
+        self._adam.step()
+        self._adam.zero_grad()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything it remembers."""
+        return {
+            f"{name}.{key}": value
+            for name, weight in self.weights.items()
+            for key, value in self._adam.state[weight].items()
+        }
 
 
 class DenseAdam:
@@ -23,11 +72,7 @@ class DenseAdam:
     def __init__(self, weight: nn.Parameter, rate: float, decay: float) -> None:
         self.weight = weight
         self._adam = torch.optim.AdamW([weight], rate, BETAS, EPSILON, decay, fused=True)
-        self._adam.state[weight] = {
-            "step": torch.zeros((), device=weight.device),
-            "exp_avg": torch.zeros_like(weight),
-            "exp_avg_sq": torch.zeros_like(weight),
-        }
+        self._adam.state[weight] = _nothing_yet(weight)
 
     def step(self, gradient: Tensor) -> None:
         """Update the weight by its gradient, shape as the weight's."""
@@ -84,3 +129,12 @@ class SampledAdam:
     def tensors(self) -> dict[str, Tensor]:
         """Everything it remembers."""
         return {"count": self._count, "mean": self._mean, "square": self._square}
+
+
+def _nothing_yet(weight: Tensor) -> dict[str, Tensor]:
+    """Return what AdamW remembers of a weight before its first step."""
+    return {
+        "step": torch.zeros((), device=weight.device),
+        "exp_avg": torch.zeros_like(weight),
+        "exp_avg_sq": torch.zeros_like(weight),
+    }

@@ -58,6 +58,8 @@ class Run:
         Called with the pass's name and its log whenever that has grown.
     fusion : FusionConfig or None
         How answers are made, to calibrate them on the held-out images.
+    weights : str or None
+        Where a tail's first weights come from.
     residency : str
         Where the features waited, and why.
     resumed_step : int
@@ -79,6 +81,7 @@ class Run:
     progress: Progress | None
     say: Callable[[str, list[LogLine]], None]
     fusion: FusionConfig | None = None
+    weights: str | None = None
     residency: str = ""
     resumed_step: int = 0
     samples: int = 0
@@ -167,7 +170,7 @@ class Run:
         self, everything: Source, source: Source, *, fresh: bool
     ) -> tuple[Localiser, TrainingSet | None]:
         """Return the untrained localiser and the features, unless they are streamed."""
-        localiser = begin_localiser(self.config, self.files, self.base, self.groups, self.seed)
+        localiser = begin_localiser(self.config, self.files, self.base, self.groups, self.seed, self.weights)
         localiser.to(self.device)
         weights = sum(value.nbytes for value in localiser.tensors().values())
         residency = choose_residency(self.config.residency, source.bytes, weights, self.device)
@@ -176,7 +179,9 @@ class Run:
         resident = None if streamed else source.read([(0, source.reader.rows)], place)
         if fresh:
             known = resident if self.ranks.count == 1 else None
-            initialise(self.config, localiser, everything, known, self.chosen, whole=self.whole)
+            initialise(
+                self.config, localiser, everything, known, self.chosen, whole=self.whole, seed=self.seed
+            )
         return localiser, resident
 
     def _save(self, name: str, trainer: Trainer, validation: Validation, first: PassRecord | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from cache.files import Place
 from cache.reader import FeatureReader
@@ -20,18 +22,22 @@ from stages.heads import HeadSettings
 from stages.localiser import Localiser
 from stages.manifest import Manifest
 from stages.places import Places
+from stages.tail import TailSettings, pretrained_tail, tail_settings
 from stages.train.config import TrainConfig
 from stages.train.holdout import hold_out, visit_numbers
 from stages.train.initial import (
     SAMPLE_ROWS,
+    TAIL_SAMPLE_ROWS,
+    begin_aggregator,
     class_means,
+    condensed,
     moments,
     principal_components,
     standardise,
     store_moments,
 )
 from stages.train.reading import chosen_inputs, load_rows, open_views
-from stages.train.source import Source, TrainingSet
+from stages.train.source import Block, Source, TrainingSet
 from stages.train.validation import Validation
 
 Groups = Literal["all"] | tuple[int, ...]
@@ -45,7 +51,13 @@ class Files:
     classes: ClassTable
     labels: npt.NDArray[np.int32]
     reader: FeatureReader
-    inputs: tuple[str, ...]
+    pooled: tuple[str, ...]
+    tail: TailSettings | None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What a row consists of: pooled outputs and, for a tail, the tensor that it starts from."""
+        return self.pooled if self.tail is None else (*self.pooled, self.tail.source)
 
 
 def open_files(config: TrainConfig, partition: Path, features: Place, manifest: Path) -> Files:
@@ -72,7 +84,9 @@ def open_files(config: TrainConfig, partition: Path, features: Place, manifest: 
             "run `pipeline extract --split database`"
         )
     reader.require_complete()
-    return Files(opened, classes, labels, reader, chosen_inputs(config.inputs, reader))
+    pooled = chosen_inputs(config.inputs, reader)
+    tail = tail_settings(reader.recipe, pooled, config.aggregator) if config.tail else None
+    return Files(opened, classes, labels, reader, pooled, tail)
 
 
 def choose_groups(groups: Groups, classes: ClassTable) -> tuple[int, ...]:
@@ -108,18 +122,25 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def begin_localiser(config: TrainConfig, files: Files, base: Path, groups: Groups, seed: int) -> Localiser:
+def begin_localiser(
+    config: TrainConfig, files: Files, base: Path, groups: Groups, seed: int, weights: str | None
+) -> Localiser:
     """Return a new localiser, or for a part of the groups the one at hand with these heads new.
 
     Raises
     ------
     ConfigError
         If a part of the groups is asked for and the localiser at hand is absent or does not fit.
+    WeightsError
+        If a tail is to be trained and the backbone's weights cannot be had.
     """
     settings = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
+    recipe = files.reader.recipe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        new = Localiser.new(files.classes, files.reader.recipe, files.inputs, config.embedding_dim, settings)
+        new = Localiser.new(files.classes, recipe, files.inputs, config.embedding_dim, settings, files.tail)
+        if groups == "all" and files.tail is not None:
+            new.tail = pretrained_tail(files.tail, recipe, weights)
     if groups == "all":
         return new
     if not base.exists():
@@ -127,7 +148,7 @@ def begin_localiser(config: TrainConfig, files: Files, base: Path, groups: Group
             f"no localiser at {base} whose projection these groups could share: train all groups first"
         )
     held = Localiser.load(base)
-    differing = [key for key in new.meta if key != "training" and new.meta[key] != held.meta[key]]
+    differing = [key for key in new.meta if key != "training" and new.meta[key] != held.meta.get(key)]
     ours, theirs = new.classes, held.classes
     if ours.groups != theirs.groups or not np.array_equal(ours.outlines, theirs.outlines):
         differing.append("cells")
@@ -213,7 +234,7 @@ def load_exemplars(
 ) -> Exemplars | None:
     """Return some photos of each place among the marked rows, as many as are configured and fit; or None."""
     places, reader = Places.of(files.classes), files.reader
-    each = 2 * reader.length(files.inputs) * max(1, len(places))
+    each = 2 * reader.length(files.pooled) * max(1, len(places))
     most = min(config.exemplars, max(1, MOST_BYTES // each))
     if not config.exemplars or not len(places):
         return None
@@ -221,7 +242,7 @@ def load_exemplars(
     chosen, class_id = choose(labels, rows, most, random)
     wanted = np.zeros(reader.rows, np.bool_)
     wanted[chosen] = True
-    features = load_rows(reader, wanted, files.inputs, device)
+    features = load_rows(reader, wanted, files.pooled, device)
     place = np.searchsorted(np.flatnonzero(wanted), chosen)
     return Exemplars.of(features[torch.from_numpy(place).to(device)], class_id, len(places))
 
@@ -234,15 +255,31 @@ def initialise(
     groups: tuple[int, ...],
     *,
     whole: bool,
+    seed: int,
 ) -> None:
-    """Set the first weights; the projection's only if the whole localiser is trained."""
+    """Set the first weights; tail's and projection's only if the whole localiser is trained."""
     features = source if resident is None else resident
-    if whole and config.standardise:
+    tail = localiser.tail
+    if whole and tail is not None:
+        begin_aggregator(tail, features.blocks(TAIL_SAMPLE_ROWS), seed)
+        sample = condensed(localiser, features.blocks(TAIL_SAMPLE_ROWS))
+        _initialise_projection(config, localiser, moments(sample), sample)
+    elif whole:
         found = store_moments(source) if resident is None else moments(resident.blocks(SAMPLE_ROWS))
-        standardise(localiser.projection, *found)
-    if config.initial_weights == "random":
-        return
-    if whole:
+        _initialise_projection(config, localiser, found, features.blocks(SAMPLE_ROWS))
+    if config.initial_weights != "random":
+        class_means(localiser, features.blocks(), groups)
+
+
+def _initialise_projection(
+    config: TrainConfig, localiser: Localiser, found: tuple[Tensor, Tensor], sample: Iterable[Block]
+) -> None:
+    if config.standardise:
+        mean, deviation = found
+        if config.aggregator.kind in ("netvlad", "salad"):
+            # Components of clusters that the sample hardly met are small for good: one gain for all.
+            deviation = deviation.square().mean().sqrt().expand_as(deviation)
+        standardise(localiser.projection, mean, deviation)
+    if config.initial_weights != "random":
         whiten = config.initial_weights == "whitened"
-        principal_components(localiser.projection, features.blocks(SAMPLE_ROWS), whiten=whiten)
-    class_means(localiser, features.blocks(), groups)
+        principal_components(localiser.projection, sample, whiten=whiten)

@@ -18,6 +18,7 @@ from cache.whole import there
 from stages.classes import ViewPlan
 from stages.errors import ConfigError
 from stages.margin import Buffers
+from stages.zoo import cut_named
 
 Rows = tuple[int, int]
 """The first row of a range and the one after its last."""
@@ -26,20 +27,21 @@ _READERS = 2
 
 
 def chosen_inputs(inputs: str | tuple[str, ...], reader: FeatureReader) -> tuple[str, ...]:
-    """Return the outputs to join into a feature.
+    """Return the pooled outputs to join into a feature.
 
     Raises
     ------
     ConfigError
         If the store lacks one of them.
     """
+    offered = tuple(name for name in reader.outputs if cut_named(name) is None)
     if isinstance(inputs, str):
-        return tuple(reader.outputs)
-    absent = [name for name in inputs if name not in reader.outputs]
+        return offered
+    absent = [name for name in inputs if name not in offered]
     if absent:
         raise ConfigError(
             f"train.inputs names {', '.join(absent)}, but {reader.store.path} holds "
-            f"{', '.join(reader.outputs)}: choose among these, or add it to extract.outputs"
+            f"{', '.join(offered)}: choose among these, or add it to extract.outputs"
         )
     return inputs
 

@@ -36,6 +36,7 @@ def run(
     log: Path | None = None,
     checkpoints: Path | None = None,
     fusion: FusionConfig | None = None,
+    weights: str | None = None,
     progress: Progress | None = None,
     report: Callable[[LogLine], None] | None = None,
 ) -> TrainResult:
@@ -71,6 +72,9 @@ def run(
         Folder of checkpoints; a run that finds its own there goes on from it.
     fusion : FusionConfig, optional
         How answers are made of scores; given, confidences are calibrated on the held-out images.
+    weights : str, optional
+        With `config.tail`: where the tail's first weights come from, as `extract.weights`; by default
+        from where the features' recipe says.
     progress : callable, optional
         Called with (done, total) steps.
     report : callable, optional
@@ -84,6 +88,8 @@ def run(
         If the files belong to different partitions or there is nothing to train.
     ConfigError
         If a setting does not fit the data, or only some groups are asked for without a localiser that fits.
+    WeightsError
+        If a tail is to be trained and the backbone's weights cannot be had.
     """
     files = open_files(config, partition, features, manifest)
     chosen, ranks = choose_groups(groups, files.classes), Ranks.current()
@@ -109,6 +115,7 @@ def run(
         progress,
         say,
         fusion,
+        weights,
     )
     begun = time.perf_counter()
     localiser, final, first = job.train(rows, held)

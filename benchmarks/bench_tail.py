@@ -1,0 +1,157 @@
+"""Training the last blocks from cached tensors against training them end to end, from pixels.
+
+Tensors, pixels and weights are random and lie on the device; everything else is what `pipeline train-heads`
+runs: rows fetched by the sampler's numbers, tail, projection, margin softmax, backward, optimisers. The floor
+is the tail's forward and backward pass alone; end to end puts the frozen trunk before it, without gradients.
+
+    python benchmarks/bench_tail.py --device cuda --backbone dinov2_vitb14 --cut 10 --batch 256
+    python benchmarks/bench_tail.py --backbone efficientnet_lite0 --cut 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from cache.recipe import Recipe
+from pipeline.params import load_params
+from stages.backbone import describe_backbone
+from stages.classes import ClassTable
+from stages.cut import cut_of, trunk
+from stages.heads import HeadSettings
+from stages.inference import make_quick
+from stages.localiser import Localiser
+from stages.tail import Tail, tail_settings
+from stages.train.feed import open_feed
+from stages.train.loop import Trainer, precision_of
+from stages.train.ranks import Ranks
+from stages.train.source import TrainingSet
+from stages.untrained import random_model
+from stages.zoo import BACKBONES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def one_group(classes):
+    """A row of cells, one group, every cell a class."""
+    return ClassTable(
+        group=np.zeros(classes, np.int32),
+        index=np.arange(classes, dtype=np.int32),
+        p=np.arange(classes),
+        q=np.zeros(classes, np.int64),
+        centres=np.stack([np.arange(classes) * 10.0 + 5, np.full(classes, 5.0)], axis=1),
+        images=np.full(classes, 10),
+        bucket=np.full(classes, "mid"),
+        p_aug=np.zeros(classes, np.float32),
+        cell_m=10.0,
+        groups_per_side=1,
+        zone="10S",
+    )
+
+
+def timed(work, device, seconds):
+    """Median, least and most seconds of a call."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    for _ in range(3):
+        work()
+    found, end = [], time.perf_counter() + seconds
+    while len(found) < 5 or time.perf_counter() < end:
+        wait()
+        begun = time.perf_counter()
+        work()
+        wait()
+        found.append(time.perf_counter() - begun)
+    return statistics.median(found), min(found), max(found), len(found)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--backbone", default="dinov2_vits14", choices=BACKBONES)
+    parser.add_argument("--cut", type=int, default=10)
+    parser.add_argument("--aggregator", default="pooled", choices=("pooled", "gem", "netvlad", "salad"))
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=2048)
+    parser.add_argument("--classes", type=int, default=5000)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    chosen = parser.parse_args()
+    device, kind = torch.device(chosen.device), BACKBONES[chosen.backbone].kind
+    config = load_params(ROOT / "params.yaml").train
+    aggregator = replace(config.aggregator, kind=chosen.aggregator)
+    config = replace(config, tail=True, aggregator=aggregator, batch_size=chosen.batch, augment_views=False)
+    cut = cut_of(chosen.backbone, chosen.size, chosen.cut)
+    card = describe_backbone(chosen.backbone, weights="random", image_size=chosen.size)
+    outputs = {**card.outputs, cut.name: cut.length}
+    recipe = Recipe(
+        chosen.backbone, "random", card.weights_id, chosen.size, {}, outputs, "float16", "float32"
+    )
+    settings = tail_settings(recipe, tuple(card.outputs), config.aggregator)
+    table = one_group(chosen.classes)
+    head = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
+    localiser = Localiser.new(table, recipe, tuple(outputs), config.embedding_dim, head, settings)
+    localiser.tail = Tail(settings, random_model(chosen.backbone, chosen.size))
+    localiser.to(device)
+    features = torch.empty(chosen.rows, sum(outputs.values()), dtype=torch.float16, device=device).normal_()
+    labels = np.random.default_rng(0).integers(0, chosen.classes, chosen.rows)
+    data = TrainingSet(features, labels, features[:0], labels[:0])
+
+    dtype = precision_of(config, device)
+    front = make_quick(random_model(chosen.backbone, chosen.size).eval(), kind=kind).to(device, dtype)
+    front.requires_grad_(False)
+    pixels = torch.randint(
+        0, 256, (chosen.batch, 3, chosen.size, chosen.size), dtype=torch.uint8, device=device
+    )
+    narrow = torch.autocast(device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
+    tensors = features[: chosen.batch, localiser.pooled_length :]
+
+    def passes(given):
+        with narrow:
+            found = localiser.tail(given)
+        functional.normalize(found, dim=1).sum().backward()
+        localiser.tail.zero_grad()
+
+    with open_feed(config, None, data, table, (0,), 1000, 0) as feed:
+        trainer = Trainer(localiser, feed, (0,), config, train_projection=True, ranks=Ranks())
+        steps = iter(range(1, 1 << 30))
+
+        def from_cache():
+            trainer.step(next(steps))
+
+        def from_pixels():
+            with torch.no_grad():
+                trunk(front, kind, (pixels.to(dtype) - 127) / 64, chosen.cut)
+            trainer.step(next(steps))
+
+        measured = {
+            "the tail's forward and backward alone (floor)": lambda: passes(tensors),
+            "training step from cached tensors": from_cache,
+            "the same with the trunk before it, from pixels": from_pixels,
+        }
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+        print(
+            f"{name}, torch {torch.__version__}, {torch.get_num_threads()} CPU threads; {chosen.backbone} at "
+            f"{chosen.size} px, {chosen.cut} of {BACKBONES[chosen.backbone].blocks} blocks in the trunk, "
+            f"aggregator {chosen.aggregator}, batch {chosen.batch}, {dtype}; "
+            f"{cut.length * 2 / 1e3:,.1f} kB an image; medians (least - most)"
+        )
+        floor = None
+        for what, work in measured.items():
+            middle, least, most, count = timed(work, device, chosen.seconds)
+            floor = floor or middle
+            print(
+                f"  {what:<48} {middle * 1e3:8.2f} ms ({least * 1e3:.2f} - {most * 1e3:.2f}, n {count})  "
+                f"x {middle / floor:.2f}  {chosen.batch / middle:,.0f} images/s"
+            )
+
+
+if __name__ == "__main__":
+    main()
