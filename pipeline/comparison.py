@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from cache.files import write_atomic
 from pipeline.experiment_rows import Plan
-from pipeline.experiments import Metrics
+from pipeline.experiment_work import Metrics
+from pipeline.experiments import Outcome
 
-Runs = Mapping[str, Mapping[int, Metrics] | str]
+Found = Mapping[str, Outcome]
 BUCKETS = ("head", "mid", "tail")
 _MOST_FLIPS = 16
 """Seeds up to which all ways to flip signs are tried; of more, the t test alone speaks."""
@@ -42,7 +39,15 @@ class Spread:
         return cls(float(np.mean(values)), sd, half)
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f}" if self.sd is None else f"{self.mean:.1f} ± {self.sd:.1f}"
+        return f"{self.mean:.1f}{self._deviation}"
+
+    def signed(self) -> str:
+        """Return it as a change: a plus before what is no loss."""
+        return f"{self.mean:+.1f}{self._deviation}"
+
+    @property
+    def _deviation(self) -> str:
+        return "" if self.sd is None else f" ± {self.sd:.1f}"
 
 
 @dataclass(frozen=True)
@@ -103,74 +108,13 @@ def series(runs: Mapping[int, Metrics], localiser: str) -> dict[str, list[float]
     return {name: [values[name] for values in each] for name in (each[0] if each else {})}
 
 
-def gains(found: Runs, plan: Plan, localiser: str) -> dict[tuple[str, str], dict[str, Gain]]:
-    """Return the gain of each measure for the pairs of rows that were run."""
+def gains(found: Found, plan: Plan, localiser: str) -> dict[tuple[str, str], dict[str, Gain]]:
+    """Return the gain of each measure for the pairs of rows, over the seeds that both have."""
     tested = {}
     for first, second in plan.compare:
-        ours, theirs = found.get(first, ""), found.get(second, "")
-        if not isinstance(ours, str) and not isinstance(theirs, str):
-            a, b = series(ours, localiser), series(theirs, localiser)
+        ours, theirs = (found[name].runs if name in found else {} for name in (first, second))
+        both = ours.keys() & theirs.keys()
+        if both:
+            a, b = (series({seed: runs[seed] for seed in both}, localiser) for runs in (ours, theirs))
             tested[first, second] = {name: Gain.of(a[name], b[name]) for name in a if name in b}
     return tested
-
-
-def rows_of(found: Runs, localiser: str) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of the table: a row per experiment, what was not run with its reason."""
-    spreads = {
-        name: {} if isinstance(runs, str) else {m: Spread.of(v) for m, v in series(runs, localiser).items()}
-        for name, runs in found.items()
-    }
-    columns = list(dict.fromkeys(measure for row in spreads.values() for measure in row))
-    table = []
-    for name, runs in found.items():
-        cells = [str(spreads[name][measure]) if measure in spreads[name] else "" for measure in columns]
-        seconds = "" if isinstance(runs, str) else _seconds(runs)
-        table.append([name, *cells, seconds])
-    return ["experiment", *columns, "train s"], table
-
-
-def _seconds(runs: Mapping[int, Metrics]) -> str:
-    return f"{np.mean([metrics['seconds']['train'] for metrics in runs.values()]):.1f}"
-
-
-def gain_rows(tested: Mapping[tuple[str, str], Mapping[str, Gain]]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of the table of gains: a row per pair and measure."""
-    table = [
-        [f"{first} - {second}", name, str(gain.spread), _p(gain.t_p), _p(gain.flip_p)]
-        for (first, second), by_measure in tested.items()
-        for name, gain in by_measure.items()
-    ]
-    return ["gain", "of", "points", "p, paired t", "p, sign flips"], table
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def write(folder: Path, found: Runs, plan: Plan, localiser: str) -> None:
-    """Write experiments.json, with every run's numbers, and table.md."""
-    content: dict[str, Any] = {"localiser": localiser, "rows": {}, "gains": []}
-    for name, runs in found.items():
-        row: dict[str, Any] = {"settings": dict(plan.rows[name])}
-        if isinstance(runs, str):
-            row["not_run"] = runs
-        else:
-            row |= {"spread": {m: vars(Spread.of(v)) for m, v in series(runs, localiser).items()}}
-            row["runs"] = {str(seed): metrics for seed, metrics in sorted(runs.items())}
-        content["rows"][name] = row
-    tested = gains(found, plan, localiser)
-    for (first, second), by_measure in tested.items():
-        of = {name: {**vars(gain), "spread": vars(gain.spread)} for name, gain in by_measure.items()}
-        content["gains"].append({"first": first, "second": second, "of": of})
-    reasons = "".join(f"- {name}: {runs}\n" for name, runs in found.items() if isinstance(runs, str))
-    text = markdown(*rows_of(found, localiser))
-    if tested:
-        text += "\n" + markdown(*gain_rows(tested))
-    write_atomic(folder / "experiments.json", (json.dumps(content, indent=2) + "\n").encode())
-    write_atomic(folder / "table.md", (text + (f"\n{reasons}" if reasons else "")).encode())

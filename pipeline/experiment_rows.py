@@ -1,8 +1,9 @@
 """The rows of experiments.yaml: settings that each changes, and where the files of its seeds lie.
 
-Index and feature stores are the project's own. Partitions lie in experiments/, one for all rows whose
-settings agree; so do trainings and evaluations, a folder for each row and seed. The project's localiser,
-metrics and plots are never touched.
+The index is the project's own, and so are the feature stores of rows that make features as it does; other
+rows' features lie in folders beside them, one for all rows whose settings agree. Partitions lie in
+experiments/ in the same manner; so do trainings and evaluations, a folder for each row and seed. The
+project's localiser, metrics and plots are never touched.
 """
 
 from __future__ import annotations
@@ -15,16 +16,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cache.files import Place, place_of
+from cache.files import place_of
+from pipeline.experiment_paths import RowPaths
 from pipeline.params import Params, read_settings
 from pipeline.paths import Paths
 from pipeline.project import template
 from pipeline.typed import build
 from stages.errors import ConfigError
+from stages.extract.config import ExtractConfig
 from stages.manifest import Manifest
 
 _SHARED = ("data.", "toycity.", "index.", "pack.", "seeds.train")
 """What rows cannot change: they are compared on the same images, with the same training seeds."""
+_HOW_ONLY = ("compile", "shards", "batch_size", "readers", "threads", "max_bad_fraction")
+"""Settings of how features are made, on which no number depends. Whatever else there is counts."""
+_NAMED = ("backbone", "image_size")
+"""Settings that name a folder of features."""
 
 
 @dataclass(frozen=True)
@@ -41,73 +48,6 @@ class Plan:
 
     rows: Mapping[str, Mapping[str, Any]]
     compare: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class RowPaths(Paths):
-    """The files of one row and seed; whatever is not named here is the project's own.
-
-    Attributes
-    ----------
-    run : Path
-        Folder of the training and its evaluation.
-    cut : Path
-        Folder of the partition.
-    views : str
-        Name of the store of views.
-    """
-
-    run: Path = Path()
-    cut: Path = Path()
-    views: str = "views"
-
-    @property
-    def partition(self) -> Path:
-        """Folder of classes, labels and view plan."""
-        return self.cut
-
-    def features(self, split: str) -> Place:
-        """Feature store of one split; views of another plan have a store of their own."""
-        return super().features(self.views if split == "views" else split)
-
-    def tracked_features(self, split: str) -> Path:
-        """Where the store of one split would lie in the project."""
-        return super().tracked_features(self.views if split == "views" else split)
-
-    @property
-    def localiser(self) -> Path:
-        """Folder of the trained localiser."""
-        return self.run / "localiser"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where a training that was interrupted can go on."""
-        return self.run / "localiser.checkpoints"
-
-    @property
-    def plots(self) -> Path:
-        """Folder of the curves."""
-        return self.run / "plots"
-
-    @property
-    def training_log(self) -> Path:
-        """Loss, speed and validation over the training steps."""
-        return self.plots / "training"
-
-    @property
-    def curve(self) -> Path:
-        """LR@N over N."""
-        return self.plots / "lr_curve.csv"
-
-    @property
-    def metrics(self) -> Path:
-        """The numbers of the evaluation."""
-        return self.run / "metrics.json"
-
-    @property
-    def predictions(self) -> Path:
-        """One row per query."""
-        return self.run / "predictions.parquet"
 
 
 @dataclass(frozen=True)
@@ -142,6 +82,18 @@ class Row:
         own = Paths(self.project, "")
         return digest([Manifest.open(own.index(split)).digest for split in ("database", "queries")])
 
+    @property
+    def features_name(self) -> str:
+        """Name of the feature folder.
+
+        A store holds the features of one recipe. With the project's settings, but for backbone and
+        size, it is the folder that the project has, or would have; with others one of their own.
+        """
+        extract = self.params(0).extract
+        ours, usual = deciding(extract), deciding(self.base.extract)
+        name = "-".join(str(ours.pop(setting)) for setting in _NAMED)
+        return name if all(usual[setting] == ours[setting] for setting in ours) else f"{name}-{digest(ours)}"
+
     def paths(self, seed: int) -> RowPaths:
         """Return where the files of a seed are."""
         params, folder = self.params(seed), Paths(self.project, "").experiments
@@ -150,7 +102,7 @@ class Row:
         usual = [asdict(self.base.partition), asdict(self.base.augment), self.base.seeds.views]
         return RowPaths(
             self.project,
-            f"{params.extract.backbone}-{params.extract.image_size}",
+            self.features_name,
             place_of(params.data.features, self.project),
             run=folder / self.name / f"seed-{seed}",
             cut=folder / f"partition-{cut}",
@@ -160,10 +112,13 @@ class Row:
     def identity(self, seed: int) -> str:
         """Digest of everything that the numbers of a seed depend on."""
         params = self.params(seed)
-        features = ("backbone", "weights", "image_size", "outputs", "dtype", "precision", "decoder")
-        extract = {name: getattr(params.extract, name) for name in features}
         sections = [asdict(part) for part in (params.partition, params.augment, params.train, params.eval)]
-        return digest([sections, extract, params.seeds.views, seed, self.images])
+        return digest([sections, deciding(params.extract), params.seeds.views, seed, self.images])
+
+
+def deciding(extract: ExtractConfig) -> dict[str, Any]:
+    """Return the settings of the section `extract` that features depend on."""
+    return {name: value for name, value in asdict(extract).items() if name not in _HOW_ONLY}
 
 
 def digest(facts: object) -> str:
@@ -232,3 +187,18 @@ def chosen_rows(project: Path, plan: Plan, names: Sequence[str], base: Params) -
     if unknown:
         raise ConfigError(f"--only {unknown[0]}: experiments.yaml has {', '.join(plan.rows)}")
     return [make_row(project, name, plan.rows[name], base) for name in names or plan.rows]
+
+
+def require_localiser(rows: Sequence[Row], localiser: str) -> None:
+    """Check that every row evaluates what the tables are to show.
+
+    Raises
+    ------
+    ConfigError
+        If one does not.
+    """
+    for row in rows:
+        if localiser not in (there := row.params(0).eval.localisers):
+            raise ConfigError(
+                f"--localiser {localiser}: {row.name} evaluates {', '.join(there)}; add it to eval.localisers"
+            )

@@ -2,102 +2,111 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from cache.files import write_atomic
-from cache.reader import FeatureReader
-from cache.whole import there
-from pipeline import console
+from torch.cuda import OutOfMemoryError
+
+from cache.errors import PlacecacheError, StoreError
+from pipeline.costs import Costs
 from pipeline.experiment_rows import Row
-from pipeline.paths import SPLITS
+from pipeline.experiment_work import HeldElsewhere, Metrics, prepare, run_seed, splits_of
 from stages.errors import WeightsError
 
-Metrics = dict[str, dict[str, Any]]
+Say = Callable[[str], None]
+NOT_RUN, FAILED, HELD = "not run", "failed", "held"
 
 
-def prepare(row: Row, *, device: str) -> None:
-    """Cut the city and extract features as a row needs them, as far as that is not done.
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one row.
 
-    Raises
-    ------
-    WeightsError
-        If features are missing and the backbone's weights cannot be had.
+    Attributes
+    ----------
+    runs : dict
+        Metrics by seed, as far as it came.
+    lacking : str
+        Empty if that is all that was asked for. Otherwise `NOT_RUN`: weights cannot be had here; `HELD`:
+        another process is at it; or `FAILED`.
+    reason : str
+        Why something is lacking.
+    costs : Costs or None
+        Time and storage; None without runs.
     """
-    from pipeline.extraction import extract_split
-    from stages.partition import run as cut_city
 
-    params, paths = row.params(0), row.paths(0)
-    if not (paths.partition / "views.parquet").exists():
-        with console.progress(f"{row.name}: partition") as progress:
-            cut_city(
-                params.partition,
-                manifest=paths.index("database"),
-                output=paths.partition,
-                seed=params.seeds.views,
-                progress=progress,
-            )
-    for split in SPLITS if params.train.augment_views else SPLITS[:2]:
-        store = paths.features(split)
-        try:
-            with console.progress(f"{row.name}: extract {split}") as progress:
-                extract_split(
-                    params,
-                    paths,
-                    split,
-                    shards=range(params.extract.shards),
-                    device=device,
-                    replace=False,
-                    keep=False,
-                    repair=False,
-                    scheduler=None,
-                    progress=progress,
-                )
-        except WeightsError:
-            # Features that came from elsewhere are as good without the weights that made them.
-            if not there(store) or FeatureReader.open(store).missing_rows:
-                raise
+    runs: dict[int, Metrics]
+    lacking: str = ""
+    reason: str = ""
+    costs: Costs | None = None
 
 
-def run_seed(row: Row, seed: int, *, device: str) -> tuple[Metrics, bool]:
-    """Return the metrics of a row with a seed, and whether they were there already."""
-    paths, identity = row.paths(seed), row.identity(seed)
-    note = paths.run / "finished.json"
-    if note.exists() and (known := json.loads(note.read_text(encoding="utf-8")))["identity"] == identity:
-        return known["metrics"], True
-    from pipeline.evaluation import evaluate
-    from pipeline.training import train
+def run_row(row: Row, seeds: Sequence[int], *, device: str, localiser: str, say: Say) -> Outcome:
+    """Return what came of a row; its faults end the row, not the command.
 
-    params = row.params(seed)
-    begun = time.perf_counter()
-    train(params, paths, groups=None, frozen=False, device=device, scheduler=None)
-    trained = time.perf_counter()
-    paths.plots.mkdir(parents=True, exist_ok=True)
-    evaluate(params, paths, device=device)
-    metrics: Metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))
-    metrics["seconds"] = {"train": trained - begun, "eval": time.perf_counter() - trained}
-    write_atomic(note, json.dumps({"identity": identity, "metrics": metrics}, indent=2).encode())
-    return metrics, False
+    Seeds that another process is running are left to it.
+    """
+    runs: dict[int, Metrics] = {}
+    lacking, reasons = "", []
+    try:
+        prepare(row, device=device)
+        for seed in seeds:
+            try:
+                runs[seed], known = run_seed(row, seed, device=device)
+            except HeldElsewhere as fault:
+                lacking = HELD
+                reasons.append(str(fault))
+                continue
+            say(f"{row.name}, seed {seed}: {_headline(runs[seed], localiser, known)}")
+    except WeightsError as fault:
+        lacking, reasons = NOT_RUN, [str(fault)]
+    except HeldElsewhere as fault:
+        lacking, reasons = HELD, [str(fault)]
+    except (PlacecacheError, OutOfMemoryError) as fault:
+        lacking, reasons = FAILED, [str(fault)]
+    return Outcome(runs, lacking, " ".join("; ".join(reasons).split()))
+
+
+def _headline(metrics: Metrics, localiser: str, known: bool) -> str:
+    found = [f"{name} {value:.1f}" for name, value in metrics[localiser].items() if name.startswith("LR@")]
+    seconds = metrics["seconds"]
+    spent = "done before" if known else f"{seconds['train'] + seconds['eval']:.1f} s"
+    return f"{found[0]}, {spent}"
+
+
+def _costs(row: Row, runs: dict[int, Metrics]) -> Costs | None:
+    if not runs:
+        return None
+    with contextlib.suppress(StoreError):  # damaged: numbers of earlier runs are as good without
+        features = {split: row.paths(0).features(split) for split in splits_of(row.params(0))}
+        return Costs.of(features, [row.paths(seed).localiser for seed in runs], list(runs.values()))
+    return None
 
 
 def run_rows(
-    rows: Sequence[Row], seeds: Sequence[int], *, device: str, say: Callable[[str], None]
-) -> dict[str, dict[int, Metrics] | str]:
-    """Return each row's metrics by seed, or why it cannot be run here."""
-    found: dict[str, dict[int, Metrics] | str] = {}
+    rows: Sequence[Row], seeds: Sequence[int], *, device: str, localiser: str, say: Say
+) -> dict[str, Outcome]:
+    """Return what came of each row, in their order.
+
+    What another process holds is asked for once more at the end, when it may be done.
+    """
+    found: dict[str, Outcome] = {}
     for row in rows:
-        try:
-            prepare(row, device=device)
-        except WeightsError as fault:
-            found[row.name] = f"not run: {fault}"
-            say(f"{row.name}: {found[row.name]}")
-            continue
-        runs = found[row.name] = {}
-        for seed in seeds:
-            runs[seed], known = run_seed(row, seed, device=device)
-            seconds = runs[seed]["seconds"]
-            spent = "done before" if known else f"{seconds['train'] + seconds['eval']:.1f} s"
-            say(f"{row.name}, seed {seed}: {spent}")
-    return found
+        found[row.name] = run_row(row, seeds, device=device, localiser=localiser, say=say)
+        _tell(row.name, found, say)
+    for row in rows:
+        if (before := found[row.name]).lacking == HELD:
+            rest = [seed for seed in seeds if seed not in before.runs]
+            after = run_row(row, rest, device=device, localiser=localiser, say=say)
+            found[row.name] = replace(after, runs={**before.runs, **after.runs})
+            if after.reason != before.reason:
+                _tell(row.name, found, say)
+    return {row.name: replace(found[row.name], costs=_costs(row, found[row.name].runs)) for row in rows}
+
+
+def _tell(name: str, found: Mapping[str, Outcome], say: Say) -> None:
+    """Say at once what is lacking; a reason that was given before is not given again."""
+    lacking, reason = found[name].lacking, found[name].reason
+    if lacking:
+        alike = [other for other in found if other != name and found[other].reason == reason]
+        say(f"{name}: {lacking}: {f'for the same reason as {alike[0]}' if alike else reason}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cache.holder import locked
 from pipeline import console, scores
 from pipeline.context import DEVICE, SCHEDULER, one_device, project_of, resolve
 from pipeline.options import SeedRange
@@ -47,25 +48,34 @@ def demo(folder: Path) -> None:
 @click.pass_context
 def experiments(
     context: click.Context, seeds: tuple[int, ...], names: tuple[str, ...], localiser: str, device: str
-) -> None:
-    """Train and evaluate the rows of experiments.yaml side by side; run it again to continue."""
-    from pipeline import comparison
-    from pipeline.experiment_rows import chosen_rows, read_plan
-    from pipeline.experiments import run_rows
+) -> int:
+    """Train and evaluate the rows of experiments.yaml side by side; run it again to continue.
+
+    Several of these commands share the work. Exit code 1 if a row failed, or another command is still at it.
+    """
+    from pipeline import comparison_tables
+    from pipeline.experiment_rows import chosen_rows, read_plan, require_localiser
+    from pipeline.experiments import FAILED, HELD, run_rows
     from pipeline.stage_commands import index
 
     params, paths = project_of(context)
     plan = read_plan(paths.project)
     rows = chosen_rows(paths.project, plan, names, params)
-    if not paths.index("queries").exists():
-        context.invoke(index)
-    found = run_rows(rows, seeds, device=resolve(device), say=console.say)
-    title = f"{localiser}: percent, mean ± deviation of seeds; head, mid, tail: LR@1 by the true cell"
-    console.table(title, *comparison.rows_of(found, localiser))
-    if tested := comparison.gains(found, plan, localiser):
-        console.table("gains in points, seed by seed", *comparison.gain_rows(tested))
-    comparison.write(paths.experiments, found, plan, localiser)
+    require_localiser(rows, localiser)
+    usable = one_device(device)
+    paths.experiments.mkdir(parents=True, exist_ok=True)
+    with locked(paths.experiments):  # another of these commands may be at the index
+        if not paths.index("queries").exists():
+            context.invoke(index)
+    found = run_rows(rows, seeds, device=usable, localiser=localiser, say=console.say)
+    for table in comparison_tables.tables(found, plan, localiser):
+        console.table(table.title, table.columns, table.rows)
+        console.say("")
+    for line in comparison_tables.shortfalls(found):
+        console.say(line)
+    comparison_tables.write(paths.experiments, found, plan, localiser)
     console.say(f"all numbers: {paths.experiments}/experiments.json, as Markdown: table.md")
+    return int(any(outcome.lacking in (FAILED, HELD) for outcome in found.values()))
 
 
 @click.command()

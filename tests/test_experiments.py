@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,12 +14,19 @@ import pytest
 import torch
 from scipy import stats
 
+from cache.claims import claimed
+from cache.files import total_size
+from cache.reader import FeatureReader
+from pipeline import experiment_work
 from pipeline.cli import main
-from pipeline.comparison import Gain, Spread, markdown
-from pipeline.experiment_rows import chosen_rows, read_plan
+from pipeline.comparison import Gain, Spread, gains
+from pipeline.comparison_tables import Table, shortfalls, tables
+from pipeline.experiment_rows import Plan, chosen_rows, deciding, read_plan, require_localiser
+from pipeline.experiments import FAILED, HELD, Outcome
 from pipeline.params import load_params
 from pipeline.project import set_params, template
 from stages.errors import ConfigError
+from stages.extract.config import ExtractConfig
 
 SMALL = {
     "toycity.images": 60,
@@ -176,4 +185,252 @@ def test_one_seed_has_no_deviation_and_equal_gains_no_t_test():
     assert Gain.of([2.0, 3.0], [1.0, 2.0]).t_p is None
     assert Gain.of([2.0, 3.0], [2.0, 3.0]).t_p == 1
     assert Gain.of([2.0, 3.0], [1.0, 2.0]).flip_p == 0.5
-    assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+
+
+# ---- rows that make features in other ways ----
+
+
+def change_plan(project: Path, folder: Path, plan: str) -> Path:
+    copy = shutil.copytree(project, folder / "project")
+    (copy / "experiments.yaml").write_text(plan)
+    return copy
+
+
+def files_of(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(file): (file.stat().st_mtime_ns, file.stat().st_size) for file in folder.rglob("*")}
+
+
+GEM = """
+rows:
+  plain: {train.augment_views: false}
+  gem: {extract.outputs: [gem], extract.dtype: float32, train.augment_views: false}
+  gem-wide:
+    {extract.outputs: [gem], extract.dtype: float32, train.augment_views: false, partition.cell_m: 20.0}
+  exact: {extract.dtype: float32, train.augment_views: false}
+  quick: {extract.batch_size: 7, extract.shards: 2, train.augment_views: false}
+"""
+
+
+def test_rows_with_features_of_their_own_share_them_and_leave_the_projects_alone(project, tmp_path):
+    folder = change_plan(project, tmp_path, GEM)
+    usual = folder / "data/features/efficientnet_lite0-64"
+    before = files_of(usual)
+    assert call(folder, "experiments", "--seeds", "0", "--device", "cpu") == 0
+    assert files_of(usual) == before
+    own = sorted(folder.glob("data/features/efficientnet_lite0-64-*"))
+    assert len(own) == 2
+    recipes = [FeatureReader.open(store / "database.zarr").store.recipe for store in own]
+    assert {(*recipe.outputs, recipe.dtype) for recipe in recipes} == {("gem", "float32"), ("avg", "float32")}
+    assert all(content(folder)["rows"][row]["runs"] for row in ("gem", "gem-wide", "exact", "quick"))
+
+
+def names(folder: Path, plan: str, **settings: object) -> list[str]:
+    set_params(folder / "params.yaml", {name.replace("__", "."): value for name, value in settings.items()})
+    (folder / "experiments.yaml").write_text(plan)
+    rows = chosen_rows(folder, read_plan(folder), (), load_params(folder / "params.yaml"))
+    return [row.features_name for row in rows]
+
+
+def test_a_folder_of_features_is_named_after_all_that_decides_them(tmp_path):
+    folder = lay_out(tmp_path, PLAN)
+    plan = "rows: {a: {}, b: {extract.backbone: dinov2_vits14}, c: {extract.backbone: dinov2_vits14, %s}}"
+    plain, other, changed = names(folder, plan % "extract.precision: bfloat16")
+    assert (plain, other) == ("efficientnet_lite0-64", "dinov2_vits14-64")
+    assert changed.startswith("dinov2_vits14-64-")
+    # A setting of the project that the row does not name makes other features, in another folder.
+    assert names(folder, plan % "extract.precision: bfloat16", extract__dtype="float32")[2] != changed
+
+
+@dataclasses.dataclass(frozen=True)
+class LaterConfig(ExtractConfig):
+    unheard_of: int = 0
+
+
+def test_settings_that_are_new_count_and_settings_of_how_do_not(tmp_path):
+    extract = load_params(lay_out(tmp_path, PLAN) / "params.yaml").extract
+    values = dataclasses.asdict(extract)
+    assert deciding(LaterConfig(**values, unheard_of=1)) != deciding(LaterConfig(**values, unheard_of=2))
+    how = {"compile", "shards", "batch_size", "readers", "threads", "max_bad_fraction"}
+    assert deciding(extract).keys() == values.keys() - how
+    assert how < values.keys()
+
+
+# ---- rows that fail ----
+
+FAILING = """
+rows:
+  plain: {train.augment_views: false}
+  crowded: {partition.min_images_per_class: 5000}
+  crowded-too: {partition.min_images_per_class: 5000, train.scale: 50}
+  odd: {extract.image_size: 65}
+  longtail: {train.augment_views: true}
+compare:
+  - [longtail, plain]
+  - [crowded, plain]
+"""
+
+
+def test_a_row_that_fails_leaves_the_others_running(project, tmp_path, capsys):
+    folder = change_plan(project, tmp_path, FAILING)
+    assert call(folder, "experiments", "--seeds", "0-1") == 1
+    rows = content(folder)["rows"]
+    assert "no cell of 10 m keeps 5000 images" in rows["crowded"]["failed"]
+    assert "extract.image_size is 65" in rows["odd"]["failed"]
+    assert set(rows["longtail"]["runs"]) == {"0", "1"}
+    assert len(content(folder)["gains"]) == 1
+    printed, table = capsys.readouterr().out, (folder / "experiments" / "table.md").read_text()
+    assert "crowded-too: failed: for the same reason as crowded" in printed
+    for text in (printed, table):
+        assert text.count("crowded, crowded-too: failed: no cell of 10 m") == 1
+    assert "| odd | failed |" in table
+    assert "| longtail | 2 |" in table
+
+
+def fail(fault):
+    def run(*_, **__):
+        raise fault
+
+    return run
+
+
+def test_a_full_gpu_fails_a_row_and_a_bug_keeps_its_traceback(project, tmp_path, monkeypatch):
+    folder = change_plan(project, tmp_path, PLAN)
+    arguments = ("experiments", "--seeds", "1-2", "--only", "plain", "--only", "wide")
+    monkeypatch.setattr("pipeline.training.train", fail(torch.cuda.OutOfMemoryError("19 GiB\nare too many")))
+    assert call(folder, *arguments) == 1
+    plain = content(folder)["rows"]["plain"]
+    assert plain["failed"] == "19 GiB are too many"
+    assert set(plain["runs"]) == {"1"}
+    assert "| wide | 1, failed |" in (folder / "experiments" / "table.md").read_text()
+    monkeypatch.setattr("pipeline.training.train", fail(ZeroDivisionError("a bug")))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        main(["--project", str(folder), *arguments])
+
+
+def test_numbers_do_not_outlive_the_files_they_came_with(project, tmp_path, monkeypatch):
+    folder = change_plan(project, tmp_path, "rows: {plain: {train.augment_views: false, train.scale: 50}}")
+    monkeypatch.setattr("pipeline.training.train", fail(torch.cuda.OutOfMemoryError("full")))
+    assert call(folder, "experiments", "--seeds", "0") == 1
+    (folder / "experiments.yaml").write_text(PLAN)
+    assert call(folder, "experiments", "--seeds", "0", "--only", "plain") == 1
+
+
+def test_a_localiser_that_is_not_evaluated_is_named(tmp_path):
+    folder = lay_out(tmp_path, "rows: {a: {}, b: {eval.localisers: [classify]}}")
+    rows = chosen_rows(folder, read_plan(folder), (), load_params(folder / "params.yaml"))
+    require_localiser(rows, "classify")
+    with pytest.raises(ConfigError, match="--localiser hybrid: b evaluates classify; add it"):
+        require_localiser(rows, "hybrid")
+
+
+# ---- several at once ----
+
+
+def test_a_seed_that_another_process_runs_is_left_to_it(project, tmp_path, capsys):
+    folder = change_plan(project, tmp_path, "rows: {plain: {train.augment_views: false}, longtail: {}}")
+    run = folder / "experiments" / "plain" / "seed-0"
+    (run / "finished.json").unlink()
+    with claimed(run, {0: range(1)}):
+        assert call(folder, "experiments", "--seeds", "0-1") == 1
+        printed = capsys.readouterr().out
+        assert f"plain: held: seed 0 is being run by process {os.getpid()} on " in printed
+        assert "run the same command again when that has ended" in printed
+        assert set(content(folder)["rows"]["plain"]["runs"]) == {"1"}
+        assert set(content(folder)["rows"]["longtail"]["runs"]) == {"0", "1"}
+        assert not (run / "finished.json").exists()
+    assert call(folder, "experiments", "--seeds", "0-1") == 0
+    assert set(content(folder)["rows"]["plain"]["runs"]) == {"0", "1"}
+    assert not list(folder.rglob("*.claims"))
+
+
+def test_features_that_another_process_extracts_are_left_to_it(project, tmp_path, capsys):
+    folder = change_plan(
+        project, tmp_path, "rows: {exact: {extract.dtype: float32, train.augment_views: false}}"
+    )
+    (row,) = chosen_rows(folder, read_plan(folder), (), load_params(folder / "params.yaml"))
+    store = row.paths(0).features("database")
+    store.parent.mkdir()
+    with claimed(store, {0: range(1000)}):
+        assert call(folder, "experiments", "--seeds", "0") == 1
+    assert f"features of database are being extracted by process {os.getpid()} on " in capsys.readouterr().out
+    assert "process" in content(folder)["rows"]["exact"]["held"]
+
+
+def test_what_another_process_finished_meanwhile_is_in_the_table(project, tmp_path, monkeypatch, capsys):
+    folder = change_plan(project, tmp_path, "rows: {plain: {train.augment_views: false}}")
+    note = folder / "experiments" / "plain" / "seed-0" / "finished.json"
+    text = note.read_text()
+    note.unlink()
+    alone = experiment_work._alone
+
+    def finished_elsewhere(run, seed):
+        if not note.exists():
+            note.write_text(text)
+            raise experiment_work.HeldElsewhere("seed 0 is being run by another")
+        return alone(run, seed)
+
+    monkeypatch.setattr(experiment_work, "_alone", finished_elsewhere)
+    assert call(folder, "experiments", "--seeds", "0-1") == 0
+    assert set(content(folder)["rows"]["plain"]["runs"]) == {"0", "1"}
+    assert "seed 0: LR@1" in capsys.readouterr().out
+
+
+# ---- tables ----
+
+
+def test_costs_are_those_of_the_files(project):
+    stores = project / "data/features/efficientnet_lite0-64"
+    costs = content(project)["rows"]["longtail"]["costs"]
+    assert set(costs["features"]) == {"database", "queries", "views"}
+    assert set(content(project)["rows"]["plain"]["costs"]["features"]) == {"database", "queries"}
+    database = costs["features"]["database"]
+    assert database["rows"] == 60
+    assert database["bytes"] == total_size(stores / "database.zarr")
+    lines = (stores / "database.timings.jsonl").read_text().splitlines()
+    parts = ("compute_s", "read_wait_s", "write_wait_s")
+    assert database["seconds"] == pytest.approx(
+        sum(json.loads(line)[part] for line in lines for part in parts)
+    )
+    folders = [project / "experiments" / "longtail" / f"seed-{seed}" for seed in (0, 1)]
+    assert costs["localiser_bytes"] == np.mean([total_size(folder / "localiser") for folder in folders])
+    notes = [json.loads((folder / "finished.json").read_text())["metrics"]["seconds"] for folder in folders]
+    assert costs["train_s"] == pytest.approx(np.mean([note["train"] for note in notes]))
+    assert costs["eval_s"] == pytest.approx(np.mean([note["eval"] for note in notes]))
+    table = (project / "experiments" / "table.md").read_text()
+    assert f"| longtail | {sum(s['seconds'] for s in costs['features'].values()):,.1f} | " in table
+
+
+def test_a_store_made_twice_costs_what_it_takes_once(project, tmp_path):
+    folder = shutil.copytree(project, tmp_path / "project")
+    log = folder / "data/features/efficientnet_lite0-64/database.timings.jsonl"
+    log.write_text(2 * log.read_text())
+    assert call(folder, "experiments", "--seeds", "0-1", "--only", "plain") == 0
+    once, twice = (content(place)["rows"]["plain"]["costs"]["features"] for place in (project, folder))
+    assert twice["database"]["seconds"] == pytest.approx(once["database"]["seconds"])
+
+
+def metrics_of(recall: float) -> dict[str, dict[str, float]]:
+    return {"classify": {"LR@1": recall, "ms_per_query": 1.0}, "seconds": {"train": 1.0, "eval": 1.0}}
+
+
+def test_gains_are_over_the_seeds_that_both_rows_have():
+    found = {
+        "a": Outcome({2: metrics_of(30.0), 0: metrics_of(10.0), 1: metrics_of(50.0)}, HELD, "busy"),
+        "b": Outcome({0: metrics_of(5.0), 2: metrics_of(20.0)}, FAILED, "broken"),
+        "c": Outcome({}, FAILED, "broken"),
+    }
+    plan = Plan({"a": {}, "b": {}, "c": {}}, (("a", "b"), ("a", "c")))
+    ((pair, of),) = gains(found, plan, "classify").items()
+    assert pair == ("a", "b")
+    assert of["LR@1"].spread == Spread.of([5.0, 10.0])
+    assert [row[1] for row in tables(found, plan, "classify")[0].rows] == ["3, held", "2, failed", "failed"]
+    assert tables(found, plan, "classify")[-1].rows[0][:3] == ["a - b", "LR@1", "+7.5 ± 3.5"]
+    assert shortfalls(found) == [
+        "a: held: busy; run the same command again when that has ended",
+        "b, c: failed: broken",
+    ]
+
+
+def test_tables_in_markdown():
+    expected = "t:\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+    assert Table("t", ["a", "b"], [["1", "2"]]).markdown() == expected
