@@ -3,7 +3,9 @@
 For each backbone: the model alone, then `extract` as a user runs it, decoding by Pillow in processes
 and by nvJPEG on the GPU, over packs of two kinds of images. A few hundred drawn JPEGs stand for many:
 each is packed many times over. Rates are of the last three quarters of a run, when everything is under
-way; the seconds before them (processes, compilation) are named beside.
+way; the seconds before them (processes, compilation) are named beside. A shard begins with nobody having read
+ahead, and a small store's chunks are short: runs as short as this one show it more than a city does, so the
+rate between two batches in the middle (the median) and what the longest pauses cost are printed too.
 
     python benchmarks/bench_extract_gpu.py --images 32768 --backbones dinov2_vitb14,dinov2_vits14
 """
@@ -11,6 +13,7 @@ way; the seconds before them (processes, compilation) are named beside.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import tempfile
@@ -23,6 +26,7 @@ import torch
 from bench_extract import ROOT, draw
 from torch.utils.flop_counter import FlopCounterMode
 
+from cache.timings import total_timings
 from pipeline.params import load_params
 from stages.backbone import load_backbone
 from stages.extract import stage
@@ -96,7 +100,7 @@ def operations(config, weights):
 
 
 def extracted(config, manifest, store):
-    """Images a second of the last three quarters of a run, seconds before them, and its result."""
+    """Images a second of the last three quarters of a run, seconds before them, its pauses and its result."""
     marks = [(0, time.perf_counter())]
     result = stage.run(
         config,
@@ -111,7 +115,23 @@ def extracted(config, manifest, store):
     total = marks[-1][0]
     first = next(mark for mark in marks if mark[0] >= total / 4)
     rate = (total - first[0]) / (marks[-1][1] - first[1])
-    return rate, first[1] - marks[0][1], result
+    steps = [later[1] - sooner[1] for sooner, later in itertools.pairwise(marks) if sooner[0] >= first[0]]
+    return rate, first[1] - marks[0][1], steps, result
+
+
+def pauses(steps, options):
+    """What the seconds between batches say: the rate in the middle, and what the longest ones cost."""
+    middle, longest = statistics.median(steps), sorted(steps)[-2 * options.shards :]
+    lost = sum(longest) - len(longest) * middle
+    rate = f"median step {options.batch / middle:,.0f} images/s"
+    return f"{rate}, {len(longest)} longest cost {lost:.2f} of {sum(steps):.2f} s"
+
+
+def waits(store):
+    """Seconds that the backbone waited for images and for the writer."""
+    total = total_timings(store)
+    images, writer = total["read_wait_s"], total["write_wait_s"]
+    return f"waited in all {images:.1f} s for images (their readers too), {writer:.1f} s for the writer"
 
 
 def compare(name, manifests, options, params, folder):
@@ -122,7 +142,7 @@ def compare(name, manifests, options, params, folder):
         precision="bfloat16",
         compile=options.compile,
         batch_size=options.batch,
-        shards=4,
+        shards=options.shards,
         readers=options.readers or "auto",
     )
     rates, share = alone(config, "random", options.batch)
@@ -132,15 +152,15 @@ def compare(name, manifests, options, params, folder):
     print(f"  model alone (floor)            {floor:8,.0f} images/s ({spread}), {share:.1%} of the bf16 peak")
     for (side, manifest), decoder in ((m, d) for m in manifests.items() for d in ("pillow", "nvjpeg")):
         chosen = replace(config, decoder=decoder)
-        rate, before, result = extracted(
-            chosen, manifest, folder / f"{name}-{side}-{decoder}" / "database.zarr"
-        )
+        store = folder / f"{name}-{side}-{decoder}" / "database.zarr"
+        rate, before, steps, result = extracted(chosen, manifest, store)
         print(
             f"  {side} px pack, {decoder:8} {rate:12,.0f} images/s, {rate / floor:.2f} of it; first quarter "
             f"{before:.1f} s; read {result.read_s:.0f} s, compute {result.compute_s:.1f} s, "
             f"write {result.write_s:.1f} s, bad {len(result.bad)}",
             flush=True,
         )
+        print(f"    {pauses(steps, options)}; {waits(store)}", flush=True)
 
 
 def main():
@@ -148,6 +168,7 @@ def main():
     parser.add_argument("--images", type=int, default=32768)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--readers", type=int, default=0, help="0: one per core")
+    parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--sides", default="256,512", help="of the drawn JPEGs, pixels")
     parser.add_argument("--backbones", default="dinov2_vitb14,dinov2_vits14")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
