@@ -131,7 +131,7 @@ def waits(store):
     """Seconds that the backbone waited for images and for the writer."""
     total = total_timings(store)
     images, writer = total["read_wait_s"], total["write_wait_s"]
-    return f"waited in all {images:.1f} s for images (their readers too), {writer:.1f} s for the writer"
+    return f"waited in all {images:.1f} s for images and their readers, {writer:.1f} s for the writer"
 
 
 def compare(name, manifests, options, params, folder):
