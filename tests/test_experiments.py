@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -161,6 +162,20 @@ def test_unknown_rows_and_the_rows_that_come_with_the_program(tmp_path):
     rows = chosen_rows(folder, read_plan(folder), (), params)
     assert {row.params(3).extract.backbone for row in rows} == {"dinov2_vits14", "efficientnet_lite0"}
     assert {row.params(3).seeds.train for row in rows} == {3}
+
+
+def test_rows_and_pairs_in_comments_hold(tmp_path):
+    folder, shipped = lay_out(tmp_path, PLAN), template("experiments.yaml").read_text()
+    text = re.sub(r"^  # (?=[\w-]+: \{|- \[)", "  ", shipped, flags=re.MULTILINE)
+    (folder / "experiments.yaml").write_text(text)
+    plan = read_plan(folder)
+    rows = {
+        row.name: row.params(0) for row in chosen_rows(folder, plan, (), load_params(folder / "params.yaml"))
+    }
+    assert len(rows) == text.count("{") + 4
+    assert len(plan.compare) == 5
+    assert rows["efficientnet-tail"].extract.cut == 4
+    assert {row.train.aggregator.kind for row in rows.values()} == {"pooled", "gem", "netvlad", "salad"}
 
 
 def test_gains_are_tested_as_scipy_and_brute_force_do():
