@@ -22,6 +22,7 @@ from cache.store import create_or_open, drop_reusable, row_ids
 from cache.writer import ChunkWriter
 from stages.errors import InputError
 from stages.manifest import Manifest
+from stages.zoo import cut_named
 
 IMPORTED = "imported"
 OUTPUT = "imported"
@@ -72,17 +73,17 @@ def export_hdf5(
         If the manifest is not the store's.
     """
     _require_same_rows(reader, manifest)
-    moved = 0
+    moved, outputs = 0, _pooled(reader)
     with _replacing(path) as partial, h5py.File(partial, "w") as file:
         for start, stop in reader.blocks():
-            features, valid = reader.read(start, stop), reader.valid[start:stop]
+            features, valid = reader.read(start, stop, outputs), reader.valid[start:stop]
             for row, key in enumerate(manifest.keys(start, stop)):
                 if valid[row]:
                     file.create_group(key)["global_descriptor"] = features[row]
             moved += int(valid.sum())
             if progress is not None:
                 progress(stop, reader.rows)
-    return Moved(moved, reader.rows - moved, reader.length(), path)
+    return Moved(moved, reader.rows - moved, reader.length(outputs), path)
 
 
 def export_npy(
@@ -101,18 +102,24 @@ def export_npy(
         If the manifest is not the store's.
     """
     _require_same_rows(reader, manifest)
+    outputs = _pooled(reader)
     with _replacing(path) as partial:
-        shape = (reader.rows, reader.length())
+        shape = (reader.rows, reader.length(outputs))
         array = np.lib.format.open_memmap(partial, "w+", np.dtype(reader.store.spec.dtype), shape)
         for start, stop in reader.blocks():
-            array[start:stop] = reader.read(start, stop)
+            array[start:stop] = reader.read(start, stop, outputs)
             if progress is not None:
                 progress(stop, reader.rows)
         array.flush()
     with _replacing(path.with_suffix(".csv")) as partial:
         _write_list(partial, manifest)
     good = int(reader.valid.sum())
-    return Moved(good, reader.rows - good, reader.length(), path)
+    return Moved(good, reader.rows - good, reader.length(outputs), path)
+
+
+def _pooled(reader: FeatureReader) -> tuple[str, ...]:
+    """Outputs that are descriptors; not the tensor that a trained tail starts from."""
+    return tuple(name for name in reader.outputs if cut_named(name) is None)
 
 
 def import_npy(

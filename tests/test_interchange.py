@@ -49,14 +49,15 @@ def features():
 
 @pytest.fixture
 def reader(tmp_path, features):
-    """A finished store of two outputs; row 5 is bad."""
-    outputs = {"cls": 4, "avg": 3}
+    """A finished store of two outputs and a tensor for a tail; row 5 is bad."""
+    outputs = {"cls": 4, "avg": 3, "cut2": 5}
     spec = StoreSpec.for_rows(ROWS, outputs, "float16")
     recipe = Recipe("tiny", "random", "ab" * 32, 28, {}, outputs, "float16", "float32")
     store = create_or_open(tmp_path / "database.zarr", spec, recipe, row_ids(KEYS))
     for chunk in range(spec.chunks):
         rows = spec.chunk_slice(chunk)
-        arrays = {"cls": features[rows, :4], "avg": features[rows, 4:]}
+        tensor = np.zeros((rows.stop - rows.start, 5), np.float16)
+        arrays = {"cls": features[rows, :4], "avg": features[rows, 4:], "cut2": tensor}
         ChunkWriter(store).write(chunk, arrays, {5: "truncated"} if chunk == 0 else {})
     return FeatureReader(store)
 
