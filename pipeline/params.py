@@ -60,7 +60,13 @@ class SeedsConfig:
 
 @dataclass(frozen=True)
 class Params:
-    """Every setting of the pipeline: one attribute per section of params.yaml."""
+    """Every setting of the pipeline: one attribute per section of params.yaml.
+
+    Raises
+    ------
+    ConfigError
+        If a tail is to be trained from tensors that extraction does not keep.
+    """
 
     seeds: SeedsConfig
     data: DataConfig
@@ -73,6 +79,13 @@ class Params:
     train: TrainConfig
     eval: EvalConfig
     report: ReportConfig
+
+    def __post_init__(self) -> None:
+        if self.train.tail and self.extract.cut == "none":
+            raise ConfigError(
+                "train.tail is true, but extract.cut is none: expected the number of blocks before the tail, such "
+                "as 4 for efficientnet_lite0 or 10 for dinov2_vits14; mend one of them in params.yaml"
+            )
 
 
 def load_params(path: Path) -> Params:

@@ -154,5 +154,15 @@ def test_a_missing_file_names_the_command_that_makes_one(tmp_path):
         load_params(tmp_path / "params.yaml")
 
 
+def test_a_tail_needs_the_tensor_it_starts_from(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(SHIPPED.read_text())
+    set_params(path, {"train.tail": True, "extract.cut": 4})
+    assert load_params(path).train.tail
+    set_params(path, {"extract.cut": "none"})
+    with pytest.raises(ConfigError, match=r"train\.tail is true, but extract\.cut is none"):
+        load_params(path)
+
+
 def test_scientific_notation_is_a_number_as_a_person_means_it():
     assert build(Inner, {"count": 1, "share": "1e-4"}).share == 1e-4
