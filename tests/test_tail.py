@@ -22,7 +22,7 @@ from stages.eval.stage import run as evaluate
 from stages.localiser import Localiser
 from stages.manifest import Manifest
 from stages.places import Places
-from stages.train import prepare
+from stages.train import loop, prepare
 from stages.train.feed import open_feed, schedule_of
 from stages.train.stage import run
 from stages.untrained import random_model
@@ -218,7 +218,8 @@ def test_a_run_cut_short_ends_to_the_bit_as_undisturbed(city):
         aggregator=aggregated("salad"),
         residency="stream",
         checkpoint_s=0.0,
-        validation=replace(VALIDATION, share=0.15, refit=True, times=10, patience=10),
+        validation=replace(VALIDATION, share=0.15, refit=True, times=4, patience=4),
+        epochs=4.0,
     )
     inputs, folder = city.inputs(), city.folder / "checkpoints"
     run(config, **{**inputs, "output": city.folder / "whole"}, seed=0)
@@ -287,3 +288,14 @@ def test_a_tail_goes_on_from_the_weights_that_made_the_features(city, tmp_path):
 def test_settings_that_do_not_go_together_are_named(changes, fault):
     with pytest.raises(ConfigError, match=fault):
         replace(TAIL, **changes)
+
+
+@pytest.mark.parametrize("kind", ["pooled", "gem", "netvlad", "salad"])
+def test_rows_that_fill_a_batch_up_change_nothing(city, monkeypatch, kind):
+    outcomes = []
+    for multiple in (1, 7):
+        monkeypatch.setattr(loop, "row_multiple", lambda device, to=multiple: to)
+        run(replace(TAIL, aggregator=aggregated(kind), max_steps=4), **city.inputs(), seed=0)
+        outcomes.append(load_file(city.folder / "localiser" / "localiser.safetensors"))
+    for key, value in outcomes[0].items():
+        assert torch.allclose(value, outcomes[1][key], atol=2e-4), key

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from stages.errors import InputError
 from stages.fused import fused_loss_and_gradients
@@ -140,9 +141,12 @@ class Trainer:
         """Embeddings (B, D) of a batch, for a gradient; the tail computes as the heads' products do."""
         tail, device = self.localiser.tail, self.localiser.device
         if tail is not None:
-            dtype = precision_of(self.config, device)
+            dtype, rows = precision_of(self.config, device), len(features)
+            tensors = pad(
+                features[:, self.localiser.pooled_length :], (0, 0, 0, -rows % row_multiple(device))
+            )
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                features = tail(features[:, self.localiser.pooled_length :])
+                features = tail(tensors)[:rows]
         return self.localiser.projection(features)  # type: ignore[no-any-return]
 
     def _labels(self, batch: Batch, group: int) -> npt.NDArray[np.int64]:
@@ -218,6 +222,14 @@ def loss_of(config: TrainConfig, device: torch.device, buffers: Buffers) -> Call
     if config.compile:
         return partial(fused_loss_and_gradients, precision=dtype)
     return partial(loss_and_gradients, precision=dtype, buffers=buffers)
+
+
+def row_multiple(device: torch.device) -> int:
+    """Return what batches are filled up to a multiple of before a tail.
+
+    cuDNN prepares its convolutions for every batch size anew, and views make many sizes.
+    """
+    return 32 if device.type == "cuda" else 1
 
 
 def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
