@@ -11,7 +11,7 @@ is the tail's forward and backward pass alone; end to end puts the frozen trunk 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import itertools
 import statistics
 import time
 from dataclasses import replace
@@ -72,6 +72,76 @@ def timed(work, device, seconds):
     return statistics.median(found), min(found), max(found), len(found)
 
 
+def untrained(chosen, config):
+    """A localiser with a tail of random weights, and where its backbone was cut."""
+    cut = cut_of(chosen.backbone, chosen.size, chosen.cut)
+    card = describe_backbone(chosen.backbone, weights="random", image_size=chosen.size)
+    outputs = {**card.outputs, cut.name: cut.length}
+    recipe = Recipe(
+        chosen.backbone, "random", card.weights_id, chosen.size, {}, outputs, "float16", "float32"
+    )
+    settings = tail_settings(recipe, tuple(card.outputs), config.aggregator)
+    head = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
+    table = one_group(chosen.classes)
+    localiser = Localiser.new(table, recipe, tuple(outputs), config.embedding_dim, head, settings)
+    localiser.tail = Tail(settings, random_model(chosen.backbone, chosen.size))
+    return localiser.to(chosen.device), cut
+
+
+def trunk_pass(chosen, dtype):
+    """What puts a batch of pixels through the frozen trunk."""
+    kind, side = BACKBONES[chosen.backbone].kind, chosen.size
+    model = make_quick(random_model(chosen.backbone, side).eval(), kind=kind).to(chosen.device, dtype)
+    pixels = torch.randint(0, 256, (chosen.batch, 3, side, side), dtype=torch.uint8, device=chosen.device)
+
+    @torch.no_grad()
+    def run():
+        trunk(model, kind, (pixels.to(dtype) - 127) / 64, chosen.cut)
+
+    return run
+
+
+def compare(chosen, config):
+    """Measure and print the floor, a step from cached tensors and one from pixels."""
+    device = torch.device(chosen.device)
+    dtype = precision_of(config, device)
+    localiser, cut = untrained(chosen, config)
+    features = torch.empty(chosen.rows, localiser.meta["features"], dtype=torch.float16, device=device)
+    labels = np.random.default_rng(0).integers(0, chosen.classes, chosen.rows)
+    data = TrainingSet(features.normal_(), labels, features[:0], labels[:0])
+    tensors = features[: chosen.batch, localiser.pooled_length :]
+
+    def floor():
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            found = localiser.tail(tensors)
+        functional.normalize(found, dim=1).sum().backward()
+        localiser.tail.zero_grad()
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    print(
+        f"{name}, torch {torch.__version__}, {torch.get_num_threads()} CPU threads; {chosen.backbone} at "
+        f"{chosen.size} px, {chosen.cut} of {BACKBONES[chosen.backbone].blocks} blocks in the trunk, "
+        f"aggregator {chosen.aggregator}, batch {chosen.batch}, {dtype}; "
+        f"{cut.length * 2 / 1e3:,.1f} kB an image; medians (least - most)"
+    )
+    with open_feed(config, None, data, localiser.classes, (0,), 1000, 0) as feed:
+        trainer = Trainer(localiser, feed, (0,), config, train_projection=True, ranks=Ranks())
+        front, steps = trunk_pass(chosen, dtype), itertools.count(1)
+        measured = {
+            "the tail's forward and backward alone (floor)": floor,
+            "training step from cached tensors": lambda: trainer.step(next(steps)),
+            "the same with the trunk before it, from pixels": lambda: (front(), trainer.step(next(steps))),
+        }
+        least_of_all = None
+        for what, work in measured.items():
+            middle, least, most, count = timed(work, device, chosen.seconds)
+            least_of_all = least_of_all or middle
+            print(
+                f"  {what:<48} {middle * 1e3:8.2f} ms ({least * 1e3:.2f} - {most * 1e3:.2f}, n {count})  "
+                f"x {middle / least_of_all:.2f}  {chosen.batch / middle:,.0f} images/s"
+            )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", default="cpu")
@@ -84,73 +154,12 @@ def main():
     parser.add_argument("--classes", type=int, default=5000)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     chosen = parser.parse_args()
-    device, kind = torch.device(chosen.device), BACKBONES[chosen.backbone].kind
     config = load_params(ROOT / "params.yaml").train
     aggregator = replace(config.aggregator, kind=chosen.aggregator)
-    config = replace(config, tail=True, aggregator=aggregator, batch_size=chosen.batch, augment_views=False)
-    cut = cut_of(chosen.backbone, chosen.size, chosen.cut)
-    card = describe_backbone(chosen.backbone, weights="random", image_size=chosen.size)
-    outputs = {**card.outputs, cut.name: cut.length}
-    recipe = Recipe(
-        chosen.backbone, "random", card.weights_id, chosen.size, {}, outputs, "float16", "float32"
+    compare(
+        chosen,
+        replace(config, tail=True, aggregator=aggregator, batch_size=chosen.batch, augment_views=False),
     )
-    settings = tail_settings(recipe, tuple(card.outputs), config.aggregator)
-    table = one_group(chosen.classes)
-    head = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
-    localiser = Localiser.new(table, recipe, tuple(outputs), config.embedding_dim, head, settings)
-    localiser.tail = Tail(settings, random_model(chosen.backbone, chosen.size))
-    localiser.to(device)
-    features = torch.empty(chosen.rows, sum(outputs.values()), dtype=torch.float16, device=device).normal_()
-    labels = np.random.default_rng(0).integers(0, chosen.classes, chosen.rows)
-    data = TrainingSet(features, labels, features[:0], labels[:0])
-
-    dtype = precision_of(config, device)
-    front = make_quick(random_model(chosen.backbone, chosen.size).eval(), kind=kind).to(device, dtype)
-    front.requires_grad_(False)
-    pixels = torch.randint(
-        0, 256, (chosen.batch, 3, chosen.size, chosen.size), dtype=torch.uint8, device=device
-    )
-    narrow = torch.autocast(device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
-    tensors = features[: chosen.batch, localiser.pooled_length :]
-
-    def passes(given):
-        with narrow:
-            found = localiser.tail(given)
-        functional.normalize(found, dim=1).sum().backward()
-        localiser.tail.zero_grad()
-
-    with open_feed(config, None, data, table, (0,), 1000, 0) as feed:
-        trainer = Trainer(localiser, feed, (0,), config, train_projection=True, ranks=Ranks())
-        steps = iter(range(1, 1 << 30))
-
-        def from_cache():
-            trainer.step(next(steps))
-
-        def from_pixels():
-            with torch.no_grad():
-                trunk(front, kind, (pixels.to(dtype) - 127) / 64, chosen.cut)
-            trainer.step(next(steps))
-
-        measured = {
-            "the tail's forward and backward alone (floor)": lambda: passes(tensors),
-            "training step from cached tensors": from_cache,
-            "the same with the trunk before it, from pixels": from_pixels,
-        }
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-        print(
-            f"{name}, torch {torch.__version__}, {torch.get_num_threads()} CPU threads; {chosen.backbone} at "
-            f"{chosen.size} px, {chosen.cut} of {BACKBONES[chosen.backbone].blocks} blocks in the trunk, "
-            f"aggregator {chosen.aggregator}, batch {chosen.batch}, {dtype}; "
-            f"{cut.length * 2 / 1e3:,.1f} kB an image; medians (least - most)"
-        )
-        floor = None
-        for what, work in measured.items():
-            middle, least, most, count = timed(work, device, chosen.seconds)
-            floor = floor or middle
-            print(
-                f"  {what:<48} {middle * 1e3:8.2f} ms ({least * 1e3:.2f} - {most * 1e3:.2f}, n {count})  "
-                f"x {middle / floor:.2f}  {chosen.batch / middle:,.0f} images/s"
-            )
 
 
 if __name__ == "__main__":
