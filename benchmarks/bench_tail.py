@@ -30,8 +30,9 @@ from stages.heads import HeadSettings
 from stages.inference import make_quick
 from stages.localiser import Localiser
 from stages.tail import Tail, tail_settings
+from stages.train.computing import precision_of
 from stages.train.feed import open_feed
-from stages.train.loop import Trainer, precision_of
+from stages.train.loop import Trainer
 from stages.train.ranks import Ranks
 from stages.train.source import TrainingSet
 from stages.untrained import random_model

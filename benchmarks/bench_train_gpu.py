@@ -26,8 +26,9 @@ from stages.classes import ClassTable
 from stages.heads import HeadSettings
 from stages.localiser import Localiser
 from stages.margin import Buffers
+from stages.train.computing import loss_of
 from stages.train.feed import open_feed
-from stages.train.loop import Trainer, loss_of
+from stages.train.loop import Trainer
 from stages.train.ranks import Ranks
 from stages.train.source import TrainingSet
 from stages.train.validation import Validation

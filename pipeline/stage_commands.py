@@ -110,7 +110,7 @@ def extract(
     "--groups", type=GroupSet(), default="all", show_default=True, help="all, or numbers: 0,3 or 0-2."
 )
 @click.option(
-    "--frozen", is_flag=True, help="Keep the projection of the localiser at hand, train heads alone."
+    "--frozen", is_flag=True, help="Keep projection and tail of the localiser at hand, train heads alone."
 )
 @SCHEDULER
 @DEVICE

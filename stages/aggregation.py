@@ -37,7 +37,7 @@ class AggregatorSettings:
     def __post_init__(self) -> None:
         kinds = get_args(AggregatorKind)
         _require("kind", self.kind, self.kind in kinds, " | ".join(kinds))
-        _require("clusters", self.clusters, self.clusters >= 2, "at least 2, such as 64")
+        _require("clusters", self.clusters, 2 <= self.clusters <= 4096, "within 2 and 4096, such as 64")
         least = 1 if self.kind == "salad" else 0
         expected = "a positive number such as 128" if least else "0 (as they are) or a positive number"
         _require("channels", self.channels, self.channels >= least, expected)

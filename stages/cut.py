@@ -156,6 +156,6 @@ class Rest(nn.Module):
             found = self.last(self.blocks(tokens))
             return found[:, : self.cut.prefix], found[:, self.cut.prefix :]
         # A view whose channels lie side by side, as quick convolutions want them.
-        maps = tokens.reshape(len(tokens), self.cut.side, self.cut.side, -1).permute(0, 3, 1, 2)
+        maps = tokens.reshape(len(tokens), self.cut.side, self.cut.side, tokens.shape[2]).permute(0, 3, 1, 2)
         found = self.last(self.blocks(maps)).flatten(2).transpose(1, 2)
         return found[:, :0], found

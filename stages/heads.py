@@ -18,7 +18,7 @@ __all__ = ["Head", "HeadKind", "HeadSettings", "Projection", "log_odds", "margin
 
 
 class Projection(nn.Module):
-    """Unit-length embeddings of frozen features: z = Norm(W (h - shift) * gain), eq. 4.18.
+    """Unit-length embeddings of features: z = Norm(W (h - shift) * gain), eq. 4.18.
 
     ``shift`` and ``gain`` standardise the feature and are not trained; with
     their initial 0 and 1 this is the equation to the letter.
@@ -26,7 +26,7 @@ class Projection(nn.Module):
     Parameters
     ----------
     features : int
-        F, length of a frozen feature.
+        F, length of a feature, frozen or from a trained tail.
     embedding_dim : int
         D, length of an embedding.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -104,8 +104,17 @@ class Tail(nn.Module):
     @torch.no_grad()
     def in_parts(self, tensors: Tensor) -> Tensor:
         """Return the features of any number of cached tensors on any device, without gradients."""
+        return torch.cat([self(part) for part in self._parts(tensors)])
+
+    @torch.no_grad()
+    def local_in_parts(self, tensors: Tensor) -> Iterator[Tensor]:
+        """Yield the local features (b, N, C) of cached tensors (B, T * C) on any device, part by part."""
+        for part in self._parts(tensors):
+            yield self.local(part)[1]
+
+    def _parts(self, tensors: Tensor) -> Iterator[Tensor]:
         device = next(self.parameters()).device
-        return torch.cat([self(part.to(device)) for part in torch.split(tensors, _ROWS_AT_ONCE)])
+        return (part.to(device) for part in torch.split(tensors, _ROWS_AT_ONCE))
 
     def local(self, tensors: Tensor) -> tuple[Tensor, Tensor]:
         """Return the prefix tokens (B, P, C) and the local features (B, N, C) of cached tensors."""

@@ -373,7 +373,7 @@ def test_settings_are_json():
     ("values", "message"),
     [
         (("mean", 4, 0, 0), r"train\.aggregator\.kind is mean: expected pooled \| gem \| netvlad \| salad"),
-        (("netvlad", 1, 0, 0), r"train\.aggregator\.clusters is 1: expected at least 2"),
+        (("netvlad", 1, 0, 0), r"train\.aggregator\.clusters is 1: expected within 2 and 4096"),
         (("netvlad", 4, -1, 0), r"train\.aggregator\.channels is -1: expected 0"),
         (("salad", 4, 0, 0), r"train\.aggregator\.channels is 0: expected a positive number"),
         (("salad", 4, 3, -2), r"train\.aggregator\.global_length is -2: expected 0"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from dataclasses import replace
 from functools import cache
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_train_checkpoint import command, environment
 from torch.nn import functional
 from training_city import CONFIG, CONFIG_EVAL, FUSION, VALIDATION, build_city, write_store
 
@@ -22,7 +25,8 @@ from stages.eval.stage import run as evaluate
 from stages.localiser import Localiser
 from stages.manifest import Manifest
 from stages.places import Places
-from stages.train import loop, prepare
+from stages.tail import Tail, TailSettings
+from stages.train import beginning, loop, prepare
 from stages.train.feed import open_feed, schedule_of
 from stages.train.stage import run
 from stages.untrained import random_model
@@ -299,3 +303,53 @@ def test_rows_that_fill_a_batch_up_change_nothing(city, monkeypatch, kind):
         outcomes.append(load_file(city.folder / "localiser" / "localiser.safetensors"))
     for key, value in outcomes[0].items():
         assert torch.allclose(value, outcomes[1][key], atol=2e-4), key
+
+
+@pytest.mark.parametrize("kind", ["pooled", "netvlad"])
+def test_first_weights_are_the_same_wherever_features_wait(city, monkeypatch, kind):
+    monkeypatch.setattr(beginning, "TAIL_SAMPLE_ROWS", 30)
+    found = []
+    for residency in ("device", "stream"):
+        config = replace(
+            TAIL, aggregator=aggregated(kind), residency=residency, initial_weights="data", max_steps=1
+        )
+        still = replace(config, learning_rate_tail=0.0, learning_rate_projection=0.0, learning_rate_heads=0.0)
+        run(still, **city.inputs(), seed=0)
+        found.append(load_file(city.folder / "localiser" / "localiser.safetensors"))
+    for key, value in found[0].items():
+        assert torch.allclose(value, found[1][key], rtol=1e-4, atol=1e-5), key
+
+
+def test_a_component_that_hardly_varies_is_not_blown_up(tmp_path):
+    city, _ = tail_city(tmp_path / "city", "efficientnet_lite0")
+    run(replace(TAIL, max_steps=1, initial_weights="data"), **city.inputs(), seed=0)
+    gain = load_file(city.folder / "localiser" / "localiser.safetensors")["projection.gain"]
+    usual = (gain**-2).mean().rsqrt()
+    assert gain.max() <= 60 * usual  # untrained networks have channels that are silent on every image
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_image_is_no_feature(name):
+    size, blocks = NETWORKS[name]
+    settings = TailSettings(name, size, blocks, ("avg",), aggregated("netvlad"))
+    tail = Tail(settings, random_model(name, size))
+    assert tail.in_parts(torch.empty(0, tail.cut.length)).shape == (0, tail.length)
+
+
+def test_two_processes_train_a_tail_as_one_does(city):
+    config = replace(TAIL, schedule="joint", max_steps=6)
+    run(config, **city.inputs(), seed=0)
+    output, port = city.folder / "two", str(20_000 + (os.getpid() + 7) % 20_000)
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    children = [
+        subprocess.Popen(
+            command(city, output, config), env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        )
+        for rank in range(2)
+    ]
+    assert [child.wait(timeout=180) for child in children] == [0, 0]
+    alone, together = (
+        load_file(folder / "localiser.safetensors") for folder in (city.folder / "localiser", output)
+    )
+    for key, value in alone.items():
+        torch.testing.assert_close(together[key], value, rtol=1e-3, atol=1e-4)

@@ -21,16 +21,10 @@ from torch.nn import functional
 
 from stages.heads import Projection
 from stages.localiser import Localiser
-from stages.tail import Tail
 from stages.train.source import Block, Source
 
 SAMPLE_ROWS = 1 << 17
 """Rows that components are estimated from; more change them little."""
-TAIL_SAMPLE_ROWS = 1 << 12
-"""The same behind a tail, through which they have to pass first."""
-_LOCAL_FEATURES = 16
-"""Local features of each of them that an aggregator's first weights are found from."""
-_IMAGES_AT_ONCE = 128
 _WIDE = 1 << 11
 """Longer features than this have their components found from products of rows, which are fewer."""
 _LEAST_DEVIATION = 1e-6
@@ -129,26 +123,6 @@ _LEAST_SHARE = 1e-6
 """Of the first variance: what is less is rounding."""
 _MOST_GAIN = 1e3
 """Components that hardly vary are noise: whitening lifts them no further than this."""
-
-
-@torch.no_grad()
-def begin_aggregator(tail: Tail, blocks: Iterable[Block], seed: int) -> None:
-    """Give a tail's aggregator, if it has one, its first weights, from local features of some images."""
-    if tail.aggregator is None:
-        return
-    random, device = torch.Generator().manual_seed(seed), next(tail.parameters()).device
-    some = []
-    for features, _ in blocks:
-        for part in torch.split(features[:, -tail.cut.length :], _IMAGES_AT_ONCE):
-            _, patches = tail.local(part.to(device))
-            drawn = torch.randint(patches.shape[1], (len(patches), _LOCAL_FEATURES), generator=random)
-            some.append(patches.float().cpu().take_along_dim(drawn.unsqueeze(2), dim=1).flatten(0, 1))
-    tail.aggregator.begin(torch.cat(some), seed)
-
-
-def condensed(localiser: Localiser, blocks: Iterable[Block]) -> list[Block]:
-    """Return what the projection will take of some blocks, kept in memory."""
-    return [(localiser.condensed(features), classes) for features, classes in blocks]
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from stages.errors import InputError
-from stages.fused import fused_loss_and_gradients
 from stages.localiser import Localiser
-from stages.margin import Buffers, Gradients, loss_and_gradients
+from stages.margin import Buffers
+from stages.train.computing import loss_of, precision_of, row_multiple
 from stages.train.config import TrainConfig
 from stages.train.feed import Feed, Part
 from stages.train.longtail import classwise_of, vary
@@ -49,7 +48,7 @@ class LoopState:
 
 
 class Trainer:
-    """Steps over the projection and the prototypes of the groups that are due.
+    """Steps over what all groups share, projection and tail, and the prototypes of the groups that are due.
 
     Parameters
     ----------
@@ -62,7 +61,7 @@ class Trainer:
     config : TrainConfig
         Rates and sizes.
     train_projection : bool
-        False leaves the projection as it is.
+        False leaves projection and tail as they are.
     ranks : Ranks
         The processes that train together.
     """
@@ -115,7 +114,7 @@ class Trainer:
         return torch.stack(losses).mean() if losses else torch.zeros((), device=self.localiser.device)
 
     def _train_group(self, group: int, part: Part, number: int) -> Tensor:
-        """Update a group's prototypes, add to the projection's gradient and return the loss."""
+        """Update a group's prototypes, add to the gradients of what is shared and return the loss."""
         batch = part.samplers[group].draw(number, self.config.batch_size)
         head, optimiser, device = self.localiser.heads[group], self.heads[group], self.localiser.device
         features = part.data.of(batch, device, self._buffers)
@@ -216,30 +215,6 @@ class Trainer:
         return named
 
 
-def loss_of(config: TrainConfig, device: torch.device, buffers: Buffers) -> Callable[..., Gradients]:
-    """Return what computes a batch's loss and gradients, given embeddings, prototypes, labels, settings."""
-    dtype = precision_of(config, device)
-    if config.compile:
-        return partial(fused_loss_and_gradients, precision=dtype)
-    return partial(loss_and_gradients, precision=dtype, buffers=buffers)
-
-
-def row_multiple(device: torch.device) -> int:
-    """Return what batches are filled up to a multiple of before a tail.
-
-    cuDNN prepares its convolutions for every batch size anew, and views make many sizes.
-    """
-    return 32 if device.type == "cuda" else 1
-
-
-def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """Return what matrix products compute with."""
-    precision = config.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
-
-
 def _shared(localiser: Localiser, config: TrainConfig) -> dict[str, tuple[nn.Parameter, float]]:
     """Return the weights that all groups share, with their learning rates."""
     rate = config.learning_rate_projection
@@ -254,8 +229,8 @@ def _shared(localiser: Localiser, config: TrainConfig) -> dict[str, tuple[nn.Par
 def _require_finite(loss: float, step: int) -> None:
     if not np.isfinite(loss):
         raise InputError(
-            f"the loss is {loss} by step {step}: lower train.learning_rate_projection and "
-            "train.learning_rate_heads, or check the store with `pipeline status --bad`"
+            f"the loss is {loss} by step {step}: lower train.learning_rate_heads, learning_rate_projection "
+            "and, with a tail, learning_rate_tail, or check the store with `pipeline status --bad`"
         )
 
 

@@ -18,6 +18,7 @@ from stages.answers import calibrate
 from stages.errors import ConfigError, InputError
 from stages.fusion import FusionConfig
 from stages.localiser import Localiser
+from stages.train.beginning import initialise
 from stages.train.checkpoint import Checkpoints, identity_of
 from stages.train.config import TrainConfig
 from stages.train.feed import open_feed, schedule_of
@@ -27,7 +28,6 @@ from stages.train.prepare import (
     Groups,
     begin_localiser,
     choose_groups,
-    initialise,
     load_exemplars,
     load_validation,
     open_source,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from cache.files import Place
 from cache.reader import FeatureReader
@@ -25,19 +23,8 @@ from stages.places import Places
 from stages.tail import TailSettings, pretrained_tail, tail_settings
 from stages.train.config import TrainConfig
 from stages.train.holdout import hold_out, visit_numbers
-from stages.train.initial import (
-    SAMPLE_ROWS,
-    TAIL_SAMPLE_ROWS,
-    begin_aggregator,
-    class_means,
-    condensed,
-    moments,
-    principal_components,
-    standardise,
-    store_moments,
-)
 from stages.train.reading import chosen_inputs, load_rows, open_views
-from stages.train.source import Block, Source, TrainingSet
+from stages.train.source import Source
 from stages.train.validation import Validation
 
 Groups = Literal["all"] | tuple[int, ...]
@@ -245,41 +232,3 @@ def load_exemplars(
     features = load_rows(reader, wanted, files.pooled, device)
     place = np.searchsorted(np.flatnonzero(wanted), chosen)
     return Exemplars.of(features[torch.from_numpy(place).to(device)], class_id, len(places))
-
-
-def initialise(
-    config: TrainConfig,
-    localiser: Localiser,
-    source: Source,
-    resident: TrainingSet | None,
-    groups: tuple[int, ...],
-    *,
-    whole: bool,
-    seed: int,
-) -> None:
-    """Set the first weights; tail's and projection's only if the whole localiser is trained."""
-    features = source if resident is None else resident
-    tail = localiser.tail
-    if whole and tail is not None:
-        begin_aggregator(tail, features.blocks(TAIL_SAMPLE_ROWS), seed)
-        sample = condensed(localiser, features.blocks(TAIL_SAMPLE_ROWS))
-        _initialise_projection(config, localiser, moments(sample), sample)
-    elif whole:
-        found = store_moments(source) if resident is None else moments(resident.blocks(SAMPLE_ROWS))
-        _initialise_projection(config, localiser, found, features.blocks(SAMPLE_ROWS))
-    if config.initial_weights != "random":
-        class_means(localiser, features.blocks(), groups)
-
-
-def _initialise_projection(
-    config: TrainConfig, localiser: Localiser, found: tuple[Tensor, Tensor], sample: Iterable[Block]
-) -> None:
-    if config.standardise:
-        mean, deviation = found
-        if config.aggregator.kind in ("netvlad", "salad"):
-            # Components of clusters that the sample hardly met are small for good: one gain for all.
-            deviation = deviation.square().mean().sqrt().expand_as(deviation)
-        standardise(localiser.projection, mean, deviation)
-    if config.initial_weights != "random":
-        whiten = config.initial_weights == "whitened"
-        principal_components(localiser.projection, sample, whiten=whiten)

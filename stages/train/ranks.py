@@ -1,10 +1,9 @@
-"""Several processes training together: each owns some groups, all share the projection.
+"""Several processes training together: each owns some groups, all share projection and tail.
 
 Started by `torchrun`, which sets RANK, WORLD_SIZE and LOCAL_RANK. A rank holds
 features, gradients and moments of its own groups only. Every step it adds its
-groups' gradients of the projection to those of the others, so that the
-projection stays the same everywhere and equals that of the joint schedule in
-one process.
+groups' gradients of projection and tail to those of the others, so that these
+stay the same everywhere and equal those of the joint schedule in one process.
 """
 
 from __future__ import annotations

@@ -58,10 +58,10 @@ def run(
     output : Path
         The localiser's folder.
     base : Path, optional
-        The localiser that lends its projection and other heads; by default `output`.
+        The localiser that lends its tail, projection and other heads; by default `output`.
     groups : "all" or tuple of int
         Heads to train. Where they are named, they are trained against the
-        projection of `base`, which stays as it is.
+        projection and the tail of `base`, which stay as they are.
     seed : int
         Same seed, same tensors (on the CPU to the bit).
     device : str

@@ -1,0 +1,36 @@
+"""What a step computes with, as configured and as the device likes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from stages.fused import fused_loss_and_gradients
+from stages.margin import Buffers, Gradients, loss_and_gradients
+from stages.train.config import TrainConfig
+
+
+def loss_of(config: TrainConfig, device: torch.device, buffers: Buffers) -> Callable[..., Gradients]:
+    """Return what computes a batch's loss and gradients, given embeddings, prototypes, labels, settings."""
+    dtype = precision_of(config, device)
+    if config.compile:
+        return partial(fused_loss_and_gradients, precision=dtype)
+    return partial(loss_and_gradients, precision=dtype, buffers=buffers)
+
+
+def row_multiple(device: torch.device) -> int:
+    """Return what batches are filled up to a multiple of before a tail.
+
+    cuDNN prepares its convolutions for every batch size anew, and views make many sizes.
+    """
+    return 32 if device.type == "cuda" else 1
+
+
+def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """Return what matrix products compute with."""
+    precision = config.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
