@@ -157,7 +157,7 @@ def make_row(project: Path, name: str, changes: Mapping[str, Any], base: Params)
     Raises
     ------
     ConfigError
-        If a setting is unknown, out of range, or one that all rows share.
+        If a setting is unknown, out of range, one that all rows share, or does not go with the project's.
     """
     settings = read_settings(project / "params.yaml")
     for key, value in changes.items():
@@ -171,7 +171,10 @@ def make_row(project: Path, name: str, changes: Mapping[str, Any], base: Params)
             raise ConfigError(f"experiments.yaml: {name} changes {key}, which all rows share")
         section[last] = value
     row = Row(name, project, settings, base)
-    row.params(0)
+    try:
+        row.params(0)
+    except ConfigError as fault:
+        raise ConfigError(f"experiments.yaml: with the changes of {name}, {fault}") from fault
     return row
 
 

@@ -22,7 +22,7 @@ from pipeline import experiment_work
 from pipeline.cli import main
 from pipeline.comparison import Gain, Spread, gains
 from pipeline.comparison_tables import Table, shortfalls, tables
-from pipeline.experiment_rows import Plan, chosen_rows, deciding, read_plan, require_localiser
+from pipeline.experiment_rows import Plan, chosen_rows, deciding, make_row, read_plan, require_localiser
 from pipeline.experiments import FAILED, HELD, Outcome
 from pipeline.params import load_params
 from pipeline.project import set_params, template
@@ -144,7 +144,15 @@ def test_what_is_finished_is_not_run_again_and_what_changed_is(project, tmp_path
         ("rows: {a: {}}\ncompare: [[a, b]]", r"compare holds \['a', 'b'\]"),
         ("rows: {a: {train.margins: 1}}", r"train\.margins, which is no setting"),
         ("rows: {a: {data.queries: x}}", r"data\.queries, which all rows share"),
-        ("rows: {a: {train.margin: 7}}", r"train\.margin is 7"),
+        ("rows: {a: {train.margin: 7}}", r"^experiments\.yaml: with the changes of a, train\.margin is 7"),
+        (
+            "rows: {a: {}, b: {extract.cut: 10}}",
+            r"^experiments\.yaml: with the changes of b, extract\.cut is 10: efficientnet_lite0 has 7 stages",
+        ),
+        (
+            "rows: {a: {train.tail: true}}",
+            r"^experiments\.yaml: with the changes of a, train\.tail is true, but extract\.cut is none",
+        ),
     ],
 )
 def test_faults_of_the_plan_are_named(tmp_path, plan, message):
@@ -164,6 +172,38 @@ def test_unknown_rows_and_the_rows_that_come_with_the_program(tmp_path):
     assert {row.params(3).seeds.train for row in rows} == {3}
 
 
+def test_the_reports_rows_are_frozen_whatever_the_project_trains(tmp_path):
+    folder = lay_out(tmp_path, PLAN)
+    (folder / "experiments.yaml").unlink()
+    trained = {
+        "extract.backbone": "dinov2_vits14",
+        "extract.image_size": 224,
+        "extract.cut": 10,
+        "train.tail": True,
+        "train.aggregator.kind": "salad",
+    }
+    set_params(folder / "params.yaml", trained)
+    rows = chosen_rows(folder, read_plan(folder), (), load_params(folder / "params.yaml"))
+    assert len(rows) == 4
+    for params in (row.params(0) for row in rows):
+        assert params.extract.cut == "none"
+        assert (params.train.tail, params.train.aggregator.kind) == (False, "pooled")
+
+
+def test_what_was_finished_before_the_reports_rows_said_that_they_are_frozen_still_counts(project, tmp_path):
+    folder = shutil.copytree(project, tmp_path / "project")
+    (folder / "experiments.yaml").unlink()
+    base = load_params(folder / "params.yaml")
+    for row in chosen_rows(folder, read_plan(folder), (), base):
+        params = row.params(1)
+        before = {
+            "extract.backbone": params.extract.backbone,
+            "train.augment_views": params.train.augment_views,
+        }
+        was = make_row(folder, row.name, before, base)
+        assert (row.identity(1), row.paths(1)) == (was.identity(1), was.paths(1))
+
+
 def test_rows_and_pairs_in_comments_hold(tmp_path):
     folder, shipped = lay_out(tmp_path, PLAN), template("experiments.yaml").read_text()
     text = re.sub(r"^  # (?=[\w-]+: \{|- \[)", "  ", shipped, flags=re.MULTILINE)
@@ -173,7 +213,7 @@ def test_rows_and_pairs_in_comments_hold(tmp_path):
         row.name: row.params(0) for row in chosen_rows(folder, plan, (), load_params(folder / "params.yaml"))
     }
     assert len(rows) == text.count("{") + 4
-    assert len(plan.compare) == 5
+    assert len(plan.compare) == 6
     assert rows["efficientnet-tail"].extract.cut == 4
     assert {row.train.aggregator.kind for row in rows.values()} == {"pooled", "gem", "netvlad", "salad"}
 

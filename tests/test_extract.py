@@ -376,6 +376,12 @@ def test_settings_out_of_range_are_named(manifest, tmp_path):
         run(manifest, tmp_path / "database.zarr", device="warp")
 
 
+@pytest.mark.parametrize("cut", ["none", 4])
+def test_an_empty_list_of_outputs_is_refused_whether_or_not_a_cut_is_stored(cut):
+    with pytest.raises(ConfigError, match=r"extract\.outputs is empty: efficientnet_lite0 offers avg, gem"):
+        replace(CONFIG, outputs=(), cut=cut)
+
+
 def test_a_worker_with_other_weights_is_refused():
     with pytest.raises(WeightsError, match="copy the same file to every worker"):
         backbone_for(CONFIG, "cpu", "0" * 64)

@@ -49,7 +49,7 @@ class ExtractConfig:
     Raises
     ------
     ConfigError
-        If a value is out of range.
+        If a value is out of range, or no output is left.
     """
 
     backbone: str
@@ -68,7 +68,11 @@ class ExtractConfig:
     max_bad_fraction: float
 
     def __post_init__(self) -> None:
-        spec_of(self.backbone)
+        spec = spec_of(self.backbone)
+        if not self.outputs:  # a cut alone makes no feature
+            raise ConfigError(
+                f"extract.outputs is empty: {self.backbone} offers {', '.join(spec.choices)}, each once"
+            )
         if self.cut != "none":
             require_cut(self.backbone, self.cut)
         for output in self.outputs if self.outputs != "default" else ():
