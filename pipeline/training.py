@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline import console
 from pipeline.cluster import connect, map_shards
 from pipeline.params import Params
 from pipeline.paths import Paths
-from stages.errors import ConfigError
+from stages.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from stages.train.loop import LogLine
@@ -73,7 +74,8 @@ def train(
     groups : tuple of int or None
         Heads to train against the projection at hand; None for all, with the projection unless `frozen`.
     frozen : bool
-        Keep the projection of the localiser at hand.
+        Keep the projection of the localiser at hand. Of its heads, those whose group has nothing to learn
+        stay too.
     device : str
         "cpu", "cuda", ...
     scheduler : str or None
@@ -82,22 +84,40 @@ def train(
     Raises
     ------
     ConfigError
-        If a cluster is asked to train the projection too.
+        If a cluster is asked to train the projection too, or there is no such group.
+    InputError
+        If heads alone are asked for and none of their groups has anything to learn.
     """
-    from stages.classes import ClassTable
     from stages.train.ranks import Ranks, joined
 
-    if frozen and groups is None:
-        groups = tuple(range(ClassTable.load(paths.partition / "classes.parquet").groups))
-    if scheduler is not None:
-        if groups is None:
-            raise ConfigError(
-                "--scheduler trains heads one by one: add --frozen, or --groups with some of them"
-            )
+    heads_alone = frozen or groups is not None
+    if scheduler is not None and not heads_alone:
+        raise ConfigError("--scheduler trains heads one by one: add --frozen, or --groups with some of them")
+    if heads_alone:
+        groups = _learnable(params, paths, groups)
+    if scheduler is not None and groups is not None:
         return _train_on_cluster(params, paths, groups, device, scheduler)
     with joined(device) as mine, training_bar(shown=Ranks.current().first) as bar:
         result = _train_here(params, paths, groups, mine, bar)
         return result if Ranks.current().first else None
+
+
+def _learnable(params: Params, paths: Paths, groups: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return those of the groups, all for None, where images of two classes or more can be told apart."""
+    from stages.train.prepare import choose_groups, open_files
+
+    files = open_files(params.train, paths.partition, paths.features("database"), paths.index("database"))
+    asked = choose_groups("all" if groups is None else groups, files.classes)
+    labels = files.labels[files.reader.valid]
+    seen = np.bincount(labels[labels >= 0], minlength=len(files.classes)) > 0
+    found = tuple(group for group in asked if seen[files.classes.group_slice(group)].sum() > 1)
+    if not found:
+        which = "any group" if groups is None else f"--groups {','.join(map(str, asked))}"
+        raise InputError(
+            f"there is nothing to learn in {which}: expected images of two classes or more in a group; "
+            "name other groups, lower partition.min_images_per_class, or see `pipeline status --bad`"
+        )
+    return found
 
 
 def _run_on(params: Params, paths: Paths) -> Callable[..., TrainResult]:
