@@ -15,15 +15,18 @@ import pytest
 import torch
 import utm
 from PIL import ExifTags, Image
+from tiny_photos import CONFIG, listed, run
 from training_city import partition
 
 import pipeline
 from cache.errors import RecipeMismatch
+from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from pipeline.answers import distance_on_earth_m, printable
 from pipeline.cli import main
 from pipeline.locate import Localiser, photos_of
 from stages import opening
+from stages.aggregation import AggregatorSettings
 from stages.backbone import describe_backbone
 from stages.calibration import Calibration
 from stages.confidence import Confidence
@@ -32,6 +35,7 @@ from stages.fusion import FusionConfig
 from stages.heads import HeadSettings
 from stages.images import UnreadableImage
 from stages.localiser import Localiser as TrainedLocaliser
+from stages.tail import pretrained_tail, tail_settings
 
 SIZE_PX = 64
 CORNER = np.array([551_000.0, 4_180_000.0])
@@ -363,3 +367,35 @@ def test_the_map_is_a_page_of_its_own(model, tmp_path, capsys):
 
 def test_names_that_cannot_be_printed_are_replaced():
     assert printable(Path("a\udcff\nb.jpg")) == "a?\ufffdb.jpg"
+
+
+@pytest.mark.parametrize("kind", ["pooled", "salad"])
+def test_a_localiser_with_a_tail_answers_as_it_does_to_stored_features(tmp_path, kind):
+    (tmp_path / "photos").mkdir()
+    photo = tmp_path / "photos" / "a.jpg"
+    scene().save(photo)
+    config = replace(
+        CONFIG, backbone="dinov2_vits14", weights="random", image_size=28, outputs=("cls",), cut=11
+    )
+    run(listed(tmp_path / "list.parquet", photo.parent, ["a.jpg"]), tmp_path / "database.zarr", config)
+    reader = FeatureReader.open(tmp_path / "database.zarr")
+    settings = tail_settings(reader.recipe, ("cls",), AggregatorSettings(kind, 4, 8, 4))
+    table, _ = partition(np.random.default_rng(0).uniform(0, 120, (40, 2)) + CORNER)
+    torch.manual_seed(0)
+    trained = TrainedLocaliser.new(
+        table, reader.recipe, ("cls", "cut11"), 16, HeadSettings("aamc", 30.0, 0.2, False), settings
+    )
+    trained.tail = pretrained_tail(settings, reader.recipe, None)
+    for tensor in (*trained.tail.parameters(), *(head.prototypes for head in trained.heads)):
+        torch.nn.init.normal_(tensor, std=0.1)  # as by training: no longer what the backbone has
+    stored = reader.read(0, 1, trained.inputs)
+    expected = trained.predict(stored, top=3, score="softmax")
+    trained.save(tmp_path / "localiser")
+    shutil.rmtree(tmp_path / "database.zarr")
+    answer = Localiser.load(tmp_path / "localiser").locate(photo, top=3)
+    assert [place.class_id for place in answer.places] == expected.class_id[0].tolist()
+    assert [place.score for place in answer.places] == np.round(expected.score[0].astype(float), 5).tolist()
+    found = [(place.utm_east, place.utm_north) for place in answer.places]
+    assert np.array_equal(found, np.round(expected.positions[0], 2))
+    trained.tail = pretrained_tail(settings, reader.recipe, None)
+    assert np.abs(trained.predict(stored, top=3, score="softmax").score - expected.score).max() > 1e-3
