@@ -84,7 +84,7 @@ class Params:
         if self.train.tail and self.extract.cut == "none":
             raise ConfigError(
                 "train.tail is true, but extract.cut is none: expected the number of blocks before the tail, "
-                "such as 4 for efficientnet_lite0 or 10 for dinov2_vits14; mend one of them in params.yaml"
+                "such as 4 for efficientnet_lite0 or 10 for dinov2_vits14; mend one of them"
             )
 
 
