@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,24 +14,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from cache.recipe import Recipe
-from stages.best import Predictions, best_classes
+from stages.best import Predictions
 from stages.calibration import Calibration, probabilities, required
 from stages.classes import ClassTable
 from stages.exemplars import Exemplars
-from stages.heads import Head, HeadSettings, Projection, log_odds
-from stages.localiser_folder import fill, read_folder, require_features, write_folder
+from stages.heads import Head, HeadSettings, Projection
+from stages.localiser_folder import fill, read_folder, write_folder
 from stages.places import Places
-from stages.votes import Ranks, best_places
+from stages.scores import Score, best_scores
 
 if TYPE_CHECKING:
     from stages.tail import Tail, TailSettings
 
 __all__ = ["Localiser", "Predictions", "Score"]
 
-Score = Literal["softmax", "cosine", "calibrated"]
 FORMAT = 2
-_SCORES_IN_MEMORY = 1 << 24
-"""Scores of one group held at once: bounds what a large city costs."""
 _SHORTLIST = 64
 """Classes that calibrated probabilities are shared out among."""
 
@@ -117,7 +113,7 @@ class Localiser:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The pooled outputs that a feature is made of, in order."""
+        """The outputs that a feature is made of, in order: pooled ones, then what a tail starts from."""
         return tuple(self.meta["inputs"])
 
     @cached_property
@@ -223,26 +219,20 @@ class Localiser:
         InputError
             If a feature is of no use, or a calibrated score is asked for without a calibration.
         """
-        require_features(features, self.meta)
         calibration = required(self.calibration) if score == "calibrated" else None
         depth = top if calibration is None else max(top, _SHORTLIST)
-        found = [self._best(block, depth, score, calibration) for block in self._blocks(features)]
-        class_id = torch.cat([ids for ids, _ in found]).numpy()
-        scores = torch.cat([value for _, value in found]).numpy()
+        class_id, scores = best_scores(self, features, depth, score, calibration)
         if calibration is not None:
             scores = np.where(class_id >= 0, probabilities(scores), -np.inf)
-        class_id, scores = class_id[:, :top], scores[:, :top].astype(np.float32)
-        return Predictions(class_id, scores, self.positions_of(class_id))
+        class_id = class_id[:, :top]
+        return Predictions(class_id, scores[:, :top].astype(np.float32), self.positions_of(class_id))
 
     @torch.no_grad()
     def evidence(
         self, features: Tensor | npt.NDArray[np.floating[Any]], *, top: int, calibration: Calibration
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return the best `top` places and their log probabilities up to a constant, each (B, top)."""
-        require_features(features, self.meta)
-        found = [self._best(block, top, "calibrated", calibration) for block in self._blocks(features)]
-        ids, values = zip(*found, strict=True)
-        return torch.cat(ids).numpy(), torch.cat(values).numpy()
+        return best_scores(self, features, top, "calibrated", calibration)
 
     def positions_of(self, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return the centres of places in metres, shape (..., 2), NaN for place -1."""
@@ -250,34 +240,8 @@ class Localiser:
         positions[class_id >= 0] = self.places.centres[class_id[class_id >= 0]]
         return positions
 
-    def _blocks(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Iterator[Tensor]:
-        widest = max((len(head.prototypes) for head in self.heads), default=1)
-        if self.places.votes is not None:
-            widest = len(self.classes) + 3 * len(self.places)
-        rows = max(1, min(8192, _SCORES_IN_MEMORY // max(1, widest)))
-        for start in range(0, max(1, len(features)), rows):
-            yield torch.as_tensor(features[start : start + rows])
-
-    def _best(
-        self, features: Tensor, top: int, score: Score, calibration: Calibration | None
-    ) -> tuple[Tensor, Tensor]:
-        """Place ids and scores (b, top) of a block, merged group by group; calibrated ones as evidence."""
-        embeddings, votes = self.embed(features), self.places.votes
-        ranks, odds = self._ranks(embeddings, score), score == "softmax"
-        if votes is not None:
-            best, ids = best_places(self.places, votes, ranks, top, odds=odds, calibration=calibration)
-            return ids.cpu(), best.cpu()
-        best, ids = best_classes(ranks, top, len(embeddings), calibration)
-        return ids.cpu(), (best.sigmoid().where(ids >= 0, best) if odds else best).cpu()
-
-    def _ranks(self, embeddings: Tensor, score: Score) -> Ranks:
-        """Log odds or cosines of every group that has classes."""
-        for group, head in enumerate(self.heads):
-            if len(head.prototypes):
-                rank = log_odds(head(embeddings)) if score == "softmax" else self._cosines(embeddings, group)
-                yield group, self.classes.group_slice(group), rank
-
-    def _cosines(self, embeddings: Tensor, group: int) -> Tensor:
+    def cosines(self, embeddings: Tensor, group: int) -> Tensor:
+        """Return the cosines (B, K) of embeddings (B, D) with the prototypes of a group, eq. 4.13."""
         if self._units is None:
             return self.heads[group].cosines(embeddings)
         return embeddings @ self._units[group].T

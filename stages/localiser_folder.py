@@ -1,4 +1,4 @@
-"""The files of a trained localiser: meta.json, localiser.safetensors, classes.parquet; what fits them."""
+"""The files of a trained localiser: meta.json, localiser.safetensors, classes.parquet."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -73,21 +70,3 @@ def fill(own: dict[str, Tensor], stored: dict[str, Tensor], folder: Path) -> Non
         )
     for name, value in own.items():
         value.copy_(stored[name])
-
-
-def require_features(features: Tensor | npt.NDArray[np.floating[Any]], meta: dict[str, Any]) -> None:
-    """Check that features are such as the localiser of this meta was trained on.
-
-    Raises
-    ------
-    InputError
-        If one has the wrong length or is not finite.
-    """
-    expected = meta["features"]
-    if features.ndim != 2 or features.shape[1] != expected:
-        raise InputError(
-            f"features of shape {tuple(features.shape)}, expected (n, {expected}): "
-            f"outputs {', '.join(meta['inputs'])} of {meta['recipe']['backbone']}"
-        )
-    if not bool(torch.as_tensor(features).isfinite().all()):
-        raise InputError("a feature is not finite: leave out the rows that the store's ledger lists as bad")

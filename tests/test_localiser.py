@@ -4,10 +4,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_city import RECIPE, build_city, partition
 
-from stages import localiser as module
+from stages import scores as module
 from stages.best import best_columns, merged
+from stages.calibration import Calibration
 from stages.errors import InputError
 from stages.heads import HeadSettings
 from stages.localiser import Localiser
@@ -109,6 +111,53 @@ def test_a_group_of_one_class_does_not_win_every_query():
 def test_unfit_features_are_refused(rows):
     with pytest.raises(InputError):
         make().predict(rows, top=1, score="cosine")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_no_answer_is_given_with_a_feature_that_is_not_finite(monkeypatch, bad, dtype):
+    localiser, rows = make(), features().astype(dtype)
+    monkeypatch.setattr(module, "_SCORES_IN_MEMORY", 256)
+    monkeypatch.setattr(module, "_VALUES_ASKED", 50)
+    plain = Calibration((0.1,) * 4, 0.0, None, 0, None, None)
+    largest = np.full_like(rows, np.finfo(dtype).max / 2)
+    localiser.predict(largest, top=1, score="cosine")  # however large, it is finite
+    rows[-1, -1] = bad
+    with pytest.raises(InputError, match="not finite"):
+        localiser.predict(rows, top=1, score="cosine")
+    with pytest.raises(InputError, match="not finite"):
+        localiser.evidence(rows, top=1, calibration=plain)
+    with pytest.raises(InputError, match="not finite"):
+        localiser.predict(torch.from_numpy(rows), top=1, score="softmax")
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many bytes the largest tensor has that is made, of others than those given."""
+
+    def __init__(self, given):
+        super().__init__()
+        self.given, self.bytes = given.untyped_storage().data_ptr(), 0
+
+    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+        made = call(*args, **(kwargs or {}))
+        for value in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() != self.given:
+                self.bytes = max(self.bytes, value.nbytes)
+        return made
+
+
+def test_to_ask_whether_features_are_finite_takes_little_memory():
+    long = torch.ones(50, 1 << 18, dtype=torch.float16)
+    with Largest(long) as largest:
+        module.require_finite(long)
+    assert largest.bytes < long.nbytes
+
+
+def test_features_pass_by_block_by_block():
+    many = torch.from_numpy(np.resize(features(), (100_000, 24)))
+    with Largest(many) as largest:
+        make().predict(many, top=1, score="cosine")
+    assert largest.bytes < many.nbytes / 2
 
 
 def test_saved_and_loaded_predicts_the_same(tmp_path):

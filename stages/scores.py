@@ -1,0 +1,116 @@
+"""What a localiser's heads say of features: the best places over all groups, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stages.best import best_classes
+from stages.calibration import Calibration
+from stages.errors import InputError
+from stages.heads import log_odds
+from stages.votes import Ranks, best_places
+
+if TYPE_CHECKING:
+    from stages.localiser import Localiser
+
+Score = Literal["softmax", "cosine", "calibrated"]
+_SCORES_IN_MEMORY = 1 << 24
+"""Scores of one group held at once: bounds what a large city costs."""
+_VALUES_ASKED = 1 << 22
+"""Values asked at once whether they are finite: bounds what long features cost."""
+
+
+@torch.no_grad()
+def best_scores(
+    localiser: Localiser,
+    features: Tensor | npt.NDArray[np.floating[Any]],
+    top: int,
+    score: Score,
+    calibration: Calibration | None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the best `top` place ids of each feature over all groups and their scores, each (B, top).
+
+    Parameters
+    ----------
+    localiser : Localiser
+        Whose heads.
+    features : Tensor or ndarray, shape (B, F)
+        As for `Localiser.predict`.
+    top : int
+        How many; -1 and minus infinity where there are fewer.
+    score : {"softmax", "cosine", "calibrated"}
+        What is compared across groups.
+    calibration : Calibration or None
+        Of a calibrated score, which is evidence: a log probability up to a constant.
+
+    Raises
+    ------
+    InputError
+        If a feature has the wrong length or is not finite.
+    """
+    require_length(features, localiser.meta)
+    found = [_best(localiser, block, top, score, calibration) for block in _blocks(localiser, features)]
+    ids, values = zip(*found, strict=True)
+    return torch.cat(ids).numpy(), torch.cat(values).numpy()
+
+
+def require_length(features: Tensor | npt.NDArray[np.floating[Any]], meta: dict[str, Any]) -> None:
+    """Raise InputError unless features are as long as those of a localiser with this meta."""
+    expected = meta["features"]
+    if features.ndim != 2 or features.shape[1] != expected:
+        raise InputError(
+            f"features of shape {tuple(features.shape)}, expected (n, {expected}): "
+            f"outputs {', '.join(meta['inputs'])} of {meta['recipe']['backbone']}"
+        )
+
+
+def require_finite(features: Tensor) -> None:
+    """Raise InputError if one of some features (b, F) is not finite."""
+    for part in torch.split(features, max(1, _VALUES_ASKED // max(1, features.shape[1]))):
+        # What is not finite makes a sum so, and to add takes a tenth of the time of asking one by one;
+        # float64 numbers may add up to infinity though all are finite.
+        wide = torch.float32 if part.dtype == torch.float16 else torch.float64
+        if not part.sum(dtype=wide).isfinite() and not part.isfinite().all():
+            raise InputError(
+                "a feature is not finite: leave out the rows that the store's ledger lists as bad"
+            )
+
+
+def _blocks(localiser: Localiser, features: Tensor | npt.NDArray[np.floating[Any]]) -> Iterator[Tensor]:
+    """Features of as many rows at once as have their scores in memory, found finite."""
+    widest = max((len(head.prototypes) for head in localiser.heads), default=1)
+    if localiser.places.votes is not None:
+        widest = len(localiser.classes) + 3 * len(localiser.places)
+    rows = max(1, min(8192, _SCORES_IN_MEMORY // max(1, widest)))
+    for start in range(0, max(1, len(features)), rows):
+        block = torch.as_tensor(features[start : start + rows])
+        require_finite(block)
+        yield block
+
+
+def _best(
+    localiser: Localiser, features: Tensor, top: int, score: Score, calibration: Calibration | None
+) -> tuple[Tensor, Tensor]:
+    """Place ids and scores (b, top) of a block, merged group by group; calibrated ones as evidence."""
+    embeddings, votes = localiser.embed(features), localiser.places.votes
+    ranks, odds = _ranks(localiser, embeddings, score), score == "softmax"
+    if votes is not None:
+        best, ids = best_places(localiser.places, votes, ranks, top, odds=odds, calibration=calibration)
+        return ids.cpu(), best.cpu()
+    best, ids = best_classes(ranks, top, len(embeddings), calibration)
+    return ids.cpu(), (best.sigmoid().where(ids >= 0, best) if odds else best).cpu()
+
+
+def _ranks(localiser: Localiser, embeddings: Tensor, score: Score) -> Ranks:
+    """Log odds or cosines of every group that has classes."""
+    for group, head in enumerate(localiser.heads):
+        if len(head.prototypes):
+            odds = score == "softmax"
+            rank = log_odds(head(embeddings)) if odds else localiser.cosines(embeddings, group)
+            yield group, localiser.classes.group_slice(group), rank
