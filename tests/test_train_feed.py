@@ -1,24 +1,31 @@
 """Where batches come from: schedules, parts of a store, residency, sampled classes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_city import CONFIG, build_city
+from training_city import CONFIG, VALIDATION, build_city, write_store
 
 from cache.errors import StoreError
+from cache.recipe import Recipe
+from cache.spec import StoreSpec
+from stages.aggregation import AggregatorSettings
+from stages.backbone import describe_backbone
 from stages.errors import ConfigError, InputError
 from stages.localiser import Localiser
 from stages.margin import Buffers
-from stages.train import reading
+from stages.tail import TailSettings, untrained_tail
+from stages.train import passes, reading
+from stages.train.feed import open_feed
 from stages.train.initial import moments, store_moments
 from stages.train.optimiser import BETAS, EPSILON, DenseAdam, SampledAdam
 from stages.train.parts import PartOrder
 from stages.train.prepare import open_files, open_source
 from stages.train.reading import load_rows
-from stages.train.residency import choose_residency
+from stages.train.residency import choose_residency, step_bytes
 from stages.train.samplers import GroupSampler, Roster
 from stages.train.schedule import Schedule
 from stages.train.stage import run
@@ -64,6 +71,32 @@ def test_every_epoch_brings_every_block_into_memory_once(blocks, per_part, steps
         seen.append(drawn)
     assert seen[0] != seen[1] or per_part == blocks
     assert order.blocks_of(0) == PartOrder(blocks, per_part, steps, seed=3).blocks_of(0)
+
+
+def part_of(outputs, rows, views=0, dtype="float16"):
+    """Rows of a part, and their bytes with views, of a store with params.yaml's `stream_rows`."""
+    spec = StoreSpec.for_rows(rows, outputs, dtype)
+    blocks = [(start, min(rows, start + spec.chunk_rows)) for start in range(0, rows, spec.chunk_rows)]
+    reader = SimpleNamespace(chunk_rows=spec.chunk_rows, blocks=lambda: blocks)
+    source = SimpleNamespace(reader=reader, inputs=tuple(outputs), bytes=(rows + views) * spec.row_bytes)
+    config = replace(CONFIG, stream_rows=262_144)
+    with open_feed(config, source, None, None, (0,), rows, 0) as feed:
+        part = feed.order.blocks_per_part * spec.chunk_rows
+    return part, part * spec.row_bytes * (1 + views / rows), spec.chunk_rows
+
+
+@pytest.mark.parametrize("outputs", [{"avg": 384}, {"cls": 1536, "avg": 1536}, {"a": 1536, "b": 3072}])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_part_of_pooled_features_has_the_rows_that_are_configured(outputs, dtype):
+    assert part_of(outputs, 2_000_000, views=1_000_000, dtype=dtype)[0] == 262_144
+
+
+@pytest.mark.parametrize(("length", "views"), [(257 * 384, 0), (257 * 384, 150_000), (257 * 768, 0)])
+def test_a_part_of_long_rows_is_bounded_by_its_bytes(length, views):
+    _, size, _ = part_of({"avg": 384, "cut10": length}, 300_000, views)
+    assert 1.9 * 2**30 < size <= 2**31
+    rows, _, chunk_rows = part_of({"cut10": 1 << 31}, 100)
+    assert rows == chunk_rows == 1
 
 
 def test_parts_hold_the_rows_and_views_of_their_blocks(tmp_path):
@@ -125,6 +158,71 @@ def test_residency_is_the_fastest_place_that_fits():
     assert place("stream", 1, 1400, 5000).place == "stream"
     with pytest.raises(ConfigError, match="embedding_dim"):
         place("auto", 1, 399, 5000)
+
+
+def test_with_a_tail_held_out_images_and_activations_need_room_too():
+    def place(size, device, beside, name="cuda"):
+        return choose_residency("auto", size, 100, torch.device(name), (device, 5000), beside_bytes=beside)
+
+    assert place(600, 1400, 0).place == "device"
+    assert place(600, 1400, 100).place == "device"
+    assert place(600, 1400, 101).place == "host"
+    assert place(600, 1400, 101, "cpu").place == "stream"
+    assert "beside" in place(600, 1400, 101).reason
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "blocks", "kind"),
+    [("dinov2_vits14", 56, 10, "salad"), ("efficientnet_lite0", 64, 5, "netvlad")],
+)
+def test_what_a_step_of_a_tail_takes_covers_what_autograd_keeps(backbone, size, blocks, kind):
+    settings = AggregatorSettings(kind=kind, clusters=4, channels=8, global_length=4)
+    tail = untrained_tail(TailSettings(backbone, size, blocks, ("avg",), settings))
+    with torch.no_grad():
+        for value in tail.state_dict().values():
+            value.fill_(0.01)
+    weights = {value.untyped_storage().data_ptr() for value in tail.state_dict().values()}
+    kept = {}
+
+    def keep(value):
+        kept[value.untyped_storage().data_ptr()] = value.untyped_storage()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        tail(torch.randn(24, tail.cut.length))
+    size = sum(storage.nbytes() for at, storage in kept.items() if at not in weights)
+    assert size < step_bytes(tail, 24) < 3 * size
+    assert step_bytes(tail, 48) == 2 * step_bytes(tail, 24)
+
+
+def test_residency_reckons_with_what_a_tail_has_beside_the_features(tmp_path, monkeypatch):
+    city = build_city(tmp_path / "city")
+    weights_id = describe_backbone("efficientnet_lite0", weights="random", image_size=32).weights_id
+    outputs = {"avg": 16, "cut7": 320}
+    recipe = Recipe("efficientnet_lite0", "random", weights_id, 32, {}, outputs, "float16", "float32")
+    features = np.random.default_rng(0).normal(size=(len(city.labels), 336))
+    (city.folder / "database.zarr").rename(city.folder / "plain.zarr")
+    write_store(city.folder / "database.zarr", features, recipe)
+    asked, free, choose = [], [10**12, 10**12], passes.choose_residency
+    monkeypatch.setattr("stages.train.residency.free_bytes", lambda device: tuple(free))
+    monkeypatch.setattr(
+        passes,
+        "choose_residency",
+        lambda *given, **more: asked.append((given, more)) or choose(*given, **more),
+    )
+    validation = replace(VALIDATION, share=0.5, times=1)
+    config = replace(CONFIG, tail=True, augment_views=False, max_steps=1, exemplars=0, validation=validation)
+    first = run(config, **city.inputs(), seed=0, weights="random")
+    assert first.residency.startswith("device: ")
+    (_, feature_bytes, weight_bytes, _), beside = asked[0]
+    assert feature_bytes == first.images * 336 * 2
+    step = step_bytes(Localiser.load(city.folder / "localiser").tail, config.batch_size)
+    assert beside["beside_bytes"] == first.held_out * 336 * 2 + step > step > 0
+    # Room for the features, and for all but the last of what lies beside them.
+    free[:] = [int(4 * weight_bytes + (feature_bytes + beside["beside_bytes"] - 2) / 0.7)] * 2
+    second = run(config, **city.inputs(), seed=0, weights="random")
+    assert second.residency.startswith("stream: ")
+    assert np.isfinite(second.loss)
 
 
 def test_heads_larger_than_memory_are_refused(tmp_path, monkeypatch):

@@ -19,6 +19,10 @@ from stages.train.reading import Rows
 from stages.train.samplers import GroupSampler, Roster
 from stages.train.schedule import Schedule
 from stages.train.source import Source, TrainingSet
+from stages.zoo import cut_named
+
+_PART_BYTES = 2 << 30
+"""Memory of a part, about, where rows hold a tensor for a tail: two hundred times a pooled feature."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +158,19 @@ def open_feed(
     if resident is not None:
         yield ResidentFeed(make(resident))
         return
-    blocks = len(list(source.reader.blocks()))
-    # Never more parts than steps: each part is drawn from at least once an epoch.
-    per_part = max(1, config.stream_rows // source.reader.chunk_rows, math.ceil(blocks / steps_per_epoch))
+    order = _order_of_parts(config, source, steps_per_epoch, seed)
     with ThreadPoolExecutor(1) as pool:
-        yield StreamedFeed(source, PartOrder(blocks, per_part, steps_per_epoch, seed), make, pool)
+        yield StreamedFeed(source, order, make, pool)
+
+
+def _order_of_parts(config: TrainConfig, source: Source, steps_per_epoch: int, seed: int) -> PartOrder:
+    """Return the parts of a store: as many rows as configured, or fewer where these are long."""
+    blocks = len(list(source.reader.blocks()))
+    per_part = config.stream_rows // source.reader.chunk_rows
+    if any(cut_named(name) is not None for name in source.inputs):
+        per_part = min(per_part, _PART_BYTES * blocks // max(1, source.bytes))
+    # Never more parts than steps: each part is drawn from at least once an epoch.
+    return PartOrder(blocks, max(1, per_part, math.ceil(blocks / steps_per_epoch)), steps_per_epoch, seed)
 
 
 def _part(

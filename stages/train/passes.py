@@ -33,7 +33,7 @@ from stages.train.prepare import (
     open_source,
 )
 from stages.train.ranks import Ranks
-from stages.train.residency import choose_residency
+from stages.train.residency import choose_residency, step_bytes
 from stages.train.result import PassRecord
 from stages.train.source import Source, TrainingSet
 from stages.train.validation import Validation
@@ -127,7 +127,7 @@ class Run:
         schedule = schedule_of(config, everything, files.classes, self.chosen)
         own = self.ranks.own(schedule.groups)
         source = everything if self.ranks.count == 1 else everything.of_classes(_classes_of(own, files))
-        localiser, resident = self._begin(everything, source, fresh=found is None)
+        localiser, resident = self._begin(everything, source, held, fresh=found is None)
         validation = load_validation(config, files, held, self.device)
         if steps is None:
             steps = min(config.max_steps, schedule.steps(config.epochs))
@@ -167,13 +167,19 @@ class Run:
         return calibrate(localiser, *images, radius_m=radius_m, fusion=self.fusion).to_dict()
 
     def _begin(
-        self, everything: Source, source: Source, *, fresh: bool
+        self, everything: Source, source: Source, held: Mask, *, fresh: bool
     ) -> tuple[Localiser, TrainingSet | None]:
         """Return the untrained localiser and the features, unless they are streamed."""
         localiser = begin_localiser(self.config, self.files, self.base, self.groups, self.seed, self.weights)
         localiser.to(self.device)
         weights = sum(value.nbytes for value in localiser.tensors().values())
-        residency = choose_residency(self.config.residency, source.bytes, weights, self.device)
+        residency = choose_residency(
+            self.config.residency,
+            source.bytes,
+            weights,
+            self.device,
+            beside_bytes=self._beside_bytes(localiser, source, held),
+        )
         self.residency = f"{residency.place}: {residency.reason}"
         place, streamed = residency.where(self.device), residency.place == "stream"
         resident = None if streamed else source.read([(0, source.reader.rows)], place)
@@ -183,6 +189,14 @@ class Run:
                 self.config, localiser, everything, known, self.chosen, whole=self.whole, seed=self.seed
             )
         return localiser, resident
+
+    def _beside_bytes(self, localiser: Localiser, source: Source, held: Mask) -> int:
+        """Return what lies on the device beside weights and features; next to nothing without a tail."""
+        if localiser.tail is None:
+            return 0
+        rows = self.config.batch_size * (2 if source.views else 1)
+        held_out = replace(source, rows=held, view_reader=None).bytes
+        return held_out + step_bytes(localiser.tail, rows)
 
     def _save(self, name: str, trainer: Trainer, validation: Validation, first: PassRecord | None) -> None:
         state = trainer.state

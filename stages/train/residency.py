@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil  # type: ignore[import-untyped]
 import torch
+from torch import Tensor
 
 from stages.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stages.tail import Tail
 
 Place = Literal["device", "host", "stream"]
 _SHARE = 0.7
@@ -41,6 +45,7 @@ def choose_residency(
     weight_bytes: int,
     device: torch.device,
     free: tuple[int, int] | None = None,
+    beside_bytes: int = 0,
 ) -> Residency:
     """Return where the features wait: the place asked for, or the fastest in which they fit.
 
@@ -56,6 +61,8 @@ def choose_residency(
         Where the weights are.
     free : (int, int), optional
         Free bytes on the device and in main memory; measured by default.
+    beside_bytes : int, optional
+        What else lies on the device with a tail: held-out features, and what a step activates.
 
     Raises
     ------
@@ -72,7 +79,9 @@ def choose_residency(
         )
     if wanted != "auto":
         return Residency(wanted, f"{size}; set in params.yaml")
-    if feature_bytes <= _SHARE * (on_device - need):
+    if beside_bytes:
+        size += f" beside {beside_bytes / 1e9:.2f} GB for the tail and held-out images"
+    if feature_bytes <= _SHARE * (on_device - need) - beside_bytes:
         return Residency("device", f"{size} fit {device}, {on_device / 1e9:.1f} GB free")
     if device.type != "cpu" and feature_bytes <= _SHARE * on_host:
         return Residency("host", f"{size} do not fit {device}, but main memory, {on_host / 1e9:.1f} GB free")
@@ -85,3 +94,30 @@ def free_bytes(device: torch.device) -> tuple[int, int]:
     if device.type != "cuda":
         return host, host
     return int(torch.cuda.mem_get_info(device)[0]), host
+
+
+def step_bytes(tail: Tail, batch_rows: int) -> int:
+    """Return the memory that a step takes for what a tail activates, about.
+
+    What is kept of one image for the backward pass, in float32, is counted; a step has that of its whole
+    batch, and as much again for gradients and for what lasts no longer than one block.
+
+    Parameters
+    ----------
+    tail : Tail
+        Of any weights.
+    batch_rows : int
+        Images and views of a batch.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        kept[value.untyped_storage().data_ptr()] = value
+        return value
+
+    weights = {weight.untyped_storage().data_ptr() for weight in tail.state_dict().values()}
+    device = next(tail.parameters()).device
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        tail(torch.zeros(1, tail.cut.length, device=device))
+    of_one = sum(value.untyped_storage().nbytes() for at, value in kept.items() if at not in weights)
+    return 2 * batch_rows * of_one
