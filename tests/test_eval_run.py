@@ -1,5 +1,6 @@
 import csv
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,13 @@ import pytest
 from training_city import CONFIG, CONFIG_EVAL, FUSION, RECIPE, build_city, write_rows, write_store
 
 from cache.errors import RecipeMismatch, StoreError
+from cache.reader import FeatureReader
 from stages.errors import ConfigError, InputError
+from stages.eval.queries import Queries
 from stages.eval.stage import run
+from stages.heads import HeadSettings
+from stages.localiser import Localiser
+from stages.manifest import Manifest
 from stages.recall import errors_m, recall_percent
 from stages.train.stage import run as train
 
@@ -154,6 +160,27 @@ def test_a_share_of_the_queries_is_drawn_by_the_seed(city):
 
     assert len(keys(0)) == 20
     assert keys(0) == keys(0) != keys(1)
+
+
+def test_features_of_queries_are_in_memory_once(city, tmp_path):
+    recipe = replace(RECIPE, outputs={"cls": 8, "avg": 4096})
+    features = np.random.default_rng(0).normal(size=(1000, 4104)).astype(np.float16)
+    write_store(tmp_path / "queries.zarr", features, recipe, bad=BAD)
+    write_rows(tmp_path / "queries.parquet", np.zeros((1000, 2)), [""] * 1000)
+    settings = HeadSettings("aamc", 30.0, 0.2, False)
+    localiser = Localiser.new(city.classes, recipe, ("avg", "cls"), 4, settings)
+    reader = FeatureReader.open(tmp_path / "queries.zarr")
+    manifest = Manifest.open(tmp_path / "queries.parquet")
+    some = replace(CONFIG_EVAL, query_fraction=0.9)
+    Queries.load(reader, manifest, localiser, None, some)  # what is looked up once
+    tracemalloc.start()
+    queries = Queries.load(reader, manifest, localiser, None, some)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    sound = np.setdiff1d(queries.rows, BAD)
+    assert 890 <= len(sound) < 900 == len(queries.rows)
+    np.testing.assert_array_equal(queries.features, np.roll(features, -8, axis=1)[sound])
+    assert peak < 1.5 * queries.features.nbytes
 
 
 def test_answers_carry_a_confidence(city):

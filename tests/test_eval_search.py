@@ -14,6 +14,8 @@ from training_city import RECIPE, partition, write_store
 
 from cache.gather import gather
 from cache.reader import FeatureReader
+from cache.recipe import Recipe
+from stages.aggregation import AggregatorSettings
 from stages.errors import InputError
 from stages.eval import hybrid as hybrid_module
 from stages.eval import retrieval
@@ -24,6 +26,7 @@ from stages.eval.retrieval import PhotoSpace, nearest_photos
 from stages.fusion import FusionConfig
 from stages.heads import HeadSettings
 from stages.localiser import Localiser
+from stages.tail import TailSettings
 
 ROWS = 333  # not a multiple of the chunk's 64
 BAD = (0, 63, 64, 200, 332)
@@ -85,6 +88,39 @@ def test_the_database_is_read_chunk_by_chunk(photos, monkeypatch):
     nearest_photos(space.vectors(queries), reader, space, 5)
     assert max(lengths) <= reader.chunk_rows < ROWS
     assert sum(lengths) == ROWS
+
+
+def test_frozen_vectors_take_what_is_pooled_and_leave_a_tails_tensor_where_it_is(
+    photos, monkeypatch, tmp_path
+):
+    outputs = {"cut7": 320, "avg": 24}
+    recipe = Recipe("efficientnet_lite0", "random", "0" * 64, 32, {}, outputs, "float16", "float32")
+    random = np.random.default_rng(3)
+    features = random.normal(size=(100, 344))
+    write_store(tmp_path / "database.zarr", features, recipe)
+    reader, read, names = FeatureReader.open(tmp_path / "database.zarr"), FeatureReader.read, []
+    pooled = AggregatorSettings(kind="pooled", clusters=4, channels=8, global_length=4)
+    tail = TailSettings("efficientnet_lite0", 32, 7, ("avg",), pooled)
+    settings = HeadSettings("aamc", 30.0, 0.2, False)
+    localiser = Localiser.new(photos[2].classes, recipe, ("avg", "cut7"), 6, settings, tail)
+    monkeypatch.setattr(
+        FeatureReader, "read", lambda self, *given: names.append(given[2]) or read(self, *given)
+    )
+    space = PhotoSpace(localiser, "frozen")
+    queries = reader.read(0, 9, localiser.inputs)
+    found = nearest_photos(space.vectors(queries), reader, space, 3)
+    assert names[1:] == [("avg",)] * 2
+    rows, likeness = plain_nearest(features[:, 320:], features[:9, 320:], 3)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_allclose(found.likeness, likeness, atol=1e-3)
+    assert PhotoSpace(localiser, "projected").inputs == localiser.inputs
+
+
+def plain_nearest(database, queries, count):
+    unit, asked = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (database, queries))
+    cosines = asked @ unit.T
+    rows = np.argsort(-cosines, axis=1)[:, :count]
+    return rows, np.take_along_axis(cosines, rows, axis=1)
 
 
 def test_gathered_rows_are_the_rows(photos):

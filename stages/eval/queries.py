@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
 from cache.errors import RecipeMismatch
+from cache.gather import gather
 from cache.reader import FeatureReader
 from stages.errors import InputError
 from stages.eval.compared import Database
@@ -59,20 +60,15 @@ class Queries:
         """Return the configured share of the queries, with the features of the readable ones."""
         count = max(1, round(config.query_fraction * manifest.rows))
         rows = np.sort(np.random.default_rng([config.seed, 1 << 21]).permutation(manifest.rows)[:count])
-        chosen = np.zeros(reader.rows, np.bool_)
-        chosen[rows] = True
-        parts = [np.empty((0, reader.length(localiser.inputs)), reader.store.spec.dtype)]
-        for start, stop in reader.blocks():
-            wanted = (chosen & reader.valid)[start:stop]
-            if wanted.any():
-                parts.append(reader.read(start, stop, localiser.inputs)[wanted])
+        readable = reader.valid[rows]
+        features = gather(reader, rows[readable], localiser.inputs)
         truth = manifest.positions()[rows]
         # Where photos were taken; without a database the trained cells stand for them.
         known = localiser.places.centres if photos is None else photos.manifest.positions()
         outside = np.ones(len(rows), np.bool_)
         if len(known):
             outside = KDTree(known).query(truth)[0][:, 0] > config.radius_m
-        return cls(manifest, rows, truth, reader.valid[rows], np.concatenate(parts), outside)
+        return cls(manifest, rows, truth, readable, features, outside)
 
     def keys(self) -> list[str]:
         """Names of the queries looked at."""

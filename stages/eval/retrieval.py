@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from cache.reader import FeatureReader
 from stages.localiser import Localiser
+from stages.zoo import cut_named
 
 _SCORES_IN_MEMORY = 1 << 24
 """Likenesses held at once: bounds what many queries cost."""
@@ -48,9 +49,15 @@ class PhotoSpace:
         projected = self.kind == "projected"
         return int(self.localiser.meta["embedding_dim"]) if projected else self.localiser.pooled_length
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The outputs that vectors are made of: all that the localiser takes, or the pooled alone."""
+        inputs = self.localiser.inputs
+        return inputs if self.kind == "projected" else tuple(n for n in inputs if cut_named(n) is None)
+
     @torch.no_grad()
     def vectors(self, features: npt.NDArray[np.floating]) -> Tensor:
-        """Return unit vectors (n, length) of features (n, F)."""
+        """Return unit vectors (n, length) of features (n, F), at whose head are `inputs`."""
         if self.kind == "projected":
             return self.localiser.embed(features)
         frozen = torch.from_numpy(features[:, : self.length])
@@ -94,6 +101,6 @@ def stream(database: FeatureReader, space: PhotoSpace) -> Iterator[tuple[Tensor,
     for start, stop in database.blocks():
         sound = np.flatnonzero(database.valid[start:stop])
         if len(sound):
-            block = database.read(start, stop, space.localiser.inputs)
+            block = database.read(start, stop, space.inputs)
             vectors = space.vectors(block if len(sound) == len(block) else block[sound])
             yield torch.from_numpy(start + sound).to(vectors.device), vectors
