@@ -126,7 +126,8 @@ class TrainConfig:
         Where the features wait: beside the weights, in main memory, or in
         the store, a part at a time. ``auto``: the first where they fit.
     stream_rows : int
-        Rows of such a part; two parts are in memory at a time.
+        Rows of such a part; two parts are in memory at a time. Where rows hold a tensor for a tail a part
+        has fewer, so that it takes about 2 GiB with its views.
     checkpoint_s : float
         Least seconds between two checkpoints; 0 takes one whenever the loss is read.
     validation : ValidationConfig
