@@ -84,7 +84,7 @@ def train(
     Raises
     ------
     ConfigError
-        If a cluster is asked to train the projection too, or there is no such group.
+        If a cluster is asked to train the projection too, or there is no such group or no localiser at hand.
     InputError
         If heads alone are asked for and none of their groups has anything to learn.
     """
@@ -104,8 +104,9 @@ def train(
 
 def _learnable(params: Params, paths: Paths, groups: tuple[int, ...] | None) -> tuple[int, ...]:
     """Return those of the groups, all for None, where images of two classes or more can be told apart."""
-    from stages.train.prepare import choose_groups, open_files
+    from stages.train.prepare import choose_groups, open_files, require_base
 
+    require_base(paths.localiser)
     files = open_files(params.train, paths.partition, paths.features("database"), paths.index("database"))
     asked = choose_groups("all" if groups is None else groups, files.classes)
     labels = files.labels[files.reader.valid]

@@ -117,6 +117,14 @@ def test_groups_with_nothing_to_learn_alone_are_refused_before_any_work(lame, sc
         training.train(params, paths, groups=(0, 9), frozen=True, device="cpu", scheduler=scheduler)
 
 
+@pytest.mark.parametrize("scheduler", [None, "local:2"])
+def test_heads_alone_need_a_localiser_and_no_worker_is_started_without(lame, scheduler):
+    params, paths = lame
+    shutil.rmtree(paths.localiser)
+    with pytest.raises(ConfigError, match="train all groups first"):
+        training.train(params, paths, groups=(0,), frozen=False, device="cpu", scheduler=scheduler)
+
+
 def test_a_city_where_no_group_can_learn_is_named(lame):
     params, paths = lame
     classes = ClassTable.load(paths.partition / "classes.parquet")

@@ -130,10 +130,7 @@ def begin_localiser(
             new.tail = pretrained_tail(files.tail, recipe, weights)
     if groups == "all":
         return new
-    if not base.exists():
-        raise ConfigError(
-            f"no localiser at {base} whose projection these groups could share: train all groups first"
-        )
+    require_base(base)
     held = Localiser.load(base)
     differing = [key for key in new.meta if key != "training" and new.meta[key] != held.meta.get(key)]
     ours, theirs = new.classes, held.classes
@@ -146,6 +143,14 @@ def begin_localiser(
     for group in groups:
         held.heads[group] = new.heads[group]
     return held
+
+
+def require_base(base: Path) -> None:
+    """Raise ConfigError unless there is a localiser whose projection and tail heads can be trained against."""
+    if not base.exists():
+        raise ConfigError(
+            f"no localiser at {base} whose projection these groups could share: train all groups first"
+        )
 
 
 def split_rows(
