@@ -146,7 +146,7 @@ def begin_localiser(
 
 
 def require_base(base: Path) -> None:
-    """Raise ConfigError unless there is a localiser whose projection and tail heads can be trained against."""
+    """Raise ConfigError unless there is a localiser that heads alone can be trained against."""
     if not base.exists():
         raise ConfigError(
             f"no localiser at {base} whose projection these groups could share: train all groups first"
