@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from dataclasses import replace
 from functools import cache
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train_checkpoint import command, environment
+from test_train_checkpoint import train_in_two_processes
 from torch.nn import functional
 from training_city import CONFIG, CONFIG_EVAL, FUSION, VALIDATION, build_city, write_store
 
@@ -339,17 +337,9 @@ def test_no_image_is_no_feature(name):
 def test_two_processes_train_a_tail_as_one_does(city):
     config = replace(TAIL, schedule="joint", max_steps=6)
     run(config, **city.inputs(), seed=0)
-    output, port = city.folder / "two", str(20_000 + (os.getpid() + 7) % 20_000)
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    children = [
-        subprocess.Popen(
-            command(city, output, config), env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank))
-        )
-        for rank in range(2)
-    ]
-    assert [child.wait(timeout=180) for child in children] == [0, 0]
+    train_in_two_processes(city, city.folder / "two", config)
     alone, together = (
-        load_file(folder / "localiser.safetensors") for folder in (city.folder / "localiser", output)
+        load_file(city.folder / name / "localiser.safetensors") for name in ("localiser", "two")
     )
     for key, value in alone.items():
         torch.testing.assert_close(together[key], value, rtol=1e-3, atol=1e-4)

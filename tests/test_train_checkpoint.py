@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -159,11 +160,10 @@ def test_the_last_checkpoint_outlives_a_torn_one(tmp_path):
     assert Checkpoints(tmp_path, "b", 0.0, Ranks()).latest() is None
 
 
-def test_two_processes_equal_the_joint_schedule_of_one(tmp_path):
-    city = build_city(tmp_path / "city")
-    config = replace(SLOW, schedule="joint", max_steps=40)
-    run(config, **{**city.inputs(), "output": tmp_path / "one"}, seed=0)
-    output, port = tmp_path / "two", str(20_000 + os.getpid() % 20_000)
+def train_in_two_processes(city, output, config):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     children = [
         subprocess.Popen(
@@ -172,6 +172,13 @@ def test_two_processes_equal_the_joint_schedule_of_one(tmp_path):
         for rank in range(2)
     ]
     assert [child.wait(timeout=180) for child in children] == [0, 0]
+
+
+def test_two_processes_equal_the_joint_schedule_of_one(tmp_path):
+    city, output = build_city(tmp_path / "city"), tmp_path / "two"
+    config = replace(SLOW, schedule="joint", max_steps=40)
+    run(config, **{**city.inputs(), "output": tmp_path / "one"}, seed=0)
+    train_in_two_processes(city, output, config)
     ours, single = tensors(output), tensors(tmp_path / "one")
     for name in single:
         torch.testing.assert_close(ours[name], single[name], rtol=1e-3, atol=1e-4)
