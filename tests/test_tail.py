@@ -343,3 +343,17 @@ def test_two_processes_train_a_tail_as_one_does(city):
     )
     for key, value in alone.items():
         torch.testing.assert_close(together[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_of_images_behind_a_tail_a_sample_is_kept_not_all(city, monkeypatch):
+    monkeypatch.setattr(beginning, "TAIL_SAMPLE_ROWS", 30)
+    held = []
+
+    def measure(projection, sample, *, whiten):
+        held.append(sum(features.untyped_storage().nbytes() for features, _ in sample))
+
+    monkeypatch.setattr(beginning, "principal_components", measure)
+    run(replace(TAIL, initial_weights="data", max_steps=1), **city.inputs(), seed=0)
+    images = FeatureReader.open(city.inputs()["features"]).rows
+    assert images > 60
+    assert held == [pytest.approx(30 * 2 * 384 * 4, abs=2 * 2 * 384 * 4)]

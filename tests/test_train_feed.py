@@ -78,7 +78,8 @@ def part_of(outputs, rows, views=0, dtype="float16"):
     spec = StoreSpec.for_rows(rows, outputs, dtype)
     blocks = [(start, min(rows, start + spec.chunk_rows)) for start in range(0, rows, spec.chunk_rows)]
     reader = SimpleNamespace(chunk_rows=spec.chunk_rows, blocks=lambda: blocks)
-    source = SimpleNamespace(reader=reader, inputs=tuple(outputs), bytes=(rows + views) * spec.row_bytes)
+    stored = (rows + views) * spec.row_bytes
+    source = SimpleNamespace(reader=reader, inputs=tuple(outputs), stored_bytes=stored)
     config = replace(CONFIG, stream_rows=262_144)
     with open_feed(config, source, None, None, (0,), rows, 0) as feed:
         part = feed.order.blocks_per_part * spec.chunk_rows
@@ -97,6 +98,14 @@ def test_a_part_of_long_rows_is_bounded_by_its_bytes(length, views):
     assert 1.9 * 2**30 < size <= 2**31
     rows, _, chunk_rows = part_of({"cut10": 1 << 31}, 100)
     assert rows == chunk_rows == 1
+
+
+def test_parts_are_reckoned_alike_whichever_classes_a_process_trains(tmp_path):
+    source = source_of(build_city(tmp_path / "city"))
+    some = source.of_classes(np.arange(len(source.labels)) < 3)
+    row_bytes = 2 * source.reader.length(source.inputs)
+    assert some.bytes < source.bytes <= source.stored_bytes == some.stored_bytes
+    assert source.stored_bytes == (source.reader.rows + source.view_reader.rows) * row_bytes
 
 
 def test_parts_hold_the_rows_and_views_of_their_blocks(tmp_path):

@@ -21,7 +21,7 @@ from stages.train.initial import (
 from stages.train.source import Block, Source, TrainingSet
 
 TAIL_SAMPLE_ROWS = 1 << 12
-"""Images behind a tail that its aggregator and the components are estimated from."""
+"""Images behind a tail that its aggregator and the components are estimated from, at most."""
 _LOCAL_FEATURES = 16
 """Local features of each of them."""
 _LEAST_SHARE = 0.02
@@ -87,7 +87,7 @@ def _begin_behind(
     seed: int,
 ) -> None:
     """Begin a tail's aggregator, then the projection behind it; wherever the features wait, from the same."""
-    stride = max(1, images // TAIL_SAMPLE_ROWS)
+    stride = max(1, -(-images // TAIL_SAMPLE_ROWS))
     if tail.aggregator is not None:
         tail.aggregator.begin(_local_features(tail, _every(features.blocks(), stride), seed), seed)
     kept: list[Block] = []
@@ -96,7 +96,8 @@ def _begin_behind(
         rows = 0
         for given, classes in features.blocks():
             found = localiser.condensed(given)
-            kept.append((found[-rows % stride :: stride], classes[-rows % stride :: stride]))
+            # A view would keep the whole block in memory.
+            kept.append((found[-rows % stride :: stride].clone(), classes[-rows % stride :: stride]))
             rows += len(found)
             yield found, classes
 

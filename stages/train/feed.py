@@ -164,11 +164,14 @@ def open_feed(
 
 
 def _order_of_parts(config: TrainConfig, source: Source, steps_per_epoch: int, seed: int) -> PartOrder:
-    """Return the parts of a store: as many rows as configured, or fewer where these are long."""
+    """Return the parts of a store: as many rows as configured, or fewer where these are long.
+
+    They depend on settings and stores alone, so that processes that train together have the same.
+    """
     blocks = len(list(source.reader.blocks()))
     per_part = config.stream_rows // source.reader.chunk_rows
     if any(cut_named(name) is not None for name in source.inputs):
-        per_part = min(per_part, _PART_BYTES * blocks // max(1, source.bytes))
+        per_part = min(per_part, _PART_BYTES * blocks // max(1, source.stored_bytes))
     # Never more parts than steps: each part is drawn from at least once an epoch.
     return PartOrder(blocks, max(1, per_part, math.ceil(blocks / steps_per_epoch)), steps_per_epoch, seed)
 

@@ -196,7 +196,7 @@ class Run:
             return 0
         rows = self.config.batch_size * (2 if source.views else 1)
         held_out = replace(source, rows=held, view_reader=None).bytes
-        return held_out + step_bytes(localiser.tail, rows)
+        return held_out + (step_bytes(localiser.tail, rows) if self.whole else 0)
 
     def _save(self, name: str, trainer: Trainer, validation: Validation, first: PassRecord | None) -> None:
         state = trainer.state

@@ -130,8 +130,18 @@ class Source:
     @property
     def bytes(self) -> int:
         """Memory that all of it takes."""
+        return (self.images + self.views) * self._row_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Memory that all rows of the stores would take, whichever may be trained on."""
+        views = 0 if self.view_reader is None else self.view_reader.rows
+        return (self.reader.rows + views) * self._row_bytes
+
+    @property
+    def _row_bytes(self) -> int:
         itemsize: int = np.dtype(self.reader.recipe.dtype).itemsize
-        return (self.images + self.views) * self.reader.length(self.inputs) * itemsize
+        return self.reader.length(self.inputs) * itemsize
 
     def read(
         self, ranges: Sequence[Rows], place: torch.device, buffers: Buffers | None = None
