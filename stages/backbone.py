@@ -18,7 +18,7 @@ from stages.inference import fuse_activations, keep_freed_memory, make_quick
 from stages.pooling import pooled
 from stages.untrained import empty_model, random_model
 from stages.weights import RANDOM, file_id, find_weights, reachable, state_id
-from stages.zoo import BACKBONES, BackboneSpec, require_image_size, spec_of
+from stages.zoo import BACKBONES, BackboneSpec, pooled_among, require_image_size, spec_of
 
 __all__ = [
     "BACKBONES",
@@ -28,6 +28,7 @@ __all__ = [
     "Preprocess",
     "describe_backbone",
     "load_backbone",
+    "load_model",
     "preprocess_for",
     "weights_reachable",
 ]
@@ -117,7 +118,7 @@ class Backbone(nn.Module):
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         # Pixels come channels last and stay so: convolutions are faster that way.
         images = ((pixels.permute(0, 3, 1, 2) - mean) / std).to(self.dtype)
-        names = [name for name in self.outputs if cut_named(name) is None]
+        names = pooled_among(self.outputs)
         if self.rest is None:
             return pooled(names, *self._last_tokens(images))
         kept = trunk(self.model, self.kind, images, self.rest.cut.blocks)
@@ -221,16 +222,26 @@ def load_backbone(
     card = describe_backbone(name, weights=weights, image_size=image_size, outputs=outputs)
     if torch.device(device).type == "cpu":
         keep_freed_memory()
-    if weights == RANDOM:
-        model = random_model(name, image_size)
-    else:
-        with torch.device("meta"):  # no memory until the checkpoint's tensors are put in place
-            model = empty_model(name, image_size)
-        load_weights(model, find_weights(name, BACKBONES[name].source, weights), name=name)
-    backbone = Backbone(card, model, precision=precision, compiled=compiled)
+    backbone = Backbone(card, load_model(name, weights, image_size), precision=precision, compiled=compiled)
     if backbone.kind == "vit" and torch.device(device).type == "cuda" and precision != "float32":
         fuse_activations(backbone.model)
     return backbone.to(device)
+
+
+def load_model(name: str, weights: str, image_size: int) -> nn.Module:
+    """Return a backbone's model as timm has it, with the weights that a setting names.
+
+    Raises
+    ------
+    WeightsError
+        If they cannot be had or do not fit.
+    """
+    if weights == RANDOM:
+        return random_model(name, image_size)
+    with torch.device("meta"):  # no memory until the checkpoint's tensors are put in place
+        model = empty_model(name, image_size)
+    load_weights(model, find_weights(name, BACKBONES[name].source, weights), name=name)
+    return model
 
 
 def weights_reachable(name: str, weights: str) -> bool:

@@ -8,8 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-FIRST_POWER = 3.0
-FLOOR = 1e-6
+from stages.pooling import GEM_FLOOR, GEM_POWER
 
 
 class Aggregator(nn.Module, ABC):
@@ -78,15 +77,15 @@ class GeM(Aggregator):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.length = channels
-        self.power = nn.Parameter(torch.tensor(FIRST_POWER))
+        self.power = nn.Parameter(torch.tensor(GEM_POWER))
 
     def begin(self, patches: Tensor, seed: int) -> None:
         """Set the power to 3; neither the sample nor the seed has a part in it."""
         with torch.no_grad():
-            self.power.fill_(FIRST_POWER)
+            self.power.fill_(GEM_POWER)
 
     def _aggregate(self, prefix: Tensor, patches: Tensor) -> Tensor:
         # In logarithms, where 1000 ** p overflows for no power that training may reach.
-        logs = patches.clamp_min(FLOOR).log()
+        logs = patches.clamp_min(GEM_FLOOR).log()
         total = torch.logsumexp(self.power * logs, dim=1)
         return torch.exp((total - math.log(patches.shape[1])) / self.power)

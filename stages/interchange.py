@@ -22,7 +22,7 @@ from cache.store import create_or_open, drop_reusable, row_ids
 from cache.writer import ChunkWriter
 from stages.errors import InputError
 from stages.manifest import Manifest
-from stages.zoo import cut_named
+from stages.zoo import pooled_among
 
 IMPORTED = "imported"
 OUTPUT = "imported"
@@ -73,7 +73,7 @@ def export_hdf5(
         If the manifest is not the store's.
     """
     _require_same_rows(reader, manifest)
-    moved, outputs = 0, _pooled(reader)
+    moved, outputs = 0, pooled_among(reader.outputs)
     with _replacing(path) as partial, h5py.File(partial, "w") as file:
         for start, stop in reader.blocks():
             features, valid = reader.read(start, stop, outputs), reader.valid[start:stop]
@@ -102,7 +102,7 @@ def export_npy(
         If the manifest is not the store's.
     """
     _require_same_rows(reader, manifest)
-    outputs = _pooled(reader)
+    outputs = pooled_among(reader.outputs)
     with _replacing(path) as partial:
         shape = (reader.rows, reader.length(outputs))
         array = np.lib.format.open_memmap(partial, "w+", np.dtype(reader.store.spec.dtype), shape)
@@ -115,11 +115,6 @@ def export_npy(
         _write_list(partial, manifest)
     good = int(reader.valid.sum())
     return Moved(good, reader.rows - good, reader.length(outputs), path)
-
-
-def _pooled(reader: FeatureReader) -> tuple[str, ...]:
-    """Outputs that are descriptors; not the tensor that a trained tail starts from."""
-    return tuple(name for name in reader.outputs if cut_named(name) is None)
 
 
 def import_npy(

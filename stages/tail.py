@@ -11,13 +11,11 @@ from torch import Tensor, nn
 
 from cache.recipe import Recipe
 from stages.aggregators import Aggregator, AggregatorSettings, make_aggregator
-from stages.backbone import describe_backbone
-from stages.checkpoint import load_weights
+from stages.backbone import describe_backbone, load_model
 from stages.cut import Rest, cut_named, cut_of
 from stages.errors import ConfigError, WeightsError
 from stages.pooling import pooled
-from stages.untrained import empty_model, random_model
-from stages.weights import RANDOM, find_weights
+from stages.untrained import empty_model
 from stages.zoo import BACKBONES
 
 _ROWS_AT_ONCE = 128
@@ -174,9 +172,4 @@ def pretrained_tail(settings: TailSettings, recipe: Recipe, weights: str | None)
             f"with {recipe.weights!r} ({recipe.weights_id[:12]}...): the tail goes on from those weights, "
             "name their file in extract.weights"
         )
-    if weights == RANDOM:
-        return Tail(settings, random_model(name, size))
-    with torch.device("meta"):  # no memory until the checkpoint's tensors are put in place
-        model = empty_model(name, size)
-    load_weights(model, find_weights(name, BACKBONES[name].source, weights), name=name)
-    return Tail(settings, model)
+    return Tail(settings, load_model(name, weights, size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,3 +122,8 @@ def cut_named(output: str) -> int | None:
     """Return after how many blocks an output was cut: 10 for ``cut10``, None for a pooled one."""
     found = re.fullmatch("cut(0|[1-9][0-9]*)", output)
     return None if found is None else int(found[1])
+
+
+def pooled_among(outputs: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some outputs that are descriptors, not the tensor that a trained tail starts from."""
+    return tuple(output for output in outputs if cut_named(output) is None)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from cache.reader import FeatureReader
 from stages.localiser import Localiser
-from stages.zoo import cut_named
+from stages.zoo import pooled_among
 
 _SCORES_IN_MEMORY = 1 << 24
 """Likenesses held at once: bounds what many queries cost."""
@@ -53,7 +53,7 @@ class PhotoSpace:
     def inputs(self) -> tuple[str, ...]:
         """The outputs that vectors are made of: all that the localiser takes, or the pooled alone."""
         inputs = self.localiser.inputs
-        return inputs if self.kind == "projected" else tuple(n for n in inputs if cut_named(n) is None)
+        return inputs if self.kind == "projected" else pooled_among(inputs)
 
     @torch.no_grad()
     def vectors(self, features: npt.NDArray[np.floating]) -> Tensor:

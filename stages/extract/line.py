@@ -1,7 +1,7 @@
 """The line: readers -> the backbone -> one writing thread, for the chunks of a shard.
 
-At most three chunks are in memory: one being filled, one that waits for its last batch or for the writer, and
-one being written, of which the writer has a copy. An output's chunk is 64 MiB at most (`cache.spec`).
+Few chunks are in memory: those of the batches on their way, `_AHEAD` + 1 at most on a GPU, and one being
+written, of which the writer has a copy. An output's chunk is 64 MiB at most (`cache.spec`).
 """
 
 from __future__ import annotations

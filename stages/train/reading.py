@@ -18,7 +18,7 @@ from cache.whole import there
 from stages.classes import ViewPlan
 from stages.errors import ConfigError
 from stages.margin import Buffers
-from stages.zoo import cut_named
+from stages.zoo import pooled_among
 
 Rows = tuple[int, int]
 """The first row of a range and the one after its last."""
@@ -34,7 +34,7 @@ def chosen_inputs(inputs: str | tuple[str, ...], reader: FeatureReader) -> tuple
     ConfigError
         If the store lacks one of them.
     """
-    offered = tuple(name for name in reader.outputs if cut_named(name) is None)
+    offered = pooled_among(reader.outputs)
     if isinstance(inputs, str):
         return offered
     absent = [name for name in inputs if name not in offered]
