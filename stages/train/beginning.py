@@ -96,8 +96,8 @@ def _begin_behind(
         rows = 0
         for given, classes in features.blocks():
             found = localiser.condensed(given)
-            # A view would keep the whole block in memory.
-            kept.append((found[-rows % stride :: stride].clone(), classes[-rows % stride :: stride]))
+            sample, their_classes = _of_block((found, classes), rows, stride)
+            kept.append((sample.clone(), their_classes))  # a view would keep the whole block in memory
             rows += len(found)
             yield found, classes
 
@@ -112,9 +112,15 @@ def _begin_behind(
 def _every(blocks: Iterable[Block], stride: int) -> Iterator[Block]:
     """Yield every so many rows of blocks, counted over all of them."""
     rows = 0
-    for features, classes in blocks:
-        yield features[-rows % stride :: stride], classes[-rows % stride :: stride]
-        rows += len(features)
+    for block in blocks:
+        yield _of_block(block, rows, stride)
+        rows += len(block[0])
+
+
+def _of_block(block: Block, before: int, stride: int) -> Block:
+    """Return every so many rows of a block with so many rows before it, as views."""
+    features, classes = block
+    return features[-before % stride :: stride], classes[-before % stride :: stride]
 
 
 @torch.no_grad()
