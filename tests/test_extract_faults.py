@@ -71,7 +71,7 @@ KILLS = textwrap.dedent(
             t.run(manifest, store)
             os._exit(0)
         # From before the store exists to the last chunks; later runs are given more time to get on.
-        time.sleep(chance.uniform(0.05, 0.5 + 0.15 * kills))
+        time.sleep(chance.uniform(0.05, 0.2 + 0.1 * kills))
         os.kill(child, signal.SIGKILL)
         done = os.waitpid(child, 0)[1] == 0
         entries = len(list(store.glob("ledger/0*.json")))
