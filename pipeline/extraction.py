@@ -17,8 +17,8 @@ from stages.classes import ViewPlan
 from stages.errors import ConfigError
 from stages.extract.plan import recipe_for
 from stages.extract.stage import ExtractResult, ShardOrder, ShardResult, extract_shard, run
+from stages.files import open_parquet
 from stages.manifest import Manifest
-from stages.parquet import open_parquet
 
 Progress = Callable[[int, int], None]
 

@@ -15,9 +15,9 @@ from pipeline.locate import Localiser
 from stages.eval.report.gallery import Album
 from stages.eval.report.map_view import MapItem, map_data, map_html
 from stages.eval.report.page import document, metres
+from stages.files import replacing
 from stages.images import UnreadableImage
 from stages.index.zones import Zone
-from stages.parquet import replacing
 
 Outcome = Answer | UnreadableImage
 

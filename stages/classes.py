@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.errors import InputError
-from stages.parquet import note_of, open_parquet, write_table
+from stages.files import note_of, open_parquet, write_table
 
 _MADE_BY = "pipeline partition"
 

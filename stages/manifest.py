@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.errors import InputError
-from stages.parquet import NOTE_KEY, note_bytes, note_of, open_parquet, replacing
+from stages.files import NOTE_KEY, note_bytes, note_of, open_parquet, replacing
 from stages.seal import Seal
 
 ROW_GROUP_ROWS = 1 << 17  # a range of keys costs at most this many rows of decoding beyond itself

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stages.parquet import replacing
+from stages.files import replacing
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from stages.eval.curves import Curve
-from stages.parquet import replacing
+from stages.files import replacing
 
 INK, MUTED, LINE, PANEL = "#18222d", "#5a6773", "#dde3e9", "#ffffff"
 SERIES = ("#0b7a75", "#1f5fa8", "#b5530f", "#7a3e9d")

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from stages.eval.compared import Found
 from stages.eval.config import EvalConfig
+from stages.files import replacing, write_table
 from stages.localiser import Predictions
-from stages.parquet import replacing, write_table
 
 Floats = npt.NDArray[np.float64]
 

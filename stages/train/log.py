@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from stages.parquet import replacing
+from stages.files import replacing
 from stages.train.loop import LogLine
 
 METRICS = ("loss", "samples_per_s", "validation_lr1")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stages.parquet import note_of, open_parquet
+from stages.files import note_of, open_parquet
 from stages.places import Places
 
 _MADE_BY = "pipeline eval"

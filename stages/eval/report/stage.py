@@ -24,7 +24,7 @@ from stages.eval.report.map_view import map_data
 from stages.eval.report.outcomes import Outcomes, images_of_true_cell
 from stages.eval.report.page import document
 from stages.eval.report.source import Source, open_source
-from stages.parquet import replacing
+from stages.files import replacing
 
 
 @dataclass(frozen=True)
