@@ -30,11 +30,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.params import load_params
-from stages.augment import augment
 from stages.backbone import preprocess_for
 from stages.extract import stage
 from stages.extract.line import backbone_for
-from stages.images import read_image
+from stages.images.augment import augment
+from stages.images.read import read_image
 from stages.manifest import Manifest, write_manifest
 from stages.pack.stage import run as pack
 from stages.packs import ImageSource

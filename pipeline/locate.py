@@ -19,7 +19,7 @@ from pipeline.answers import Answer, Place, distance_on_earth_m
 from stages.answers import answer
 from stages.backbone import Backbone, describe_backbone, load_backbone
 from stages.errors import InputError, WeightsError
-from stages.images import UnreadableImage, read_image
+from stages.images.read import UnreadableImage, read_image
 from stages.index.exif import Photo, read_exif
 from stages.index.folders import keys_below
 from stages.index.zones import Zone

@@ -16,7 +16,7 @@ from stages.eval.report.gallery import Album
 from stages.eval.report.map_view import MapItem, map_data, map_html
 from stages.eval.report.page import document, metres
 from stages.files import replacing
-from stages.images import UnreadableImage
+from stages.images.read import UnreadableImage
 from stages.index.zones import Zone
 
 Outcome = Answer | UnreadableImage

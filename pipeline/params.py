@@ -10,12 +10,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.typed import build, shown
-from stages.augment import AugmentConfig
 from stages.city import CityConfig
 from stages.errors import ConfigError
 from stages.eval.config import EvalConfig
 from stages.eval.report.config import ReportConfig
 from stages.extract.config import ExtractConfig
+from stages.images.augment import AugmentConfig
 from stages.index import IndexConfig
 from stages.pack.config import PackConfig
 from stages.partition import PartitionConfig

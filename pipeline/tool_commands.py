@@ -102,7 +102,7 @@ def locate(
     """Say where photos were taken: files, or folders of them. Exit code 1 if any is unreadable."""
     from pipeline import located
     from pipeline.locate import Localiser, photos_of
-    from stages.images import UnreadableImage
+    from stages.images.read import UnreadableImage
 
     folder = model or Paths(context.obj, "").localiser
     found = photos_of(photos)

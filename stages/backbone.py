@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stages.checkpoint import load_weights
 from stages.cut import Cut, Rest, cut_named, cut_of, trunk
 from stages.errors import ConfigError
-from stages.images import Preprocess
+from stages.images.read import Preprocess
 from stages.inference import fuse_activations, keep_freed_memory, make_quick
 from stages.pooling import pooled
 from stages.untrained import empty_model, random_model

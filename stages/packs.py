@@ -21,7 +21,7 @@ import pyarrow as pa
 from PIL import Image
 
 from stages.errors import InputError
-from stages.images import UnreadableImage, decode_image, read_image
+from stages.images.read import UnreadableImage, decode_image, read_image
 from stages.manifest import Manifest
 
 FORMAT = 1
@@ -70,7 +70,7 @@ class ImageSource:
         return [Place(*values) for values in zip(columns["key"], columns[SHARD], columns[SLOT], strict=True)]
 
     def read(self, place: Place, *, decode_at_least: int | None = None) -> Image.Image:
-        """Return the picture: RGB, upright; see `stages.images.read_image`.
+        """Return the picture: RGB, upright; see `stages.images.read.read_image`.
 
         Raises
         ------

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pipeline.params import load_params
-from stages.augment import augment
 from stages.errors import ConfigError
+from stages.images.augment import augment
 
 CONFIG = replace(load_params(Path(__file__).parents[1] / "params.yaml").augment, side=64)
 OFF = {name: 0.0 for name in asdict(CONFIG) if name.endswith("_p")}

@@ -14,7 +14,7 @@ from stages.backbone import BACKBONES, Backbone, describe_backbone, load_backbon
 from stages.cut import Cut, Rest, cut_named, cut_of, trunk
 from stages.errors import ConfigError
 from stages.extract.line import _fetched
-from stages.images import read_image
+from stages.images.read import read_image
 from stages.inference import fuse_activations, make_quick
 from stages.pooling import pooled
 from stages.untrained import empty_model, random_model

@@ -20,8 +20,8 @@ from stages.extract import reading, upload
 from stages.extract.batch import Image as Row
 from stages.extract.batch import ImageReader
 from stages.extract.reading import end_readers
-from stages.images import decode_image
-from stages.jpegs import decode_batch, plain_jpeg
+from stages.images.gpu_jpeg import decode_batch, plain_jpeg
+from stages.images.read import decode_image
 
 ROWS = 70
 PREPROCESS = preprocess_for("efficientnet_lite0", 64)
@@ -78,7 +78,7 @@ def test_a_full_gpu_is_no_fault_of_the_files(monkeypatch):
     def full(*_, **__):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr("stages.jpegs.decode_jpeg", full)
+    monkeypatch.setattr("stages.images.gpu_jpeg.decode_jpeg", full)
     file = torch.frombuffer(bytearray(encoded((90, 70))), dtype=torch.uint8)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         decode_batch({0: file}, PREPROCESS, torch.zeros((1, 64, 64, 3), dtype=torch.uint8))

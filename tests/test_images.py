@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from stages.backbone import load_backbone, preprocess_for
-from stages.images import UnreadableImage, read_image
+from stages.images.read import UnreadableImage, read_image
 
 RED, BLUE = (220, 30, 20), (20, 40, 210)
 

@@ -25,7 +25,6 @@ from cache.recipe import Recipe
 from pipeline.answers import distance_on_earth_m, printable
 from pipeline.cli import main
 from pipeline.locate import Localiser, photos_of
-from stages import opening
 from stages.aggregation import AggregatorSettings
 from stages.backbone import describe_backbone
 from stages.calibration import Calibration
@@ -33,7 +32,8 @@ from stages.confidence import Confidence
 from stages.errors import InputError, WeightsError
 from stages.fusion import FusionConfig
 from stages.heads import HeadSettings
-from stages.images import UnreadableImage
+from stages.images import formats as opening
+from stages.images.read import UnreadableImage
 from stages.localiser import Localiser as TrainedLocaliser
 from stages.tail import pretrained_tail, tail_settings
 

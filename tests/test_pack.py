@@ -22,7 +22,7 @@ from pipeline.cli import cli
 from stages.errors import ConfigError, InputError
 from stages.extract import stage as extract
 from stages.extract.config import ExtractConfig
-from stages.images import UnreadableImage, read_image
+from stages.images.read import UnreadableImage, read_image
 from stages.index import IndexConfig
 from stages.index import run as index
 from stages.manifest import Manifest, write_manifest

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cache.errors import PlacecacheError
-from stages.augment import AugmentConfig, augment
 from stages.backbone import preprocess_for
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import ShardOrder, view_name
-from stages.images import UnreadableImage, decode_image
-from stages.jpegs import plain_jpeg
+from stages.images.augment import AugmentConfig, augment
+from stages.images.gpu_jpeg import plain_jpeg
+from stages.images.read import UnreadableImage, decode_image
 from stages.manifest import Manifest
 from stages.packs import ImageSource, Place
 

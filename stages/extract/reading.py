@@ -20,10 +20,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from cache.errors import PlacecacheError
-from stages.augment import AugmentConfig
 from stages.extract.batch import Batch, Image, ImageReader
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import ShardOrder
+from stages.images.augment import AugmentConfig
 from stages.packs import ImageSource
 
 _SHARED_MEMORY = Path("/dev/shm")

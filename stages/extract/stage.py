@@ -11,7 +11,6 @@ from cache.check import Fault
 from cache.claims import claimed
 from cache.files import Place
 from cache.store import drop_reusable
-from stages.augment import AugmentConfig
 from stages.classes import ViewPlan
 from stages.devices import why_unusable
 from stages.errors import ConfigError
@@ -21,6 +20,7 @@ from stages.extract.orders import make_orders, reopen_damaged, rows_of, shards_w
 from stages.extract.plan import ShardOrder, Source, open_for
 from stages.extract.reading import end_readers
 from stages.extract.result import ExtractResult, ShardResult, too_many_bad
+from stages.images.augment import AugmentConfig
 from stages.manifest import Manifest
 
 __all__ = ["ExtractConfig", "ExtractResult", "ShardOrder", "ShardResult", "extract_shard", "run"]

@@ -11,8 +11,8 @@ from torch import Tensor
 from stages.backbone import preprocess_for
 from stages.extract.batch import Batch
 from stages.extract.config import ExtractConfig
-from stages.images import Preprocess, UnreadableImage, decode_image
-from stages.jpegs import decode_batch
+from stages.images.gpu_jpeg import decode_batch
+from stages.images.read import Preprocess, UnreadableImage, decode_image
 
 
 def uploaded(

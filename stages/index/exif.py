@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from stages.images.formats import open_picture
 from stages.index.found import Fault
-from stages.opening import open_picture
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from stages.errors import InputError
-from stages.images import UnreadableImage, decode_image
+from stages.images.read import UnreadableImage, decode_image
 from stages.manifest import Manifest
 from stages.pack.config import PackConfig
 from stages.packs import FORMAT, ImageSource, Place, Shard, shard_path

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.eval.report.outcomes import Outcomes
-from stages.images import UnreadableImage, read_image
+from stages.images.read import UnreadableImage, read_image
 from stages.manifest import Manifest
 
 RIGHT_SHARE = 0.25

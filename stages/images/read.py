@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.errors import InputError
-from stages.opening import HeicReaderMissing, open_picture
+from stages.images.formats import HeicReaderMissing, open_picture
 
 _LONGEST_STRIP = 32
 """Long side over short side up to which an image is resized whole."""

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from stages.images import DAMAGE, Preprocess
-from stages.opening import open_picture
+from stages.images.formats import open_picture
+from stages.images.read import DAMAGE, Preprocess
 
 _END = b"\xff\xd9"
 
