@@ -10,7 +10,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.typed import build, shown
-from stages.city import CityConfig
 from stages.errors import ConfigError
 from stages.eval.config import EvalConfig
 from stages.eval.report.config import ReportConfig
@@ -19,6 +18,7 @@ from stages.images.augment import AugmentConfig
 from stages.index import IndexConfig
 from stages.pack.config import PackConfig
 from stages.partition import PartitionConfig
+from stages.toycity.config import CityConfig
 from stages.train.config import TrainConfig
 
 

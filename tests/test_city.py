@@ -11,12 +11,13 @@ import pytest
 import utm
 from PIL import Image
 
-from stages.city import CityConfig, draw
-from stages.city.names import sfxl_name
-from stages.city.render import Renderer
-from stages.city.streets import ORIGIN, lay_out
-from stages.city.visits import plan_visits
 from stages.errors import ConfigError, InputError
+from stages.toycity.config import CityConfig
+from stages.toycity.drawing import draw
+from stages.toycity.names import sfxl_name
+from stages.toycity.render import Renderer
+from stages.toycity.streets import ORIGIN, lay_out
+from stages.toycity.visits import plan_visits
 
 SMALL = CityConfig(images=40, queries=6, seed=3, image_px=96, outside_share=0.2)
 

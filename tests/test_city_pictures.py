@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.city.camera import Camera, cast
-from stages.city.facade import PX_PER_M, draw_facade
-from stages.city.patterns import PATTERNS, pattern_mask
-from stages.city.render import Renderer
-from stages.city.streets import lay_out
-from stages.city.style import building_style
-from stages.city.visits import Shot
+from stages.toycity.camera import Camera, cast
+from stages.toycity.facade import PX_PER_M, draw_facade
+from stages.toycity.patterns import PATTERNS, pattern_mask
+from stages.toycity.render import Renderer
+from stages.toycity.streets import lay_out
+from stages.toycity.style import building_style
+from stages.toycity.visits import Shot
 
 SEED = 2
 

@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from stages.city.camera import Camera, Floats
-from stages.city.cars import Car, draw_car, random_car
-from stages.city.light import Day
-from stages.city.streets import KERB_LANE_M, PAVEMENT_M, City
-from stages.city.trees import tree_sprites
-from stages.city.visits import Shot
+from stages.toycity.camera import Camera, Floats
+from stages.toycity.cars import Car, draw_car, random_car
+from stages.toycity.light import Day
+from stages.toycity.streets import KERB_LANE_M, PAVEMENT_M, City
+from stages.toycity.trees import tree_sprites
+from stages.toycity.visits import Shot
 
 _SIGHT_M = 70.0
 _CAR_SIGHT_M = 55.0

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stages.city.camera import Camera
-from stages.city.light import Day
+from stages.toycity.camera import Camera
+from stages.toycity.light import Day
 
 _TILE_PX = 256
 

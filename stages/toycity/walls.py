@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages.city.atlas import LEVELS, Atlas
-from stages.city.camera import Camera, Floats, Hits
-from stages.city.facade import PX_PER_M
-from stages.city.light import Day, wall_light
-from stages.city.streets import City
+from stages.toycity.atlas import LEVELS, Atlas
+from stages.toycity.camera import Camera, Floats, Hits
+from stages.toycity.facade import PX_PER_M
+from stages.toycity.light import Day, wall_light
+from stages.toycity.streets import City
 
 Ints = npt.NDArray[np.int32]
 Frame = npt.NDArray[np.uint8]

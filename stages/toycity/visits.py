@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages.city.config import CityConfig
-from stages.city.names import pano_id, sfxl_name
-from stages.city.streets import ORIGIN, City, Segment, visited_segments
+from stages.toycity.config import CityConfig
+from stages.toycity.names import pano_id, sfxl_name
+from stages.toycity.streets import ORIGIN, City, Segment, visited_segments
 
 OUTSIDE_M = 25.0
 _TAIL_EXPONENT = 1.6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import ImageDraw
 
-from stages.city.style import Colour, Style
+from stages.toycity.style import Colour, Style
 
 Box = tuple[float, float, float, float]
 

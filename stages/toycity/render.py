@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from stages.city.camera import Camera, cast
-from stages.city.furniture import Furniture
-from stages.city.ground import Ground
-from stages.city.light import database_day, query_day
-from stages.city.photo import Darkroom
-from stages.city.sky import Sky
-from stages.city.streets import City
-from stages.city.visits import Shot
-from stages.city.walls import Walls
+from stages.toycity.camera import Camera, cast
+from stages.toycity.furniture import Furniture
+from stages.toycity.ground import Ground
+from stages.toycity.light import database_day, query_day
+from stages.toycity.photo import Darkroom
+from stages.toycity.sky import Sky
+from stages.toycity.streets import City
+from stages.toycity.visits import Shot
+from stages.toycity.walls import Walls
 
 _OVERSAMPLE = 1.5
 

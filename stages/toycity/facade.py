@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from stages.city.ground_floor import draw_ground_floor
-from stages.city.patterns import pattern_mask
-from stages.city.style import Colour, Style
-from stages.city.windows import draw_window
+from stages.toycity.ground_floor import draw_ground_floor
+from stages.toycity.patterns import pattern_mask
+from stages.toycity.style import Colour, Style
+from stages.toycity.windows import draw_window
 
 PX_PER_M = 16
 

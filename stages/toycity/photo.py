@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from stages.city.light import Day
+from stages.toycity.light import Day
 
 _CURVE_STEPS = 1024
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stages.city.facade import PX_PER_M, draw_facade
-from stages.city.streets import City
-from stages.city.style import building_style
+from stages.toycity.facade import PX_PER_M, draw_facade
+from stages.toycity.streets import City
+from stages.toycity.style import building_style
 
 LEVELS = 5
 _LIMIT_PX = 40_000_000

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stages.city.camera import Camera
-from stages.city.light import Day
-from stages.city.streets import KERB_LANE_M, PAVEMENT_M, City
+from stages.toycity.camera import Camera
+from stages.toycity.light import Day
+from stages.toycity.streets import KERB_LANE_M, PAVEMENT_M, City
 
 _STEP_M = 0.05
 _MARGIN_M = 620.0

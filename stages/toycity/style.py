@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.city.patterns import PATTERNS
+from stages.toycity.patterns import PATTERNS
 
 Colour = tuple[int, int, int]
 

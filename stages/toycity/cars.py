@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageDraw
 
-from stages.city.camera import Camera
-from stages.city.light import Day
+from stages.toycity.camera import Camera
+from stages.toycity.light import Day
 
 _PAINTS = np.array(
     [(198, 200, 204), (40, 42, 46), (128, 132, 136), (150, 36, 34), (36, 62, 110), (226, 226, 222),

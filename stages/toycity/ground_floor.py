@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from PIL import ImageDraw, ImageFont
 
-from stages.city.style import Colour, Style
+from stages.toycity.style import Colour, Style
 
 _PX = 16
 

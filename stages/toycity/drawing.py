@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from stages.city.config import CityConfig, CityResult
-from stages.city.render import Renderer
-from stages.city.streets import City, lay_out
-from stages.city.visits import OUTSIDE_M, Shot, plan_visits
 from stages.errors import InputError
+from stages.toycity.config import CityConfig, CityResult
+from stages.toycity.render import Renderer
+from stages.toycity.streets import City, lay_out
+from stages.toycity.visits import OUTSIDE_M, Shot, plan_visits
 
 DRAWING = 2
 """Version of the drawing: raise it whenever the same config would give other pictures."""
