@@ -35,9 +35,9 @@ from stages.extract import stage
 from stages.extract.line import backbone_for
 from stages.images.augment import augment
 from stages.images.read import read_image
-from stages.manifest import Manifest, write_manifest
-from stages.pack.stage import run as pack
-from stages.packs import ImageSource
+from stages.index.manifest import Manifest, write_manifest
+from stages.index.packs.reader import ImageSource
+from stages.index.packs.stage import run as pack
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -30,8 +30,8 @@ from cache.timings import total_timings
 from pipeline.params import load_params
 from stages.backbone import load_backbone
 from stages.extract import stage
-from stages.manifest import Manifest, write_manifest
-from stages.pack.stage import run as pack
+from stages.index.manifest import Manifest, write_manifest
+from stages.index.packs.stage import run as pack
 
 PEAK_BF16 = 989e12  # dense, of an H100 SXM
 DISTINCT = 256

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.params import load_params
 from stages import index, partition
-from stages.index.lists import _parse, _texts, found_in_list
+from stages.index.sources.text_list import _parse, _texts, found_in_list
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK_ROWS = 500_000

@@ -35,7 +35,7 @@ from cache.store import open_store
 from pipeline.paths import Paths
 from pipeline.project import set_params, template
 from stages.classes import ViewPlan
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = 32

@@ -16,7 +16,7 @@ from pipeline.params import Params
 from pipeline.paths import Paths
 from stages.classes import ViewPlan
 from stages.extract.plan import recipe_for
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 SAMPLE = 100  # images looked for, and identities compared: enough for a wrong folder or another list
 

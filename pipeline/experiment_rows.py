@@ -24,7 +24,7 @@ from pipeline.project import template
 from pipeline.typed import build
 from stages.errors import ConfigError
 from stages.extract.config import ExtractConfig
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 _SHARED = ("data.", "toycity.", "index.", "pack.", "seeds.train")
 """What rows cannot change: they are compared on the same images, with the same training seeds."""

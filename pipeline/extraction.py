@@ -18,7 +18,7 @@ from stages.errors import ConfigError
 from stages.extract.plan import recipe_for
 from stages.extract.stage import ExtractResult, ShardOrder, ShardResult, extract_shard, run
 from stages.files import open_parquet
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 Progress = Callable[[int, int], None]
 

@@ -9,11 +9,11 @@ from cache.reader import FeatureReader
 from pipeline import elsewhere
 from pipeline.params import Params
 from pipeline.paths import Paths
-from stages import index
 from stages.errors import InputError
-from stages.index import IndexConfig
+from stages.index import stage as index
+from stages.index.config import IndexConfig
+from stages.index.manifest import Manifest
 from stages.interchange import Moved, export_hdf5, export_npy, import_npy
-from stages.manifest import Manifest
 
 Progress = Callable[[int, int], None]
 _EXPORTS = {".h5": export_hdf5, ".hdf5": export_hdf5, ".npy": export_npy}

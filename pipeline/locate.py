@@ -21,8 +21,8 @@ from stages.backbone import Backbone, describe_backbone, load_backbone
 from stages.errors import InputError, WeightsError
 from stages.images.read import UnreadableImage, read_image
 from stages.index.exif import Photo, read_exif
-from stages.index.folders import keys_below
-from stages.index.zones import Zone
+from stages.index.sources.folder import keys_below
+from stages.index.utm_zone import Zone
 from stages.localiser import Localiser as TrainedLocaliser
 from stages.weights import PRETRAINED, RANDOM
 

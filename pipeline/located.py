@@ -17,7 +17,7 @@ from stages.eval.report.map_view import MapItem, map_data, map_html
 from stages.eval.report.page import document, metres
 from stages.files import replacing
 from stages.images.read import UnreadableImage
-from stages.index.zones import Zone
+from stages.index.utm_zone import Zone
 
 Outcome = Answer | UnreadableImage
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.params import Params
-from stages import index
-from stages.pack.stage import PackResult, run
+from stages.index import stage as index
+from stages.index.packs.stage import PackResult, run
 
 Progress = Callable[[int, int], None]
 
 
 def pack(params: Params, source: Path, output: Path, *, workers: int, progress: Progress) -> PackResult:
-    """Return what packing a folder, a .csv, a .txt list or a .parquet manifest did; see `stages.pack`."""
+    """Return what packing a folder, a .csv, a .txt list or a .parquet manifest did."""
     if source.suffix.lower() == ".parquet":
         return run(params.pack, manifest=source, output=output, workers=workers, progress=progress)
     indexed = output / ".index.parquet"

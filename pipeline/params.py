@@ -15,8 +15,8 @@ from stages.eval.config import EvalConfig
 from stages.eval.report.config import ReportConfig
 from stages.extract.config import ExtractConfig
 from stages.images.augment import AugmentConfig
-from stages.index import IndexConfig
-from stages.pack.config import PackConfig
+from stages.index.config import IndexConfig
+from stages.index.packs.config import PackConfig
 from stages.partition import PartitionConfig
 from stages.toycity.config import CityConfig
 from stages.train.config import TrainConfig

@@ -25,7 +25,7 @@ from pipeline.paths import SPLITS
 @click.pass_context
 def index(context: click.Context) -> None:
     """Find the images and their positions: a manifest per split."""
-    from stages.index import run
+    from stages.index.stage import run
 
     params, paths = project_of(context)
     zone = None

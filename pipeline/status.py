@@ -12,7 +12,7 @@ from cache.timings import total_timings
 from cache.whole import there
 from pipeline.console import size
 from pipeline.paths import SPLITS, Paths
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 COLUMNS = ("artifact", "rows", "done", "bad", "size", "images/s")  # fits 80 columns at 100 million rows
 Row = tuple[object, ...]

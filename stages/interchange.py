@@ -21,7 +21,7 @@ from cache.spec import StoreSpec
 from cache.store import create_or_open, drop_reusable, row_ids
 from cache.writer import ChunkWriter
 from stages.errors import InputError
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 from stages.zoo import pooled_among
 
 IMPORTED = "imported"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stages.keys import Hashes, key_hashes
+from stages.index.hashing import Hashes, key_hashes
 
 
 class Seal:

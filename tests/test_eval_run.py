@@ -14,8 +14,8 @@ from stages.errors import ConfigError, InputError
 from stages.eval.queries import Queries
 from stages.eval.stage import run
 from stages.heads import HeadSettings
+from stages.index.manifest import Manifest
 from stages.localiser import Localiser
-from stages.manifest import Manifest
 from stages.recall import errors_m, recall_percent
 from stages.train.stage import run as train
 

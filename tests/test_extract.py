@@ -28,7 +28,7 @@ from stages.extract import line
 from stages.extract.line import backbone_for
 from stages.images.augment import AugmentConfig, augment
 from stages.images.read import read_image
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 ROWS = 150
 AUGMENT = AugmentConfig(

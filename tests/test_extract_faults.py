@@ -27,7 +27,7 @@ from cache.timings import total_timings
 from pipeline.extraction import ended_like_ctrl_c
 from pipeline.project import set_params, template
 from stages.errors import InputError
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 ROWS = 260
 ROOT = Path(__file__).parents[1]

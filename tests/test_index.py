@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from stages.errors import InputError
-from stages.index import IndexConfig, run
-from stages.index.fields import parse_name
-from stages.index.folders import keys_below
-from stages.index.found import Fault
-from stages.index.lists import BLOCK_BYTES, found_in_list
-from stages.index.names import parse_names, read_alike
-from stages.manifest import DuplicateKeyError, Manifest
+from stages.index.batch import Fault
+from stages.index.config import IndexConfig
+from stages.index.manifest import DuplicateKeyError, Manifest
+from stages.index.sources.folder import keys_below
+from stages.index.sources.sfxl_name import parse_name
+from stages.index.sources.sfxl_names import parse_names, read_alike
+from stages.index.sources.text_list import BLOCK_BYTES, found_in_list
+from stages.index.stage import run
 
 SKIP, STOP = IndexConfig(on_error="skip"), IndexConfig(on_error="stop")
 CAMPUS = Path(os.environ.get("PLACECACHE_CAMPUS", Path(__file__).parent.parent.parent / "shared/data/campus"))
@@ -186,7 +187,7 @@ def test_a_list_with_a_byte_order_mark(tmp_path):
 
 @pytest.mark.parametrize("block_bytes", [90, 100, 256, 1000])
 def test_lines_that_straddle_blocks(tmp_path, monkeypatch, block_bytes):
-    monkeypatch.setattr("stages.index.lists.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("stages.index.sources.text_list.BLOCK_BYTES", block_bytes)
     lines = [name(east=f"054{i:04d}.00", heading=str(i)) for i in range(200)]
     keys = [
         key for found, _ in found_in_list(listed(tmp_path, lines, last="")) for key in found.keys.to_pylist()
@@ -196,7 +197,7 @@ def test_lines_that_straddle_blocks(tmp_path, monkeypatch, block_bytes):
 
 
 def test_a_file_without_line_ends_is_no_list(tmp_path, monkeypatch):
-    monkeypatch.setattr("stages.index.lists.BLOCK_BYTES", 64)
+    monkeypatch.setattr("stages.index.sources.text_list.BLOCK_BYTES", 64)
     with pytest.raises(InputError, match="no line end in 64 bytes"):
         index(listed(tmp_path, ["x" * 500]), tmp_path)
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.errors import InputError
-from stages.keys import key_hashes, uniforms
-from stages.manifest import ROW_GROUP_ROWS, DuplicateKeyError, Manifest, write_manifest
+from stages.index.hashing import key_hashes, uniforms
+from stages.index.manifest import ROW_GROUP_ROWS, DuplicateKeyError, Manifest, write_manifest
 
 
 def batch(keys, **further):

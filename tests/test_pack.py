@@ -23,13 +23,13 @@ from stages.errors import ConfigError, InputError
 from stages.extract import stage as extract
 from stages.extract.config import ExtractConfig
 from stages.images.read import UnreadableImage, read_image
-from stages.index import IndexConfig
-from stages.index import run as index
-from stages.manifest import Manifest, write_manifest
-from stages.pack import shards
-from stages.pack.config import PackConfig
-from stages.pack.stage import run
-from stages.packs import ImageSource, shard_path
+from stages.index.config import IndexConfig
+from stages.index.manifest import Manifest, write_manifest
+from stages.index.packs import writer as shards
+from stages.index.packs.config import PackConfig
+from stages.index.packs.reader import ImageSource, shard_path
+from stages.index.packs.stage import run
+from stages.index.stage import run as index
 
 PLAIN = PackConfig(side=0, quality=90, images_per_shard=8)
 SMALL = replace(PLAIN, side=40)
@@ -141,9 +141,9 @@ def test_processes_make_the_same_pack(manifest, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from stages.pack import shards
-from stages.pack.config import PackConfig
-from stages.pack.stage import run
+from stages.index.packs import writer as shards
+from stages.index.packs.config import PackConfig
+from stages.index.packs.stage import run
 encode = shards.encode
 def deadly(data, path, config):
     if "012" in path.name:

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as npst
 from stages import grid
 from stages.classes import ClassTable, ViewPlan
 from stages.errors import ConfigError, InputError
-from stages.keys import uniforms
-from stages.manifest import write_manifest
+from stages.index.hashing import uniforms
+from stages.index.manifest import write_manifest
 from stages.partition import PartitionConfig, run
 from stages.partition.config import CombinatorialConfig, HeadingConfig, HierarchyConfig, QuadtreeConfig
 from stages.partition.cut import cut

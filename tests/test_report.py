@@ -24,7 +24,7 @@ from stages.eval.report.outcomes import Outcomes, images_of_true_cell
 from stages.eval.report.page import json_text
 from stages.eval.report.stage import run
 from stages.files import write_table
-from stages.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest, write_manifest
 from stages.places import Places
 
 CONFIG = ReportConfig(queries=8, cells=2, photos_per_cell=2, thumbnail_px=48, photos_mb=1.0, map_queries=100)

@@ -16,8 +16,8 @@ from stages.classes import ViewPlan
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.stage import run as report
 from stages.eval.stage import run as evaluate
+from stages.index.manifest import Manifest
 from stages.localiser import Localiser
-from stages.manifest import Manifest
 from stages.partition import run as partition
 from stages.partition.config import HeadingConfig, HierarchyConfig, QuadtreeConfig
 from stages.train.samplers import Roster

@@ -20,8 +20,8 @@ from stages.aggregation import AggregatorSettings
 from stages.backbone import load_backbone
 from stages.errors import ConfigError, WeightsError
 from stages.eval.stage import run as evaluate
+from stages.index.manifest import Manifest
 from stages.localiser import Localiser
-from stages.manifest import Manifest
 from stages.places import Places
 from stages.tail import Tail, TailSettings
 from stages.train import beginning, loop, prepare

@@ -233,7 +233,7 @@ def test_weights_that_got_worse_are_dropped(city):
 
 
 def test_visits_are_dates_and_else_positions(tmp_path):
-    from stages.manifest import Manifest
+    from stages.index.manifest import Manifest
 
     positions = np.array([[1.2, 1.0], [1.9, 1.1], [7.0, 1.0], [7.0, 1.0], [1.2, 1.0]])
     write_rows(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from stages.extract import stage as extract
 from stages.extract.config import ExtractConfig
-from stages.manifest import write_manifest
+from stages.index.manifest import write_manifest
 
 CONFIG = ExtractConfig(
     backbone="efficientnet_lite0",

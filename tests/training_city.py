@@ -17,7 +17,7 @@ from stages.classes import ClassTable, ViewPlan
 from stages.eval.config import EvalConfig, HybridConfig
 from stages.fusion import FusionConfig
 from stages.grid import cells, centres, group_of
-from stages.manifest import write_manifest
+from stages.index.manifest import write_manifest
 from stages.train.config import TrainConfig, ValidationConfig
 
 CELL_M = 20.0

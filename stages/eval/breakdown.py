@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 from stages.places import Places
 
 Floats = npt.NDArray[np.float64]

@@ -19,8 +19,8 @@ from stages.eval.cell_index import CellIndex
 from stages.eval.config import EvalConfig
 from stages.eval.hybrid import Hybrid
 from stages.eval.retrieval import PhotoSpace, nearest_photos
+from stages.index.manifest import Manifest
 from stages.localiser import Localiser, Predictions
-from stages.manifest import Manifest
 
 Features = npt.NDArray[np.floating]
 FLOAT16_BYTES = 2

@@ -14,8 +14,8 @@ from cache.reader import FeatureReader
 from stages.errors import InputError
 from stages.eval.compared import Database
 from stages.eval.config import EvalConfig
+from stages.index.manifest import Manifest
 from stages.localiser import Localiser
-from stages.manifest import Manifest
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -18,8 +18,8 @@ from stages.eval.config import EvalConfig
 from stages.eval.queries import Queries, require_fit
 from stages.eval.result import Block, EvalResult, Number, median, tidy
 from stages.eval.tables import write_curve, write_json, write_predictions
+from stages.index.manifest import Manifest
 from stages.localiser import Localiser, Predictions, Score
-from stages.manifest import Manifest
 from stages.places import Places
 from stages.recall import errors_m, recall_percent
 

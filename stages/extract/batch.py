@@ -19,8 +19,8 @@ from stages.extract.plan import ShardOrder, view_name
 from stages.images.augment import AugmentConfig, augment
 from stages.images.gpu_jpeg import plain_jpeg
 from stages.images.read import UnreadableImage, decode_image
-from stages.manifest import Manifest
-from stages.packs import ImageSource, Place
+from stages.index.manifest import Manifest
+from stages.index.packs.reader import ImageSource, Place
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from stages.errors import InputError
 from stages.extract.config import ExtractConfig
 from stages.extract.reuse import Carried
 from stages.images.augment import AugmentConfig
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 _KEY_BLOCK = 1 << 17
 

@@ -24,7 +24,7 @@ from stages.extract.batch import Batch, Image, ImageReader
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import ShardOrder
 from stages.images.augment import AugmentConfig
-from stages.packs import ImageSource
+from stages.index.packs.reader import ImageSource
 
 _SHARED_MEMORY = Path("/dev/shm")
 _PREFETCH = 2

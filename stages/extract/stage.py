@@ -21,7 +21,7 @@ from stages.extract.plan import ShardOrder, Source, open_for
 from stages.extract.reading import end_readers
 from stages.extract.result import ExtractResult, ShardResult, too_many_bad
 from stages.images.augment import AugmentConfig
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 __all__ = ["ExtractConfig", "ExtractResult", "ShardOrder", "ShardResult", "extract_shard", "run"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from stages.images.formats import open_picture
-from stages.index.found import Fault
+from stages.index.batch import Fault
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from stages import grid
 from stages.classes import ClassTable, ViewPlan, in_class
 from stages.errors import InputError
 from stages.files import replacing
-from stages.keys import key_hashes
-from stages.manifest import Manifest
+from stages.index.hashing import key_hashes
+from stages.index.manifest import Manifest
 from stages.partition.config import PartitionConfig
 from stages.partition.cut import Cut
 from stages.partition.schemes.registry import SCHEMES

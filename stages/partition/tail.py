@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages.keys import Hashes, uniforms
+from stages.index.hashing import Hashes, uniforms
 from stages.partition.config import PartitionConfig
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 _DATE_LENGTH = len("2025-12-31")
 _POSITION_M = 1.0

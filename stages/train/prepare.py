@@ -17,8 +17,8 @@ from stages.devices import why_unusable
 from stages.errors import ConfigError, InputError
 from stages.exemplars import MOST_BYTES, Exemplars, choose
 from stages.heads import HeadSettings
+from stages.index.manifest import Manifest
 from stages.localiser import Localiser
-from stages.manifest import Manifest
 from stages.places import Places
 from stages.tail import TailSettings, pretrained_tail, tail_settings
 from stages.train.config import TrainConfig

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from stages.eval.report.outcomes import Outcomes
 from stages.images.read import UnreadableImage, read_image
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 RIGHT_SHARE = 0.25
 _QUALITY = 78

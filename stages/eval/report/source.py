@@ -13,7 +13,7 @@ from stages.classes import ClassTable
 from stages.errors import InputError
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.outcomes import Outcomes
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 from stages.places import Places
 
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.errors import InputError
-from stages.index.found import Fault, Found
-from stages.index.layout import Bytes
-from stages.index.names import parse_names, read_alike
+from stages.index.batch import Fault, Found
+from stages.index.sources.sfxl_columns import Bytes
+from stages.index.sources.sfxl_names import parse_names, read_alike
 
 BLOCK_BYTES = 1 << 23  # larger ones make the allocator fetch fresh pages for every block
 MOST_WORKERS = 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from stages.index.fields import parse_name
-from stages.index.found import Fault, Found
-from stages.index.layout import Bytes, Layout, Rows, Stamps
+from stages.index.batch import Fault, Found
+from stages.index.sources.sfxl_columns import Bytes, Layout, Rows, Stamps
+from stages.index.sources.sfxl_name import parse_name
 
 LONGEST = 1 << 16  # bytes of a path
 LAYOUTS = 48  # beyond so many layouts in one batch the names are read one by one

@@ -13,15 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.errors import InputError
+from stages.index.batch import Fault, Found
 from stages.index.config import IndexConfig
-from stages.index.folders import found_in_folder
-from stages.index.found import Fault, Found
-from stages.index.lists import found_in_list
-from stages.index.manifests import found_in_manifest
-from stages.index.tables import found_in_table
-from stages.index.tally import Tally
-from stages.index.zones import Zone, check_range, place, zone_of_first
-from stages.manifest import DuplicateKeyError, Manifest, write_manifest
+from stages.index.manifest import DuplicateKeyError, Manifest, write_manifest
+from stages.index.skipped import Tally
+from stages.index.sources.csv import found_in_table
+from stages.index.sources.folder import found_in_folder
+from stages.index.sources.manifest import found_in_manifest
+from stages.index.sources.text_list import found_in_list
+from stages.index.utm_zone import Zone, check_range, place, zone_of_first
 
 Progress = Callable[[int, int], None]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from stages.images.formats import HEIC_SUFFIXES
+from stages.index.batch import Fault, Found
 from stages.index.exif import read_exif
-from stages.index.found import Fault, Found
-from stages.index.names import parse_names
+from stages.index.sources.sfxl_names import parse_names
 
 BATCH_ROWS = 1 << 18
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", *HEIC_SUFFIXES)

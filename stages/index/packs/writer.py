@@ -16,9 +16,9 @@ from PIL import Image
 
 from stages.errors import InputError
 from stages.images.read import UnreadableImage, decode_image
-from stages.manifest import Manifest
-from stages.pack.config import PackConfig
-from stages.packs import FORMAT, ImageSource, Place, Shard, shard_path
+from stages.index.manifest import Manifest
+from stages.index.packs.config import PackConfig
+from stages.index.packs.reader import FORMAT, ImageSource, Place, Shard, shard_path
 
 _JPEG = b"\xff\xd8\xff"
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import utm
 
 from stages.errors import InputError
-from stages.index.found import Fault, Found
+from stages.index.batch import Fault, Found
 
 BEYOND_DEG = 3.0  # how far past the zone's border, or the equator, a position is still forced into the zone
 FARTHEST_M = 2e7

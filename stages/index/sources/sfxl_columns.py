@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stages.index.fields import SEPARATORS, Fields, parse_name
-from stages.index.found import Fault, Found
+from stages.index.batch import Fault, Found
+from stages.index.sources.sfxl_name import SEPARATORS, Fields, parse_name
 
 AT, SLASH = ord("@"), ord("/")
 BLOCK_BYTES = 1 << 20  # a block's bytes stay in the processor's cache

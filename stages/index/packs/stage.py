@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from stages.errors import InputError
-from stages.manifest import Manifest, write_manifest
-from stages.pack.config import PackConfig
-from stages.pack.shards import Packed, pack_shard
-from stages.packs import SHARD, SLOT
+from stages.index.manifest import Manifest, write_manifest
+from stages.index.packs.config import PackConfig
+from stages.index.packs.reader import SHARD, SLOT
+from stages.index.packs.writer import Packed, pack_shard
 
 MANIFEST = "manifest.parquet"
 UNREADABLE = "unreadable.csv"

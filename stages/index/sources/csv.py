@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from stages.errors import InputError
-from stages.index.found import Fault, Found
-from stages.index.zones import Zone
-from stages.manifest import REQUIRED
+from stages.index.batch import Fault, Found
+from stages.index.manifest import REQUIRED
+from stages.index.utm_zone import Zone
 
 BLOCK_BYTES = 1 << 25
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"

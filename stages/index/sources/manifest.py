@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.index.found import Found
-from stages.index.zones import Zone
-from stages.manifest import REQUIRED, Manifest
+from stages.index.batch import Found
+from stages.index.manifest import REQUIRED, Manifest
+from stages.index.utm_zone import Zone
 
 
 def found_in_manifest(path: Path) -> Iterator[tuple[Found, int]]:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from stages.errors import InputError
 from stages.images.read import UnreadableImage, decode_image, read_image
-from stages.manifest import Manifest
+from stages.index.manifest import Manifest
 
 FORMAT = 1
 SHARD, SLOT = "pack_shard", "pack_slot"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stages.index.found import Fault, Found
+from stages.index.batch import Fault, Found
 
 NAMED = 3
 
