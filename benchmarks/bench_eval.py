@@ -26,16 +26,16 @@ from cache.spec import StoreSpec
 from cache.store import create_or_open
 from cache.writer import ChunkWriter
 from stages.calibration import Calibration
-from stages.classes import ClassTable
 from stages.eval.cell_index import CellIndex
 from stages.eval.config import HybridConfig
 from stages.eval.hybrid import Hybrid
 from stages.eval.retrieval import PhotoSpace, nearest_photos
 from stages.exemplars import Exemplars
 from stages.fusion import FusionConfig
-from stages.grid import centres, group_of
 from stages.heads import HeadSettings
 from stages.localiser import Localiser
+from stages.partition.classes import ClassTable
+from stages.partition.grid import centres, group_of
 
 CELL_M = 10.0
 FUSION = FusionConfig(

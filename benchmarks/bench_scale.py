@@ -34,8 +34,8 @@ from cache.spec import StoreSpec
 from cache.store import open_store
 from pipeline.paths import Paths
 from pipeline.project import set_params, template
-from stages.classes import ViewPlan
 from stages.index.manifest import Manifest
+from stages.partition.classes import ViewPlan
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = 32

@@ -24,11 +24,11 @@ from torch.nn import functional
 from cache.recipe import Recipe
 from pipeline.params import load_params
 from stages.backbone import describe_backbone
-from stages.classes import ClassTable
 from stages.cut import cut_of, trunk
 from stages.heads import HeadSettings
 from stages.inference import make_quick
 from stages.localiser import Localiser
+from stages.partition.classes import ClassTable
 from stages.tail import Tail, tail_settings
 from stages.train.computing import precision_of
 from stages.train.feed import open_feed

@@ -22,10 +22,10 @@ from torch.nn import functional
 
 from cache.recipe import Recipe
 from pipeline.params import load_params
-from stages.classes import ClassTable
 from stages.heads import HeadSettings
 from stages.localiser import Localiser
 from stages.margin import Buffers
+from stages.partition.classes import ClassTable
 from stages.train.computing import loss_of
 from stages.train.feed import open_feed
 from stages.train.loop import Trainer

@@ -17,8 +17,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.params import load_params
-from stages.classes import ClassTable, ViewPlan
-from stages.partition.tail import long_tail
+from stages.partition.classes import ClassTable, ViewPlan
+from stages.partition.tail_augmentation import long_tail
 
 LEAST, MOST = 12, 3600
 

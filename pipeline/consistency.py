@@ -14,9 +14,9 @@ from cache.whole import there
 from pipeline.finding import Finding
 from pipeline.params import Params
 from pipeline.paths import Paths
-from stages.classes import ViewPlan
 from stages.extract.plan import recipe_for
 from stages.index.manifest import Manifest
+from stages.partition.classes import ViewPlan
 
 SAMPLE = 100  # images looked for, and identities compared: enough for a wrong folder or another list
 

@@ -61,7 +61,7 @@ def prepare(row: Row, *, device: str) -> None:
 
 
 def _cut(row: Row, params: Params, paths: RowPaths) -> None:
-    from stages.partition import run as cut_city
+    from stages.partition.stage import run as cut_city
 
     paths.experiments.mkdir(parents=True, exist_ok=True)
     with locked(paths.experiments):  # of two processes the second finds the city cut

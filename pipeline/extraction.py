@@ -13,12 +13,12 @@ from pipeline.cluster import connect, cores, local_workers, map_shards
 from pipeline.console import size
 from pipeline.params import Params
 from pipeline.paths import Paths
-from stages.classes import ViewPlan
 from stages.errors import ConfigError
 from stages.extract.plan import recipe_for
 from stages.extract.stage import ExtractResult, ShardOrder, ShardResult, extract_shard, run
 from stages.files import open_parquet
 from stages.index.manifest import Manifest
+from stages.partition.classes import ViewPlan
 
 Progress = Callable[[int, int], None]
 

@@ -17,7 +17,7 @@ from stages.extract.config import ExtractConfig
 from stages.images.augment import AugmentConfig
 from stages.index.config import IndexConfig
 from stages.index.packs.config import PackConfig
-from stages.partition import PartitionConfig
+from stages.partition.config import PartitionConfig
 from stages.toycity.config import CityConfig
 from stages.train.config import TrainConfig
 

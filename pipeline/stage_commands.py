@@ -48,7 +48,7 @@ def index(context: click.Context) -> None:
 @click.pass_context
 def partition(context: click.Context) -> None:
     """Cut the city into classes and groups, and plan the views of the long tail."""
-    from stages.partition import run
+    from stages.partition.stage import run
 
     params, paths = project_of(context)
     with console.progress("partition") as progress:

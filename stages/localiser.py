@@ -16,11 +16,11 @@ from torch.nn import functional
 from cache.recipe import Recipe
 from stages.best import Predictions
 from stages.calibration import Calibration, probabilities, required
-from stages.classes import ClassTable
 from stages.exemplars import Exemplars
 from stages.heads import Head, HeadSettings, Projection
 from stages.localiser_folder import fill, read_folder, write_folder
-from stages.places import Places
+from stages.partition.classes import ClassTable
+from stages.partition.places import Places
 from stages.scores import Score, best_scores
 
 if TYPE_CHECKING:

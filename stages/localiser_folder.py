@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stages.classes import ClassTable
 from stages.errors import InputError
+from stages.partition.classes import ClassTable
 
 
 def write_folder(folder: Path, meta: dict[str, Any], tensors: dict[str, Tensor], classes: ClassTable) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from stages.best import best_columns
 from stages.calibration import Calibration
-from stages.places import Ints, Places
+from stages.partition.places import Ints, Places
 
 Ranks = Iterable[tuple[int, slice, Tensor]]
 """Group by group: its number, class ids and log odds or cosines (B, classes)."""

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.classes import ClassTable, ViewPlan
 from stages.errors import InputError
+from stages.partition.classes import ClassTable, ViewPlan
 
 
 def table():

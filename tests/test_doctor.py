@@ -18,7 +18,7 @@ from pipeline.extraction import storage_line
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.project import set_params, template
-from stages.classes import ViewPlan
+from stages.partition.classes import ViewPlan
 
 ROWS = 100
 SETTINGS = {

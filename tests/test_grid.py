@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import grid
 from stages.errors import InputError
+from stages.partition import grid
 
 metres = st.floats(-2e7, 2e7, allow_nan=False)
 sides = st.one_of(st.sampled_from([0.1, 0.3, 1.0, 7.3, 10.0, 15.0, 20.0, 1000.0]), st.floats(0.1, 1e4))

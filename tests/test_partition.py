@@ -9,15 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from stages import grid
-from stages.classes import ClassTable, ViewPlan
 from stages.errors import ConfigError, InputError
 from stages.index.hashing import uniforms
 from stages.index.manifest import write_manifest
-from stages.partition import PartitionConfig, run
-from stages.partition.config import CombinatorialConfig, HeadingConfig, HierarchyConfig, QuadtreeConfig
-from stages.partition.cut import cut
-from stages.partition.tail import long_tail, view_counts
+from stages.partition import grid
+from stages.partition.cells import cut
+from stages.partition.classes import ClassTable, ViewPlan
+from stages.partition.config import (
+    CombinatorialConfig,
+    HeadingConfig,
+    HierarchyConfig,
+    PartitionConfig,
+    QuadtreeConfig,
+)
+from stages.partition.stage import run
+from stages.partition.tail_augmentation import long_tail, view_counts
 
 
 def config(**changes):
@@ -78,7 +84,7 @@ def test_the_cut_agrees_with_a_loop_over_its_definition(
 def test_blocks_do_not_change_the_cut(monkeypatch):
     positions = np.random.default_rng(0).uniform(543_000, 543_600, (5000, 2))
     whole = cut_of(positions)
-    monkeypatch.setattr("stages.partition.cut.BLOCK_ROWS", 77)
+    monkeypatch.setattr("stages.partition.cells.BLOCK_ROWS", 77)
     pieces = cut_of(positions)
     np.testing.assert_array_equal(pieces.labels, whole.labels)
     np.testing.assert_array_equal(pieces.cells, whole.cells)

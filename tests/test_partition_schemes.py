@@ -12,15 +12,14 @@ from test_partition import config, manifest_of
 
 from pipeline.cli import main
 from pipeline.project import set_params, template
-from stages import grid
-from stages.classes import ClassTable, in_class
 from stages.errors import ConfigError, InputError
-from stages.partition import run
+from stages.partition import grid
+from stages.partition.classes import ClassTable, in_class
 from stages.partition.config import CombinatorialConfig, HeadingConfig, HierarchyConfig, QuadtreeConfig
-from stages.partition.run import _class_table
+from stages.partition.places import Places
 from stages.partition.schemes.registry import SCHEMES
-from stages.partition.tail import long_tail
-from stages.places import Places
+from stages.partition.stage import _class_table, run
+from stages.partition.tail_augmentation import long_tail
 
 ORIGIN = np.array([543_000.0, 4_178_000.0])
 SCHEME_NAMES = sorted(SCHEMES)

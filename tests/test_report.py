@@ -25,7 +25,7 @@ from stages.eval.report.page import json_text
 from stages.eval.report.stage import run
 from stages.files import write_table
 from stages.index.manifest import Manifest, write_manifest
-from stages.places import Places
+from stages.partition.places import Places
 
 CONFIG = ReportConfig(queries=8, cells=2, photos_per_cell=2, thumbnail_px=48, photos_mb=1.0, map_queries=100)
 CORNER = np.array([551_000.0, 4_180_000.0])

@@ -12,14 +12,14 @@ from training_city import CONFIG, CONFIG_EVAL, FUSION, OUTPUTS, RECIPE, build_ci
 
 from cache.reader import FeatureReader
 from stages.calibration import Calibration
-from stages.classes import ViewPlan
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.stage import run as report
 from stages.eval.stage import run as evaluate
 from stages.index.manifest import Manifest
 from stages.localiser import Localiser
-from stages.partition import run as partition
+from stages.partition.classes import ViewPlan
 from stages.partition.config import HeadingConfig, HierarchyConfig, QuadtreeConfig
+from stages.partition.stage import run as partition
 from stages.train.samplers import Roster
 from stages.train.stage import run as train
 from stages.votes import place_scores

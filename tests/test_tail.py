@@ -22,7 +22,7 @@ from stages.errors import ConfigError, WeightsError
 from stages.eval.stage import run as evaluate
 from stages.index.manifest import Manifest
 from stages.localiser import Localiser
-from stages.places import Places
+from stages.partition.places import Places
 from stages.tail import Tail, TailSettings
 from stages.train import beginning, loop, prepare
 from stages.train.feed import open_feed, schedule_of

@@ -16,8 +16,8 @@ from pipeline import training
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.project import template
-from stages.classes import ClassTable
 from stages.errors import ConfigError, InputError
+from stages.partition.classes import ClassTable
 from stages.train.merge import merge_heads
 from stages.train.stage import run
 

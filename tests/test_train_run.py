@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from training_city import CONFIG, CONFIG_EVAL, VALIDATION, build_city, write_rows
 
 from cache.errors import StoreError
-from stages.classes import ViewPlan
 from stages.errors import ConfigError, InputError
 from stages.eval.stage import run as evaluate
 from stages.fused import _pieces
+from stages.partition.classes import ViewPlan
 from stages.train.holdout import visit_numbers
 from stages.train.samplers import GroupSampler
 from stages.train.stage import run

@@ -13,11 +13,11 @@ from cache.spec import StoreSpec
 from cache.store import create_or_open, row_ids
 from cache.writer import ChunkWriter
 from stages.aggregation import AggregatorSettings
-from stages.classes import ClassTable, ViewPlan
 from stages.eval.config import EvalConfig, HybridConfig
 from stages.fusion import FusionConfig
-from stages.grid import cells, centres, group_of
 from stages.index.manifest import write_manifest
+from stages.partition.classes import ClassTable, ViewPlan
+from stages.partition.grid import cells, centres, group_of
 from stages.train.config import TrainConfig, ValidationConfig
 
 CELL_M = 20.0

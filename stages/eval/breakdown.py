@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
 from stages.index.manifest import Manifest
-from stages.places import Places
+from stages.partition.places import Places
 
 Floats = npt.NDArray[np.float64]
 CONDITIONS = ("light", "session", "device")

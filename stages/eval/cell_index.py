@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from cache.reader import FeatureReader
-from stages import grid
 from stages.errors import InputError
 from stages.eval.retrieval import PhotoSpace, stream
+from stages.partition import grid
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages import grid
 from stages.answers import look
 from stages.calibration import Calibration, probabilities
 from stages.eval.cell_index import CellIndex
 from stages.eval.config import HybridConfig
 from stages.eval.retrieval import PhotoSpace
 from stages.fusion import Fused, FusionConfig, fuse
-from stages.places import Places
+from stages.partition import grid
+from stages.partition.places import Places
 
 _QUERIES_AT_ONCE = 128
 _LEAST_LOG_PROBABILITY = -12.0

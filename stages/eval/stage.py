@@ -20,7 +20,7 @@ from stages.eval.result import Block, EvalResult, Number, median, tidy
 from stages.eval.tables import write_curve, write_json, write_predictions
 from stages.index.manifest import Manifest
 from stages.localiser import Localiser, Predictions, Score
-from stages.places import Places
+from stages.partition.places import Places
 from stages.recall import errors_m, recall_percent
 
 __all__ = ["EvalResult", "run"]

@@ -14,12 +14,12 @@ from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.store import FeatureStore, create_or_open, row_ids
 from stages.backbone import describe_backbone
-from stages.classes import ViewPlan
 from stages.errors import InputError
 from stages.extract.config import ExtractConfig
 from stages.extract.reuse import Carried
 from stages.images.augment import AugmentConfig
 from stages.index.manifest import Manifest
+from stages.partition.classes import ViewPlan
 
 _KEY_BLOCK = 1 << 17
 

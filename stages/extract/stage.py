@@ -11,7 +11,6 @@ from cache.check import Fault
 from cache.claims import claimed
 from cache.files import Place
 from cache.store import drop_reusable
-from stages.classes import ViewPlan
 from stages.devices import why_unusable
 from stages.errors import ConfigError
 from stages.extract.config import ExtractConfig
@@ -22,6 +21,7 @@ from stages.extract.reading import end_readers
 from stages.extract.result import ExtractResult, ShardResult, too_many_bad
 from stages.images.augment import AugmentConfig
 from stages.index.manifest import Manifest
+from stages.partition.classes import ViewPlan
 
 __all__ = ["ExtractConfig", "ExtractResult", "ShardOrder", "ShardResult", "extract_shard", "run"]
 

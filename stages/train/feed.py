@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stages.classes import ClassTable
 from stages.margin import Buffers
+from stages.partition.classes import ClassTable
 from stages.train.config import TrainConfig
 from stages.train.parts import PartOrder
 from stages.train.reading import Rows

@@ -12,14 +12,14 @@ import torch
 
 from cache.files import Place
 from cache.reader import FeatureReader
-from stages.classes import ClassTable, ViewPlan, in_class
 from stages.devices import why_unusable
 from stages.errors import ConfigError, InputError
 from stages.exemplars import MOST_BYTES, Exemplars, choose
 from stages.heads import HeadSettings
 from stages.index.manifest import Manifest
 from stages.localiser import Localiser
-from stages.places import Places
+from stages.partition.classes import ClassTable, ViewPlan, in_class
+from stages.partition.places import Places
 from stages.tail import TailSettings, pretrained_tail, tail_settings
 from stages.train.config import TrainConfig
 from stages.train.holdout import hold_out, visit_numbers

@@ -15,9 +15,9 @@ from cache.errors import RecipeMismatch, StoreError
 from cache.files import Place
 from cache.reader import FeatureReader
 from cache.whole import there
-from stages.classes import ViewPlan
 from stages.errors import ConfigError
 from stages.margin import Buffers
+from stages.partition.classes import ViewPlan
 from stages.zoo import pooled_among
 
 Rows = tuple[int, int]

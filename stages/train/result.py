@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.classes import ClassTable
 from stages.localiser import Localiser
+from stages.partition.classes import ClassTable
 from stages.train.config import TrainConfig
 from stages.train.loop import LogLine, LoopState
 from stages.train.validation import Validation

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cache.reader import FeatureReader
-from stages.classes import ViewPlan, in_class
 from stages.margin import Buffers
+from stages.partition.classes import ViewPlan, in_class
 from stages.train.reading import Rows, load_rows
 from stages.train.samplers import Batch
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cache.files import Place
 from stages.answers import drop_calibration, note
-from stages.classes import in_class
 from stages.fusion import FusionConfig
+from stages.partition.classes import in_class
 from stages.train.config import TrainConfig
 from stages.train.log import write_log
 from stages.train.loop import LogLine, Progress

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stages.places import Places
+from stages.partition.places import Places
 
 Place = tuple[float, float]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.files import note_of, open_parquet
-from stages.places import Places
+from stages.partition.places import Places
 
 _MADE_BY = "pipeline eval"
 _ERROR = "_error_m"

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
-from stages.classes import ClassTable
 from stages.errors import InputError
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.outcomes import Outcomes
 from stages.index.manifest import Manifest
-from stages.places import Places
+from stages.partition.classes import ClassTable
+from stages.partition.places import Places
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stages import grid
 from stages.errors import InputError
+from stages.partition import grid
+from stages.partition.cells import Cut, blocks, code, count, numbered, require_class
 from stages.partition.config import PartitionConfig
-from stages.partition.cut import Cut, blocks, code, count, numbered, require_class
-from stages.partition.schemes.images import Images
+from stages.partition.schemes.base import Images
 
 
 def cut(images: Images, config: PartitionConfig) -> tuple[Cut]:

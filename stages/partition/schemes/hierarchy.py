@@ -7,10 +7,10 @@ from afar, corrects what is hard. HGE's cells are adaptive; these are squares.
 
 from __future__ import annotations
 
+from stages.partition.cells import Cut
+from stages.partition.cells import cut as cut_lattice
 from stages.partition.config import PartitionConfig
-from stages.partition.cut import Cut
-from stages.partition.cut import cut as cut_lattice
-from stages.partition.schemes.images import Images
+from stages.partition.schemes.base import Images
 
 
 def cut(images: Images, config: PartitionConfig) -> tuple[Cut, ...]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages import grid
+from stages.partition import grid
+from stages.partition.cells import Cut, code, count, numbered, require_class
 from stages.partition.config import PartitionConfig
-from stages.partition.cut import Cut, code, count, numbered, require_class
-from stages.partition.schemes.images import Images
+from stages.partition.schemes.base import Images
 
 
 def cut(images: Images, config: PartitionConfig) -> tuple[Cut]:

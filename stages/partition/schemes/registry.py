@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stages.partition.cells import Cut
 from stages.partition.config import PartitionConfig, Scheme
-from stages.partition.cut import Cut
 from stages.partition.schemes import combinatorial, grid, heading, hierarchy, quadtree
-from stages.partition.schemes.images import Images
+from stages.partition.schemes.base import Images
 
 SCHEMES: dict[Scheme, Callable[[Images, PartitionConfig], tuple[Cut, ...]]] = {
     "grid": grid.cut,

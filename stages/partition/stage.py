@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stages import grid
-from stages.classes import ClassTable, ViewPlan, in_class
 from stages.errors import InputError
 from stages.files import replacing
 from stages.index.hashing import key_hashes
 from stages.index.manifest import Manifest
+from stages.partition import grid
+from stages.partition.cells import Cut
+from stages.partition.classes import ClassTable, ViewPlan, in_class
 from stages.partition.config import PartitionConfig
-from stages.partition.cut import Cut
+from stages.partition.places import Places
 from stages.partition.schemes.registry import SCHEMES
-from stages.partition.tail import Tail, long_tail, view_counts
-from stages.places import Places
+from stages.partition.tail_augmentation import Tail, long_tail, view_counts
 
 Progress = Callable[[int, int], None]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages import grid
 from stages.errors import InputError
+from stages.partition import grid
 
 BLOCK_ROWS = 1 << 20
 DENSE_CELLS = 1 << 26  # a box of so many squares is counted in a table, a larger one by sorting

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages import grid
-from stages.classes import ClassTable
+from stages.partition import grid
+from stages.partition.classes import ClassTable
 
 Ints = npt.NDArray[np.int64]
 
