@@ -25,15 +25,15 @@ from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.store import create_or_open
 from cache.writer import ChunkWriter
-from stages.calibration import Calibration
 from stages.eval.cell_index import CellIndex
 from stages.eval.config import HybridConfig
 from stages.eval.hybrid import Hybrid
 from stages.eval.retrieval import PhotoSpace, nearest_photos
-from stages.exemplars import Exemplars
-from stages.fusion import FusionConfig
-from stages.heads import HeadSettings
-from stages.localiser import Localiser
+from stages.models.heads.heads import HeadSettings
+from stages.models.localiser.calibration import Calibration
+from stages.models.localiser.cell_fusion import FusionConfig
+from stages.models.localiser.exemplars import Exemplars
+from stages.models.localiser.localiser import Localiser
 from stages.partition.classes import ClassTable
 from stages.partition.grid import centres, group_of
 

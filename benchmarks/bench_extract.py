@@ -30,7 +30,6 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.params import load_params
-from stages.backbone import preprocess_for
 from stages.extract import stage
 from stages.extract.line import backbone_for
 from stages.images.augment import augment
@@ -38,6 +37,7 @@ from stages.images.read import read_image
 from stages.index.manifest import Manifest, write_manifest
 from stages.index.packs.reader import ImageSource
 from stages.index.packs.stage import run as pack
+from stages.models.backbones.backbone import preprocess_for
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -195,7 +195,7 @@ def measure_line(manifest, folder, repeat, params):
 
 
 def stage_weights(config):
-    from stages.backbone import describe_backbone
+    from stages.models.backbones.backbone import describe_backbone
 
     return describe_backbone(config.backbone, weights=config.weights, image_size=config.image_size).weights_id
 

@@ -28,10 +28,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cache.timings import total_timings
 from pipeline.params import load_params
-from stages.backbone import load_backbone
 from stages.extract import stage
 from stages.index.manifest import Manifest, write_manifest
 from stages.index.packs.stage import run as pack
+from stages.models.backbones.backbone import load_backbone
 
 PEAK_BF16 = 989e12  # dense, of an H100 SXM
 DISTINCT = 256

@@ -23,20 +23,20 @@ from torch.nn import functional
 
 from cache.recipe import Recipe
 from pipeline.params import load_params
-from stages.backbone import describe_backbone
-from stages.cut import cut_of, trunk
-from stages.heads import HeadSettings
-from stages.inference import make_quick
-from stages.localiser import Localiser
+from stages.models.backbones.backbone import describe_backbone
+from stages.models.backbones.create import random_model
+from stages.models.backbones.optimise import make_quick
+from stages.models.backbones.registry import BACKBONES
+from stages.models.backbones.split import cut_of, trunk
+from stages.models.heads.heads import HeadSettings
+from stages.models.localiser.localiser import Localiser
+from stages.models.trainable_blocks import Tail, tail_settings
 from stages.partition.classes import ClassTable
-from stages.tail import Tail, tail_settings
 from stages.train.computing import precision_of
 from stages.train.feed import open_feed
 from stages.train.loop import Trainer
 from stages.train.ranks import Ranks
 from stages.train.source import TrainingSet
-from stages.untrained import random_model
-from stages.zoo import BACKBONES
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -28,8 +28,8 @@ from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.store import create_or_open
 from cache.writer import ChunkWriter
-from stages.heads import HeadSettings, Projection
-from stages.margin import Buffers, loss_and_gradients
+from stages.models.heads.heads import HeadSettings, Projection
+from stages.models.heads.margin_loss import Buffers, loss_and_gradients
 from stages.train.optimiser import DenseAdam, SampledAdam
 from stages.train.parts import PartOrder
 from stages.train.samplers import GroupSampler, Roster

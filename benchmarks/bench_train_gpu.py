@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from cache.recipe import Recipe
 from pipeline.params import load_params
-from stages.heads import HeadSettings
-from stages.localiser import Localiser
-from stages.margin import Buffers
+from stages.models.heads.heads import HeadSettings
+from stages.models.heads.margin_loss import Buffers
+from stages.models.localiser.localiser import Localiser
 from stages.partition.classes import ClassTable
 from stages.train.computing import loss_of
 from stages.train.feed import open_feed

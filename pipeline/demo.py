@@ -27,7 +27,7 @@ def run(folder: Path, *, say: Callable[[str], None]) -> None:
 
 def reachable_backbone(say: Callable[[str], None]) -> str:
     """Return the default backbone if its weights can be had here, else the one that comes with pip."""
-    from stages.backbone import weights_reachable
+    from stages.models.backbones.backbone import weights_reachable
 
     extract = load_params(template("params.yaml")).extract
     if weights_reachable(extract.backbone, extract.weights):

@@ -16,15 +16,15 @@ import utm
 from cache.errors import RecipeMismatch
 from cache.recipe import Recipe
 from pipeline.answers import Answer, Place, distance_on_earth_m
-from stages.answers import answer
-from stages.backbone import Backbone, describe_backbone, load_backbone
 from stages.errors import InputError, WeightsError
 from stages.images.read import UnreadableImage, read_image
 from stages.index.exif import Photo, read_exif
 from stages.index.sources.folder import keys_below
 from stages.index.utm_zone import Zone
-from stages.localiser import Localiser as TrainedLocaliser
-from stages.weights import PRETRAINED, RANDOM
+from stages.models.backbones.backbone import Backbone, describe_backbone, load_backbone
+from stages.models.backbones.weights import PRETRAINED, RANDOM
+from stages.models.localiser.localiser import Localiser as TrainedLocaliser
+from stages.models.localiser.predict import answer
 
 Features = npt.NDArray[np.floating[Any]]
 

@@ -22,7 +22,7 @@ from cache.store import create_or_open, drop_reusable, row_ids
 from cache.writer import ChunkWriter
 from stages.errors import InputError
 from stages.index.manifest import Manifest
-from stages.zoo import pooled_among
+from stages.models.backbones.registry import pooled_among
 
 IMPORTED = "imported"
 OUTPUT = "imported"

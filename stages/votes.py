@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.best import best_columns
-from stages.calibration import Calibration
+from stages.models.localiser.calibration import Calibration
+from stages.models.localiser.topk import best_columns
 from stages.partition.places import Ints, Places
 
 Ranks = Iterable[tuple[int, slice, Tensor]]

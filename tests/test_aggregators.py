@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from stages.aggregators import AggregatorSettings, GeM, NetVLAD, Salad, make_aggregator
 from stages.errors import ConfigError
-from stages.salad import transport
+from stages.models.aggregators.factory import AggregatorSettings, GeM, NetVLAD, Salad, make_aggregator
+from stages.models.aggregators.salad import transport
 
 CHANNELS = 6
 SPREAD = 30

@@ -16,12 +16,12 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
-from stages.backbone import BACKBONES, describe_backbone, load_backbone, weights_reachable
-from stages.checkpoint import resample_position_embedding
 from stages.errors import ConfigError, WeightsError
-from stages.inference import PatchProjection, fold_layer_scale, fuse_activations
-from stages.untrained import random_model
-from stages.weights import WeightsSource
+from stages.models.backbones.backbone import BACKBONES, describe_backbone, load_backbone, weights_reachable
+from stages.models.backbones.checkpoint import resample_position_embedding
+from stages.models.backbones.create import random_model
+from stages.models.backbones.optimise import PatchProjection, fold_layer_scale, fuse_activations
+from stages.models.backbones.weights import WeightsSource
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -191,7 +191,7 @@ def test_weights_out_of_reach_fail_fast_and_name_the_way_out(tmp_path, monkeypat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
-    monkeypatch.setattr("stages.weights._local", _local_in(tmp_path))
+    monkeypatch.setattr("stages.models.backbones.weights._local", _local_in(tmp_path))
     assert not weights_reachable("dinov2_vits14", "pretrained")
     with pytest.raises(
         WeightsError, match=r"dinov2_vits14_pretrain\.pth.*extract\.weights.*efficientnet_lite0"
@@ -350,7 +350,7 @@ def test_a_compiled_backbone_asks_the_compiler(monkeypatch):
 def test_memory_freed_is_kept_and_not_asked_for_again():
     program = """
 import resource, torch
-from stages.inference import keep_freed_memory
+from stages.models.backbones.optimise import keep_freed_memory
 torch.set_num_threads(1)
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

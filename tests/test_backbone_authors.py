@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.backbone import load_backbone
-from stages.checkpoint import resample_position_embedding
+from stages.models.backbones.backbone import load_backbone
+from stages.models.backbones.checkpoint import resample_position_embedding
 
 TRAINED_GRID = 37  # 518 px in patches of 14
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -10,14 +10,14 @@ import torch
 from tiny_photos import CONFIG, content, draw, listed, run
 
 from cache.reader import FeatureReader
-from stages.backbone import BACKBONES, Backbone, describe_backbone, load_backbone
-from stages.cut import Cut, Rest, cut_named, cut_of, trunk
 from stages.errors import ConfigError
 from stages.extract.line import _fetched
 from stages.images.read import read_image
-from stages.inference import fuse_activations, make_quick
-from stages.pooling import pooled
-from stages.untrained import empty_model, random_model
+from stages.models.backbones.backbone import BACKBONES, Backbone, describe_backbone, load_backbone
+from stages.models.backbones.create import empty_model, random_model
+from stages.models.backbones.optimise import fuse_activations, make_quick
+from stages.models.backbones.pooling import pooled
+from stages.models.backbones.split import Cut, Rest, cut_named, cut_of, trunk
 
 ROWS = 70
 VIT = replace(CONFIG, backbone="dinov2_vits14", weights="random", image_size=28, outputs="default", cut=10)

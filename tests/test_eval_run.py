@@ -13,10 +13,10 @@ from cache.reader import FeatureReader
 from stages.errors import ConfigError, InputError
 from stages.eval.queries import Queries
 from stages.eval.stage import run
-from stages.heads import HeadSettings
 from stages.index.manifest import Manifest
-from stages.localiser import Localiser
-from stages.recall import errors_m, recall_percent
+from stages.models.heads.heads import HeadSettings
+from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.recall import errors_m, recall_percent
 from stages.train.stage import run as train
 
 ALL = replace(CONFIG_EVAL, localisers=("classify", "retrieve", "hybrid"), score="fused")

@@ -15,7 +15,6 @@ from training_city import RECIPE, partition, write_store
 from cache.gather import gather
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
-from stages.aggregation import AggregatorSettings
 from stages.errors import InputError
 from stages.eval import hybrid as hybrid_module
 from stages.eval import retrieval
@@ -23,10 +22,11 @@ from stages.eval.cell_index import CellIndex
 from stages.eval.config import HybridConfig
 from stages.eval.hybrid import Hybrid
 from stages.eval.retrieval import PhotoSpace, nearest_photos
-from stages.fusion import FusionConfig
-from stages.heads import HeadSettings
-from stages.localiser import Localiser
-from stages.tail import TailSettings
+from stages.models.aggregators.config import AggregatorSettings
+from stages.models.heads.heads import HeadSettings
+from stages.models.localiser.cell_fusion import FusionConfig
+from stages.models.localiser.localiser import Localiser
+from stages.models.trainable_blocks import TailSettings
 
 ROWS = 333  # not a multiple of the chunk's 64
 BAD = (0, 63, 64, 200, 332)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stages.exemplars import Exemplars, choose
+from stages.models.localiser.exemplars import Exemplars, choose
 
 
 def test_choose_takes_at_most_so_many_of_each_class():

@@ -21,13 +21,13 @@ from cache.errors import RecipeMismatch, StoreError
 from cache.ledger import Ledger
 from cache.reader import FeatureReader
 from cache.writer import ChunkWriter
-from stages.backbone import Backbone, load_backbone
 from stages.errors import ConfigError, InputError, WeightsError
 from stages.extract import line
 from stages.extract.line import backbone_for
 from stages.images.augment import AugmentConfig, augment
 from stages.images.read import read_image
 from stages.index.manifest import Manifest
+from stages.models.backbones.backbone import Backbone, load_backbone
 from stages.partition.classes import ViewPlan
 
 ROWS = 150

@@ -277,7 +277,7 @@ def test_bad_images_stop_a_run_as_soon_as_they_are_too_many(tmp_path):
 def test_threads_are_pinned_for_the_shard_and_put_back(manifest, tmp_path, monkeypatch):
     import torch
 
-    from stages.backbone import Backbone
+    from stages.models.backbones.backbone import Backbone
 
     seen, forward = set(), Backbone.forward
 

@@ -14,7 +14,6 @@ from tiny_photos import CONFIG, content, draw, listed, run
 
 from cache.reader import FeatureReader
 from pipeline.extraction import device_of_worker
-from stages.backbone import preprocess_for
 from stages.errors import ConfigError
 from stages.extract import reading, upload
 from stages.extract.batch import Image as Row
@@ -22,6 +21,7 @@ from stages.extract.batch import ImageReader
 from stages.extract.reading import end_readers
 from stages.images.gpu_jpeg import decode_batch, plain_jpeg
 from stages.images.read import decode_image
+from stages.models.backbones.backbone import preprocess_for
 
 ROWS = 70
 PREPROCESS = preprocess_for("efficientnet_lite0", 64)

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stages.answers import drop_calibration, note
-from stages.calibration import Calibration, HeldOut, first_answers, fit, probabilities
-from stages.confidence import OUTSIDE_WEIGHT, Signs
 from stages.errors import ConfigError
-from stages.fusion import FusionConfig, fuse
+from stages.models.localiser.calibration import Calibration, HeldOut, first_answers, fit, probabilities
+from stages.models.localiser.cell_fusion import FusionConfig, fuse
+from stages.models.localiser.confidence import OUTSIDE_WEIGHT, Signs
+from stages.models.localiser.predict import drop_calibration, note
 
 ORIGIN = np.array([540_000.0, 4_170_000.0])
 FUSION = FusionConfig(

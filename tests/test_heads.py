@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional
 
 from stages.errors import ConfigError
-from stages.fused import fused_loss_and_gradients
-from stages.heads import Head, HeadSettings, Projection, log_odds, margin_cosine
-from stages.margin import loss_and_gradients
+from stages.models.heads.heads import Head, HeadSettings, Projection, log_odds, margin_cosine
+from stages.models.heads.margin_loss import loss_and_gradients
+from stages.models.heads.margin_loss_compiled import fused_loss_and_gradients
 
 KINDS = [
     HeadSettings("aamc", 20.0, 0.3, False),

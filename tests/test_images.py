@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from stages.backbone import load_backbone, preprocess_for
 from stages.images.read import UnreadableImage, read_image
+from stages.models.backbones.backbone import load_backbone, preprocess_for
 
 RED, BLUE = (220, 30, 20), (20, 40, 210)
 

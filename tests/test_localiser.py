@@ -7,12 +7,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_city import RECIPE, build_city, partition
 
-from stages import scores as module
-from stages.best import best_columns, merged
-from stages.calibration import Calibration
 from stages.errors import InputError
-from stages.heads import HeadSettings
-from stages.localiser import Localiser
+from stages.models.heads.heads import HeadSettings
+from stages.models.localiser import scoring as module
+from stages.models.localiser.calibration import Calibration
+from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.topk import best_columns, merged
 
 SETTINGS = HeadSettings("aamc", 100.0, 0.2, False)
 

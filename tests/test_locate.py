@@ -25,17 +25,17 @@ from cache.recipe import Recipe
 from pipeline.answers import distance_on_earth_m, printable
 from pipeline.cli import main
 from pipeline.locate import Localiser, photos_of
-from stages.aggregation import AggregatorSettings
-from stages.backbone import describe_backbone
-from stages.calibration import Calibration
-from stages.confidence import Confidence
 from stages.errors import InputError, WeightsError
-from stages.fusion import FusionConfig
-from stages.heads import HeadSettings
 from stages.images import formats as opening
 from stages.images.read import UnreadableImage
-from stages.localiser import Localiser as TrainedLocaliser
-from stages.tail import pretrained_tail, tail_settings
+from stages.models.aggregators.config import AggregatorSettings
+from stages.models.backbones.backbone import describe_backbone
+from stages.models.heads.heads import HeadSettings
+from stages.models.localiser.calibration import Calibration
+from stages.models.localiser.cell_fusion import FusionConfig
+from stages.models.localiser.confidence import Confidence
+from stages.models.localiser.localiser import Localiser as TrainedLocaliser
+from stages.models.trainable_blocks import pretrained_tail, tail_settings
 
 SIZE_PX = 64
 CORNER = np.array([551_000.0, 4_180_000.0])

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from training_city import CONFIG, VALIDATION, build_city
 
-from stages.classwise import ALIKE, Classwise, balanced_weights, falling_margins, log_priors
 from stages.errors import ConfigError
-from stages.fused import fused_loss_and_gradients
-from stages.heads import HeadSettings
-from stages.margin import loss_and_gradients, margin_cosine
+from stages.models.heads.class_balance import ALIKE, Classwise, balanced_weights, falling_margins, log_priors
+from stages.models.heads.heads import HeadSettings
+from stages.models.heads.margin_loss import loss_and_gradients, margin_cosine
+from stages.models.heads.margin_loss_compiled import fused_loss_and_gradients
 from stages.train.longtail import classwise_of, vary
 from stages.train.samplers import GroupSampler, Roster
 from stages.train.stage import run

@@ -11,12 +11,12 @@ from test_partition import config as partition_config
 from training_city import CONFIG, CONFIG_EVAL, FUSION, OUTPUTS, RECIPE, build_city, write_rows, write_store
 
 from cache.reader import FeatureReader
-from stages.calibration import Calibration
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.stage import run as report
 from stages.eval.stage import run as evaluate
 from stages.index.manifest import Manifest
-from stages.localiser import Localiser
+from stages.models.localiser.calibration import Calibration
+from stages.models.localiser.localiser import Localiser
 from stages.partition.classes import ViewPlan
 from stages.partition.config import HeadingConfig, HierarchyConfig, QuadtreeConfig
 from stages.partition.stage import run as partition

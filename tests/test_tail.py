@@ -16,18 +16,18 @@ from training_city import CONFIG, CONFIG_EVAL, FUSION, VALIDATION, build_city, w
 
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
-from stages.aggregation import AggregatorSettings
-from stages.backbone import load_backbone
 from stages.errors import ConfigError, WeightsError
 from stages.eval.stage import run as evaluate
 from stages.index.manifest import Manifest
-from stages.localiser import Localiser
+from stages.models.aggregators.config import AggregatorSettings
+from stages.models.backbones.backbone import load_backbone
+from stages.models.backbones.create import random_model
+from stages.models.localiser.localiser import Localiser
+from stages.models.trainable_blocks import Tail, TailSettings
 from stages.partition.places import Places
-from stages.tail import Tail, TailSettings
 from stages.train import beginning, loop, prepare
 from stages.train.feed import open_feed, schedule_of
 from stages.train.stage import run
-from stages.untrained import random_model
 
 TAIL = replace(CONFIG, tail=True, exemplars=2, epochs=8.0, batch_size=16, learning_rate_tail=1e-4)
 NETWORKS = {

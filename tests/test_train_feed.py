@@ -12,12 +12,12 @@ from training_city import CONFIG, VALIDATION, build_city, write_store
 from cache.errors import StoreError
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
-from stages.aggregation import AggregatorSettings
-from stages.backbone import describe_backbone
 from stages.errors import ConfigError, InputError
-from stages.localiser import Localiser
-from stages.margin import Buffers
-from stages.tail import TailSettings, untrained_tail
+from stages.models.aggregators.config import AggregatorSettings
+from stages.models.backbones.backbone import describe_backbone
+from stages.models.heads.margin_loss import Buffers
+from stages.models.localiser.localiser import Localiser
+from stages.models.trainable_blocks import TailSettings, untrained_tail
 from stages.train import passes, reading
 from stages.train.feed import open_feed
 from stages.train.initial import moments, store_moments

@@ -11,7 +11,7 @@ from training_city import CONFIG, CONFIG_EVAL, VALIDATION, build_city, write_row
 from cache.errors import StoreError
 from stages.errors import ConfigError, InputError
 from stages.eval.stage import run as evaluate
-from stages.fused import _pieces
+from stages.models.heads.margin_loss_compiled import _pieces
 from stages.partition.classes import ViewPlan
 from stages.train.holdout import visit_numbers
 from stages.train.samplers import GroupSampler

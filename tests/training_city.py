@@ -12,10 +12,10 @@ from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.store import create_or_open, row_ids
 from cache.writer import ChunkWriter
-from stages.aggregation import AggregatorSettings
 from stages.eval.config import EvalConfig, HybridConfig
-from stages.fusion import FusionConfig
 from stages.index.manifest import write_manifest
+from stages.models.aggregators.config import AggregatorSettings
+from stages.models.localiser.cell_fusion import FusionConfig
 from stages.partition.classes import ClassTable, ViewPlan
 from stages.partition.grid import cells, centres, group_of
 from stages.train.config import TrainConfig, ValidationConfig

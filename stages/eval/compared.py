@@ -13,14 +13,14 @@ import numpy.typing as npt
 from cache.errors import RecipeMismatch
 from cache.files import Place
 from cache.reader import FeatureReader
-from stages.answers import Answers, answer
 from stages.errors import InputError
 from stages.eval.cell_index import CellIndex
 from stages.eval.config import EvalConfig
 from stages.eval.hybrid import Hybrid
 from stages.eval.retrieval import PhotoSpace, nearest_photos
 from stages.index.manifest import Manifest
-from stages.localiser import Localiser, Predictions
+from stages.models.localiser.localiser import Localiser, Predictions
+from stages.models.localiser.predict import Answers, answer
 
 Features = npt.NDArray[np.floating]
 FLOAT16_BYTES = 2

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.errors import ConfigError
-from stages.fusion import FusionConfig
+from stages.models.localiser.cell_fusion import FusionConfig
 
 LocaliserName = Literal["classify", "retrieve", "hybrid"]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages.answers import look
-from stages.calibration import Calibration, probabilities
 from stages.eval.cell_index import CellIndex
 from stages.eval.config import HybridConfig
 from stages.eval.retrieval import PhotoSpace
-from stages.fusion import Fused, FusionConfig, fuse
+from stages.models.localiser.calibration import Calibration, probabilities
+from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
+from stages.models.localiser.predict import look
 from stages.partition import grid
 from stages.partition.places import Places
 

@@ -15,7 +15,7 @@ from stages.errors import InputError
 from stages.eval.compared import Database
 from stages.eval.config import EvalConfig
 from stages.index.manifest import Manifest
-from stages.localiser import Localiser
+from stages.models.localiser.localiser import Localiser
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

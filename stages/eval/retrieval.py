@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cache.reader import FeatureReader
-from stages.localiser import Localiser
-from stages.zoo import pooled_among
+from stages.models.backbones.registry import pooled_among
+from stages.models.localiser.localiser import Localiser
 
 _SCORES_IN_MEMORY = 1 << 24
 """Likenesses held at once: bounds what many queries cost."""

@@ -10,7 +10,6 @@ from sklearn.neighbors import KDTree
 
 from cache.files import Place
 from cache.reader import FeatureReader
-from stages.answers import answer
 from stages.eval.breakdown import buckets, by_value, conditions, distances, intervals
 from stages.eval.compared import Database, Found, cell_ranking, compare, spread
 from stages.eval.confidence import calibration_error, risk_coverage, separation
@@ -19,9 +18,10 @@ from stages.eval.queries import Queries, require_fit
 from stages.eval.result import Block, EvalResult, Number, median, tidy
 from stages.eval.tables import write_curve, write_json, write_predictions
 from stages.index.manifest import Manifest
-from stages.localiser import Localiser, Predictions, Score
+from stages.models.localiser.localiser import Localiser, Predictions, Score
+from stages.models.localiser.predict import answer
+from stages.models.localiser.recall import errors_m, recall_percent
 from stages.partition.places import Places
-from stages.recall import errors_m, recall_percent
 
 __all__ = ["EvalResult", "run"]
 

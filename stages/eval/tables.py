@@ -14,7 +14,7 @@ import pyarrow as pa
 from stages.eval.compared import Found
 from stages.eval.config import EvalConfig
 from stages.files import replacing, write_table
-from stages.localiser import Predictions
+from stages.models.localiser.localiser import Predictions
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cache.errors import PlacecacheError
-from stages.backbone import preprocess_for
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import ShardOrder, view_name
 from stages.images.augment import AugmentConfig, augment
@@ -21,6 +20,7 @@ from stages.images.gpu_jpeg import plain_jpeg
 from stages.images.read import UnreadableImage, decode_image
 from stages.index.manifest import Manifest
 from stages.index.packs.reader import ImageSource, Place
+from stages.models.backbones.backbone import preprocess_for
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.errors import ConfigError
-from stages.zoo import cut_named, cut_output, require_cut, spec_of
+from stages.models.backbones.registry import cut_named, cut_output, require_cut, spec_of
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from cache.store import FeatureStore, open_store
-from stages.backbone import Backbone, load_backbone
 from stages.errors import WeightsError
 from stages.extract.batch import Batch
 from stages.extract.chunk import Chunk, Computed, account, begin, fill, finish, timed
@@ -29,6 +28,7 @@ from stages.extract.plan import ShardOrder
 from stages.extract.reading import read_ahead
 from stages.extract.result import ShardResult, too_many_bad
 from stages.extract.upload import uploaded
+from stages.models.backbones.backbone import Backbone, load_backbone
 
 _STORED = {"float16": torch.float16, "float32": torch.float32}
 

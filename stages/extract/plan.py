@@ -13,12 +13,12 @@ from cache.files import Place
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.store import FeatureStore, create_or_open, row_ids
-from stages.backbone import describe_backbone
 from stages.errors import InputError
 from stages.extract.config import ExtractConfig
 from stages.extract.reuse import Carried
 from stages.images.augment import AugmentConfig
 from stages.index.manifest import Manifest
+from stages.models.backbones.backbone import describe_backbone
 from stages.partition.classes import ViewPlan
 
 _KEY_BLOCK = 1 << 17

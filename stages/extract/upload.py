@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stages.backbone import preprocess_for
 from stages.extract.batch import Batch
 from stages.extract.config import ExtractConfig
 from stages.images.gpu_jpeg import decode_batch
 from stages.images.read import Preprocess, UnreadableImage, decode_image
+from stages.models.backbones.backbone import preprocess_for
 
 
 def uploaded(

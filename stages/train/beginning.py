@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from stages.localiser import Localiser
-from stages.tail import Tail
+from stages.models.localiser.localiser import Localiser
+from stages.models.trainable_blocks import Tail
 from stages.train.config import TrainConfig
 from stages.train.initial import (
     SAMPLE_ROWS,

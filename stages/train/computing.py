@@ -7,8 +7,8 @@ from functools import partial
 
 import torch
 
-from stages.fused import fused_loss_and_gradients
-from stages.margin import Buffers, Gradients, loss_and_gradients
+from stages.models.heads.margin_loss import Buffers, Gradients, loss_and_gradients
+from stages.models.heads.margin_loss_compiled import fused_loss_and_gradients
 from stages.train.config import TrainConfig
 
 

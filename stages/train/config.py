@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.aggregation import AggregatorSettings
 from stages.errors import ConfigError
+from stages.models.aggregators.config import AggregatorSettings
 
 
 @dataclass(frozen=True)

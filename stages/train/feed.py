@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stages.margin import Buffers
+from stages.models.backbones.registry import cut_named
+from stages.models.heads.margin_loss import Buffers
 from stages.partition.classes import ClassTable
 from stages.train.config import TrainConfig
 from stages.train.parts import PartOrder
@@ -19,7 +20,6 @@ from stages.train.reading import Rows
 from stages.train.samplers import GroupSampler, Roster
 from stages.train.schedule import Schedule
 from stages.train.source import Source, TrainingSet
-from stages.zoo import cut_named
 
 _PART_BYTES = 2 << 30
 """Memory of a part, about, where rows hold a tensor for a tail: two hundred times a pooled feature."""

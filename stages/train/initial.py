@@ -19,8 +19,8 @@ from dask.delayed import delayed
 from torch import Tensor
 from torch.nn import functional
 
-from stages.heads import Projection
-from stages.localiser import Localiser
+from stages.models.heads.heads import Projection
+from stages.models.localiser.localiser import Localiser
 from stages.train.source import Block, Source
 
 SAMPLE_ROWS = 1 << 17

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stages.classwise import Classwise, balanced_weights, falling_margins, log_priors
-from stages.heads import HeadSettings
+from stages.models.heads.class_balance import Classwise, balanced_weights, falling_margins, log_priors
+from stages.models.heads.heads import HeadSettings
 from stages.train.config import TrainConfig
 from stages.train.samplers import Batch
 

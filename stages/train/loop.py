@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from stages.errors import InputError
-from stages.localiser import Localiser
-from stages.margin import Buffers
+from stages.models.heads.margin_loss import Buffers
+from stages.models.localiser.localiser import Localiser
 from stages.train.computing import loss_of, precision_of, row_multiple
 from stages.train.config import TrainConfig
 from stages.train.feed import Feed, Part

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from cache.files import Place
-from stages.answers import calibrate
 from stages.errors import ConfigError, InputError
-from stages.fusion import FusionConfig
-from stages.localiser import Localiser
+from stages.models.localiser.cell_fusion import FusionConfig
+from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import calibrate
 from stages.train.beginning import initialise
 from stages.train.checkpoint import Checkpoints, identity_of
 from stages.train.config import TrainConfig

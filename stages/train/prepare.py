@@ -14,13 +14,13 @@ from cache.files import Place
 from cache.reader import FeatureReader
 from stages.devices import why_unusable
 from stages.errors import ConfigError, InputError
-from stages.exemplars import MOST_BYTES, Exemplars, choose
-from stages.heads import HeadSettings
 from stages.index.manifest import Manifest
-from stages.localiser import Localiser
+from stages.models.heads.heads import HeadSettings
+from stages.models.localiser.exemplars import MOST_BYTES, Exemplars, choose
+from stages.models.localiser.localiser import Localiser
+from stages.models.trainable_blocks import TailSettings, pretrained_tail, tail_settings
 from stages.partition.classes import ClassTable, ViewPlan, in_class
 from stages.partition.places import Places
-from stages.tail import TailSettings, pretrained_tail, tail_settings
 from stages.train.config import TrainConfig
 from stages.train.holdout import hold_out, visit_numbers
 from stages.train.reading import chosen_inputs, load_rows, open_views

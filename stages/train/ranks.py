@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed
 
 from stages.errors import ConfigError
-from stages.localiser import Localiser
+from stages.models.localiser.localiser import Localiser
 
 
 @dataclass(frozen=True)

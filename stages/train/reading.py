@@ -16,9 +16,9 @@ from cache.files import Place
 from cache.reader import FeatureReader
 from cache.whole import there
 from stages.errors import ConfigError
-from stages.margin import Buffers
+from stages.models.backbones.registry import pooled_among
+from stages.models.heads.margin_loss import Buffers
 from stages.partition.classes import ViewPlan
-from stages.zoo import pooled_among
 
 Rows = tuple[int, int]
 """The first row of a range and the one after its last."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from stages.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stages.tail import Tail
+    from stages.models.trainable_blocks import Tail
 
 Place = Literal["device", "host", "stream"]
 _SHARE = 0.7

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.localiser import Localiser
+from stages.models.localiser.localiser import Localiser
 from stages.partition.classes import ClassTable
 from stages.train.config import TrainConfig
 from stages.train.loop import LogLine, LoopState

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cache.reader import FeatureReader
-from stages.margin import Buffers
+from stages.models.heads.margin_loss import Buffers
 from stages.partition.classes import ViewPlan, in_class
 from stages.train.reading import Rows, load_rows
 from stages.train.samplers import Batch

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cache.files import Place
-from stages.answers import drop_calibration, note
-from stages.fusion import FusionConfig
+from stages.models.localiser.cell_fusion import FusionConfig
+from stages.models.localiser.predict import drop_calibration, note
 from stages.partition.classes import in_class
 from stages.train.config import TrainConfig
 from stages.train.log import write_log

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from stages.localiser import Localiser
-from stages.recall import errors_m, recall_percent
+from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.recall import errors_m, recall_percent
 from stages.train.config import ValidationConfig
 
 

@@ -10,8 +10,8 @@ from math import isqrt
 import torch
 from torch import Tensor, nn
 
-from stages.untrained import empty_model
-from stages.zoo import cut_named, cut_output, require_cut, require_image_size, spec_of
+from stages.models.backbones.create import empty_model
+from stages.models.backbones.registry import cut_named, cut_output, require_cut, require_image_size, spec_of
 
 __all__ = ["Cut", "Rest", "cut_named", "cut_of", "trunk"]
 

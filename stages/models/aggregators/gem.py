@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from stages.pooling import GEM_FLOOR, GEM_POWER
+from stages.models.backbones.pooling import GEM_FLOOR, GEM_POWER
 
 
 class Aggregator(nn.Module, ABC):

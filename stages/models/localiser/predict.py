@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from stages.calibration import Calibration, HeldOut, fit, probabilities, weigh
-from stages.confidence import Signs
 from stages.errors import InputError
-from stages.fusion import FusionConfig, fuse
-from stages.localiser import Localiser
+from stages.models.localiser.calibration import Calibration, HeldOut, fit, probabilities, weigh
+from stages.models.localiser.cell_fusion import FusionConfig, fuse
+from stages.models.localiser.confidence import Signs
+from stages.models.localiser.localiser import Localiser
 
 _LOOKED_AT = 256
 """Best classes of a held-out image among which its true cell is looked for."""

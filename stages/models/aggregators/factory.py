@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from stages.aggregation import AggregatorKind, AggregatorSettings
-from stages.gem import Aggregator, GeM
-from stages.netvlad import NetVLAD
-from stages.salad import Salad
+from stages.models.aggregators.config import AggregatorKind, AggregatorSettings
+from stages.models.aggregators.gem import Aggregator, GeM
+from stages.models.aggregators.netvlad import NetVLAD
+from stages.models.aggregators.salad import Salad
 
 __all__ = [
     "Aggregator",

@@ -10,14 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stages.best import best_classes
-from stages.calibration import Calibration
 from stages.errors import InputError
-from stages.heads import log_odds
+from stages.models.heads.heads import log_odds
+from stages.models.localiser.calibration import Calibration
+from stages.models.localiser.topk import best_classes
 from stages.votes import Ranks, best_places
 
 if TYPE_CHECKING:
-    from stages.localiser import Localiser
+    from stages.models.localiser.localiser import Localiser
 
 Score = Literal["softmax", "cosine", "calibrated"]
 _SCORES_IN_MEMORY = 1 << 24

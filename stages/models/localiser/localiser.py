@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from cache.recipe import Recipe
-from stages.best import Predictions
-from stages.calibration import Calibration, probabilities, required
-from stages.exemplars import Exemplars
-from stages.heads import Head, HeadSettings, Projection
-from stages.localiser_folder import fill, read_folder, write_folder
+from stages.models.heads.heads import Head, HeadSettings, Projection
+from stages.models.localiser.calibration import Calibration, probabilities, required
+from stages.models.localiser.exemplars import Exemplars
+from stages.models.localiser.io import fill, read_folder, write_folder
+from stages.models.localiser.scoring import Score, best_scores
+from stages.models.localiser.topk import Predictions
 from stages.partition.classes import ClassTable
 from stages.partition.places import Places
-from stages.scores import Score, best_scores
 
 if TYPE_CHECKING:
-    from stages.tail import Tail, TailSettings
+    from stages.models.trainable_blocks import Tail, TailSettings
 
 __all__ = ["Localiser", "Predictions", "Score"]
 
@@ -100,7 +100,10 @@ class Localiser:
         heads = [Head(ids.stop - ids.start, meta["embedding_dim"], settings) for ids in slices]
         tail, length = None, meta["features"]
         if meta.get("tail") is not None:
-            from stages.tail import TailSettings, untrained_tail  # brings the backbones' library along
+            from stages.models.trainable_blocks import (  # brings the backbones' library along
+                TailSettings,
+                untrained_tail,
+            )
 
             tail = untrained_tail(TailSettings.from_dict(meta["tail"]))
             length = tail.length

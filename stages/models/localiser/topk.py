@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stages.calibration import Calibration
+from stages.models.localiser.calibration import Calibration
 
 _RUN = 64
 """Neighbouring columns that are first looked at by their maximum alone."""

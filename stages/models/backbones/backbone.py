@@ -10,15 +10,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stages.checkpoint import load_weights
-from stages.cut import Cut, Rest, cut_named, cut_of, trunk
 from stages.errors import ConfigError
 from stages.images.read import Preprocess
-from stages.inference import fuse_activations, keep_freed_memory, make_quick
-from stages.pooling import pooled
-from stages.untrained import empty_model, random_model
-from stages.weights import RANDOM, file_id, find_weights, reachable, state_id
-from stages.zoo import BACKBONES, BackboneSpec, pooled_among, require_image_size, spec_of
+from stages.models.backbones.checkpoint import load_weights
+from stages.models.backbones.create import empty_model, random_model
+from stages.models.backbones.optimise import fuse_activations, keep_freed_memory, make_quick
+from stages.models.backbones.pooling import pooled
+from stages.models.backbones.registry import (
+    BACKBONES,
+    BackboneSpec,
+    pooled_among,
+    require_image_size,
+    spec_of,
+)
+from stages.models.backbones.split import Cut, Rest, cut_named, cut_of, trunk
+from stages.models.backbones.weights import RANDOM, file_id, find_weights, reachable, state_id
 
 __all__ = [
     "BACKBONES",
@@ -64,8 +70,8 @@ class Backbone(nn.Module):
     """A frozen backbone that gives several outputs in one pass.
 
     Outputs: its normalised last tokens (for a CNN, its last feature map), pooled as
-    `stages.pooling.pooled` says: ``cls``, ``avg``, ``gem``; and, cut after K blocks, ``cut<K>``: all
-    tokens that leave these, one after the other (T * C values, see `stages.cut`).
+    `stages.models.backbones.pooling.pooled` says: ``cls``, ``avg``, ``gem``; and, cut after K blocks, ``cut<K>``: all
+    tokens that leave these, one after the other (T * C values, see `stages.models.backbones.split`).
 
     Parameters
     ----------

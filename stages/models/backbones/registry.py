@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.errors import ConfigError
-from stages.weights import WeightsSource
+from stages.models.backbones.weights import WeightsSource
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from cache.recipe import Recipe
-from stages.aggregators import Aggregator, AggregatorSettings, make_aggregator
-from stages.backbone import describe_backbone, load_model
-from stages.cut import Rest, cut_named, cut_of
 from stages.errors import ConfigError, WeightsError
-from stages.pooling import pooled
-from stages.untrained import empty_model
-from stages.zoo import BACKBONES
+from stages.models.aggregators.factory import Aggregator, AggregatorSettings, make_aggregator
+from stages.models.backbones.backbone import describe_backbone, load_model
+from stages.models.backbones.create import empty_model
+from stages.models.backbones.pooling import pooled
+from stages.models.backbones.registry import BACKBONES
+from stages.models.backbones.split import Rest, cut_named, cut_of
 
 _ROWS_AT_ONCE = 128
 """Rows that pass through together where nothing is learned: bounds the memory of what they activate."""

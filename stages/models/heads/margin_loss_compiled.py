@@ -1,6 +1,6 @@
 """The margin softmax in pieces over whole matrices, each of which torch.compile makes one pass over memory.
 
-For GPUs, and for many classes, where the time goes into reading and writing logits. `stages.margin` has
+For GPUs, and for many classes, where the time goes into reading and writing logits. `stages.models.heads.margin_loss` has
 the same loss and gradients in pieces that fit a CPU's cache. Equation numbers are the method's.
 """
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.classwise import ALIKE, Classwise
-from stages.margin import Gradients, HeadSettings, margin_cosine, wide_product
+from stages.models.heads.class_balance import ALIKE, Classwise
+from stages.models.heads.margin_loss import Gradients, HeadSettings, margin_cosine, wide_product
 
 _MULTIPLE = 16
 
@@ -35,7 +35,7 @@ def fused_loss_and_gradients(
     Parameters
     ----------
     embeddings, prototypes, labels, settings, classwise, precision
-        As of `stages.margin.loss_and_gradients`.
+        As of `stages.models.heads.margin_loss.loss_and_gradients`.
     compiled : bool
         Whether the pieces go through torch.compile, for any number of samples and classes at once:
         half a minute at the first call.

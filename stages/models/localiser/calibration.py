@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stages.confidence import Confidence, Signs, fit_confidence
 from stages.errors import InputError
-from stages.fusion import Fused, FusionConfig, fuse
+from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
+from stages.models.localiser.confidence import Confidence, Signs, fit_confidence
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

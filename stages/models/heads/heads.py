@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.margin import HeadKind, HeadSettings, loss_and_gradients, margin_cosine
+from stages.models.heads.margin_loss import HeadKind, HeadSettings, loss_and_gradients, margin_cosine
 
 __all__ = ["Head", "HeadKind", "HeadSettings", "Projection", "log_odds", "margin_cosine"]
 

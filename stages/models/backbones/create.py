@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from stages.zoo import BACKBONES
+from stages.models.backbones.registry import BACKBONES
 
 _RANDOM_SEED = 0
 

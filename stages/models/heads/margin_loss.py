@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from stages.classwise import ALIKE, Classwise
 from stages.errors import ConfigError
+from stages.models.heads.class_balance import ALIKE, Classwise
 
 HeadKind = Literal["aamc", "lmcc", "linear"]
 _SIN_SQUARED_FLOOR = 1e-6

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.fusion import Fused
+from stages.models.localiser.cell_fusion import Fused
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
