@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.params import load_params
 from stages.extract import stage
-from stages.extract.line import backbone_for
+from stages.extract.shard import backbone_for
 from stages.images.augment import augment
 from stages.images.read import read_image
 from stages.index.manifest import Manifest, write_manifest

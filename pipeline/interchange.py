@@ -10,10 +10,10 @@ from pipeline import elsewhere
 from pipeline.params import Params
 from pipeline.paths import Paths
 from stages.errors import InputError
+from stages.extract.import_export import Moved, export_hdf5, export_npy, import_npy
 from stages.index import stage as index
 from stages.index.config import IndexConfig
 from stages.index.manifest import Manifest
-from stages.interchange import Moved, export_hdf5, export_npy, import_npy
 
 Progress = Callable[[int, int], None]
 _EXPORTS = {".h5": export_hdf5, ".hdf5": export_hdf5, ".npy": export_npy}

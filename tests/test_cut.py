@@ -11,7 +11,7 @@ from tiny_photos import CONFIG, content, draw, listed, run
 
 from cache.reader import FeatureReader
 from stages.errors import ConfigError
-from stages.extract.line import _fetched
+from stages.extract.shard import _fetched
 from stages.images.read import read_image
 from stages.models.backbones.backbone import BACKBONES, Backbone, describe_backbone, load_backbone
 from stages.models.backbones.create import empty_model, random_model

@@ -22,8 +22,8 @@ from cache.ledger import Ledger
 from cache.reader import FeatureReader
 from cache.writer import ChunkWriter
 from stages.errors import ConfigError, InputError, WeightsError
-from stages.extract import line
-from stages.extract.line import backbone_for
+from stages.extract import shard as line
+from stages.extract.shard import backbone_for
 from stages.images.augment import AugmentConfig, augment
 from stages.images.read import read_image
 from stages.index.manifest import Manifest
@@ -105,7 +105,7 @@ def test_every_row_holds_its_own_image(manifest, tmp_path, photos):
 def test_a_second_run_does_nothing_and_loads_nothing(manifest, tmp_path, monkeypatch):
     run(manifest, tmp_path / "database.zarr")
     before = content(tmp_path / "database.zarr")
-    monkeypatch.setattr("stages.extract.line.load_backbone", None)
+    monkeypatch.setattr("stages.extract.shard.load_backbone", None)
     result = run(manifest, tmp_path / "database.zarr")
     assert (result.done, result.computed, result.images_per_s) == (ROWS, 0, 0.0)
     assert content(tmp_path / "database.zarr") == before

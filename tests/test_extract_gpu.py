@@ -15,10 +15,11 @@ from tiny_photos import CONFIG, content, draw, listed, run
 from cache.reader import FeatureReader
 from pipeline.extraction import device_of_worker
 from stages.errors import ConfigError
-from stages.extract import reading, upload
+from stages.extract import read_ahead as reading
+from stages.extract import upload
 from stages.extract.batch import Image as Row
 from stages.extract.batch import ImageReader
-from stages.extract.reading import end_readers
+from stages.extract.read_ahead import end_readers
 from stages.images.gpu_jpeg import decode_batch, plain_jpeg
 from stages.images.read import decode_image
 from stages.models.backbones.backbone import preprocess_for

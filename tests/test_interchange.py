@@ -21,8 +21,8 @@ from pipeline.cli import cli
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from stages.errors import InputError
+from stages.extract.import_export import export_hdf5, export_npy, import_npy
 from stages.index.manifest import write_manifest
-from stages.interchange import export_hdf5, export_npy, import_npy
 
 ROWS = 100
 KEYS = [f"street/{row:03d}.jpg" for row in range(ROWS)]

@@ -14,11 +14,11 @@ from cache.store import drop_reusable
 from stages.devices import why_unusable
 from stages.errors import ConfigError
 from stages.extract.config import ExtractConfig
-from stages.extract.line import backbone_for, extract_shard
-from stages.extract.orders import make_orders, reopen_damaged, rows_of, shards_with_work
 from stages.extract.plan import ShardOrder, Source, open_for
-from stages.extract.reading import end_readers
+from stages.extract.read_ahead import end_readers
 from stages.extract.result import ExtractResult, ShardResult, too_many_bad
+from stages.extract.shard import backbone_for, extract_shard
+from stages.extract.todo import make_orders, reopen_damaged, rows_of, shards_with_work
 from stages.images.augment import AugmentConfig
 from stages.index.manifest import Manifest
 from stages.partition.classes import ViewPlan

@@ -23,10 +23,10 @@ from stages.errors import WeightsError
 from stages.extract.batch import Batch
 from stages.extract.chunk import Chunk, Computed, account, begin, fill, finish, timed
 from stages.extract.config import ExtractConfig
-from stages.extract.orders import without_finished
 from stages.extract.plan import ShardOrder
-from stages.extract.reading import read_ahead
+from stages.extract.read_ahead import read_ahead
 from stages.extract.result import ShardResult, too_many_bad
+from stages.extract.todo import without_finished
 from stages.extract.upload import uploaded
 from stages.models.backbones.backbone import Backbone, load_backbone
 
