@@ -32,11 +32,11 @@ from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.localiser import Localiser
 from stages.models.trainable_blocks import Tail, tail_settings
 from stages.partition.classes import ClassTable
-from stages.train.computing import precision_of
-from stages.train.feed import open_feed
-from stages.train.loop import Trainer
-from stages.train.ranks import Ranks
-from stages.train.source import TrainingSet
+from stages.train.data.feed import open_feed
+from stages.train.data.source import TrainingSet
+from stages.train.loop.distributed import Ranks
+from stages.train.loop.precision import precision_of
+from stages.train.loop.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -30,10 +30,10 @@ from cache.store import create_or_open
 from cache.writer import ChunkWriter
 from stages.models.heads.heads import HeadSettings, Projection
 from stages.models.heads.margin_loss import Buffers, loss_and_gradients
-from stages.train.optimiser import DenseAdam, SampledAdam
-from stages.train.parts import PartOrder
-from stages.train.samplers import GroupSampler, Roster
-from stages.train.source import Source, TrainingSet
+from stages.train.data.samplers import GroupSampler, Roster
+from stages.train.data.source import Source, TrainingSet
+from stages.train.data.streaming import PartOrder
+from stages.train.loop.optimiser import DenseAdam, SampledAdam
 
 SETTINGS = HeadSettings("aamc", 100.0, 0.2, False)
 H100_BF16 = 989e12

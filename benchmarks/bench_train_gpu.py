@@ -26,12 +26,12 @@ from stages.models.heads.heads import HeadSettings
 from stages.models.heads.margin_loss import Buffers
 from stages.models.localiser.localiser import Localiser
 from stages.partition.classes import ClassTable
-from stages.train.computing import loss_of
-from stages.train.feed import open_feed
-from stages.train.loop import Trainer
-from stages.train.ranks import Ranks
-from stages.train.source import TrainingSet
-from stages.train.validation import Validation
+from stages.train.data.feed import open_feed
+from stages.train.data.source import TrainingSet
+from stages.train.loop.distributed import Ranks
+from stages.train.loop.precision import loss_of
+from stages.train.loop.trainer import Trainer
+from stages.train.loop.validation import Validation
 
 ROOT = Path(__file__).resolve().parent.parent
 PEAK_BF16 = 989e12  # dense, of an H100 SXM

@@ -18,7 +18,7 @@ from pipeline.paths import Paths
 from stages.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from stages.train.loop import LogLine
+    from stages.train.loop.trainer import LogLine
     from stages.train.stage import TrainResult
 
 
@@ -88,7 +88,7 @@ def train(
     InputError
         If heads alone are asked for and none of their groups has anything to learn.
     """
-    from stages.train.ranks import Ranks, joined
+    from stages.train.loop.distributed import Ranks, joined
 
     heads_alone = frozen or groups is not None
     if scheduler is not None and not heads_alone:

@@ -15,8 +15,8 @@ from stages.models.heads.class_balance import ALIKE, Classwise, balanced_weights
 from stages.models.heads.heads import HeadSettings
 from stages.models.heads.margin_loss import loss_and_gradients, margin_cosine
 from stages.models.heads.margin_loss_compiled import fused_loss_and_gradients
-from stages.train.longtail import classwise_of, vary
-from stages.train.samplers import GroupSampler, Roster
+from stages.train.data.samplers import GroupSampler, Roster
+from stages.train.loop.batch_variation import classwise_of, vary
 from stages.train.stage import run
 
 

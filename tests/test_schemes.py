@@ -20,7 +20,7 @@ from stages.models.localiser.localiser import Localiser
 from stages.partition.classes import ViewPlan
 from stages.partition.config import HeadingConfig, HierarchyConfig, QuadtreeConfig
 from stages.partition.stage import run as partition
-from stages.train.samplers import Roster
+from stages.train.data.samplers import Roster
 from stages.train.stage import run as train
 from stages.votes import place_scores
 

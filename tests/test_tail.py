@@ -25,8 +25,10 @@ from stages.models.backbones.create import random_model
 from stages.models.localiser.localiser import Localiser
 from stages.models.trainable_blocks import Tail, TailSettings
 from stages.partition.places import Places
-from stages.train import beginning, loop, prepare
-from stages.train.feed import open_feed, schedule_of
+from stages.train import prepare
+from stages.train.data.feed import open_feed, schedule_of
+from stages.train.init import initialise as beginning
+from stages.train.loop import trainer as loop
 from stages.train.stage import run
 
 TAIL = replace(CONFIG, tail=True, exemplars=2, epochs=8.0, batch_size=16, learning_rate_tail=1e-4)

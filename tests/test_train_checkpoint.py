@@ -18,9 +18,9 @@ from training_city import CONFIG, VALIDATION, build_city
 
 from pipeline.typed import build
 from stages.errors import ConfigError, InputError
-from stages.train.checkpoint import Checkpoints
 from stages.train.config import TrainConfig
-from stages.train.ranks import Ranks
+from stages.train.loop.checkpoint import Checkpoints
+from stages.train.loop.distributed import Ranks
 from stages.train.stage import run
 
 SLOW = replace(
@@ -38,7 +38,7 @@ sys.path.insert(0, {tests!r})
 from training_city import City
 from pipeline.typed import build
 from stages.train.config import TrainConfig
-from stages.train.ranks import joined
+from stages.train.loop.distributed import joined
 from stages.train.stage import run
 torch.set_num_threads(1)
 folder, output, fields = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])

@@ -18,16 +18,17 @@ from stages.models.backbones.backbone import describe_backbone
 from stages.models.heads.margin_loss import Buffers
 from stages.models.localiser.localiser import Localiser
 from stages.models.trainable_blocks import TailSettings, untrained_tail
-from stages.train import passes, reading
-from stages.train.feed import open_feed
-from stages.train.initial import moments, store_moments
-from stages.train.optimiser import BETAS, EPSILON, DenseAdam, SampledAdam
-from stages.train.parts import PartOrder
+from stages.train import run as passes
+from stages.train.data import load as reading
+from stages.train.data.feed import open_feed
+from stages.train.data.load import load_rows
+from stages.train.data.residency import choose_residency, step_bytes
+from stages.train.data.samplers import GroupSampler, Roster
+from stages.train.data.schedule import Schedule
+from stages.train.data.streaming import PartOrder
+from stages.train.init.pca import moments, store_moments
+from stages.train.loop.optimiser import BETAS, EPSILON, DenseAdam, SampledAdam
 from stages.train.prepare import open_files, open_source
-from stages.train.reading import load_rows
-from stages.train.residency import choose_residency, step_bytes
-from stages.train.samplers import GroupSampler, Roster
-from stages.train.schedule import Schedule
 from stages.train.stage import run
 
 CPU = torch.device("cpu")
@@ -213,7 +214,7 @@ def test_residency_reckons_with_what_a_tail_has_beside_the_features(tmp_path, mo
     (city.folder / "database.zarr").rename(city.folder / "plain.zarr")
     write_store(city.folder / "database.zarr", features, recipe)
     asked, free, choose = [], [10**12, 10**12], passes.choose_residency
-    monkeypatch.setattr("stages.train.residency.free_bytes", lambda device: tuple(free))
+    monkeypatch.setattr("stages.train.data.residency.free_bytes", lambda device: tuple(free))
     monkeypatch.setattr(
         passes,
         "choose_residency",
@@ -236,7 +237,7 @@ def test_residency_reckons_with_what_a_tail_has_beside_the_features(tmp_path, mo
 
 def test_heads_larger_than_memory_are_refused(tmp_path, monkeypatch):
     city = build_city(tmp_path / "city")
-    monkeypatch.setattr("stages.train.residency.free_bytes", lambda device: (1000, 1000))
+    monkeypatch.setattr("stages.train.data.residency.free_bytes", lambda device: (1000, 1000))
     with pytest.raises(ConfigError, match=r"heads need.*torchrun"):
         run(CONFIG, **city.inputs(), seed=0)
 

@@ -13,10 +13,10 @@ from stages.errors import ConfigError, InputError
 from stages.eval.stage import run as evaluate
 from stages.models.heads.margin_loss_compiled import _pieces
 from stages.partition.classes import ViewPlan
-from stages.train.holdout import visit_numbers
-from stages.train.samplers import GroupSampler
+from stages.train.data.holdout import visit_numbers
+from stages.train.data.samplers import GroupSampler
+from stages.train.loop.validation import Validation
 from stages.train.stage import run
-from stages.train.validation import Validation
 
 EVAL = dataclasses.replace(CONFIG_EVAL, score="cosine", bootstrap=0)
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from stages.train.holdout import hold_out
-from stages.train.samplers import GroupSampler, Roster
+from stages.train.data.holdout import hold_out
+from stages.train.data.samplers import GroupSampler, Roster
 
 CLASSES = np.array([2, 0, 1, 0, 2, 2, 5, 2, 0, 2] * 4)  # classes 3 and 4 have no image
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stages.files import replacing
-from stages.train.loop import LogLine
+from stages.train.loop.trainer import LogLine
 
 METRICS = ("loss", "samples_per_s", "validation_lr1")
 

@@ -22,10 +22,10 @@ from stages.models.trainable_blocks import TailSettings, pretrained_tail, tail_s
 from stages.partition.classes import ClassTable, ViewPlan, in_class
 from stages.partition.places import Places
 from stages.train.config import TrainConfig
-from stages.train.holdout import hold_out, visit_numbers
-from stages.train.reading import chosen_inputs, load_rows, open_views
-from stages.train.source import Source
-from stages.train.validation import Validation
+from stages.train.data.holdout import hold_out, visit_numbers
+from stages.train.data.load import chosen_inputs, load_rows, open_views
+from stages.train.data.source import Source
+from stages.train.loop.validation import Validation
 
 Groups = Literal["all"] | tuple[int, ...]
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from stages.models.localiser.localiser import Localiser
 from stages.partition.classes import ClassTable
 from stages.train.config import TrainConfig
-from stages.train.loop import LogLine, LoopState
-from stages.train.validation import Validation
+from stages.train.loop.trainer import LogLine, LoopState
+from stages.train.loop.validation import Validation
 
 BUCKETS = ("head", "mid", "tail")
 

@@ -12,11 +12,11 @@ from stages.models.localiser.predict import drop_calibration, note
 from stages.partition.classes import in_class
 from stages.train.config import TrainConfig
 from stages.train.log import write_log
-from stages.train.loop import LogLine, Progress
-from stages.train.passes import Run
+from stages.train.loop.distributed import Ranks
+from stages.train.loop.trainer import LogLine, Progress
 from stages.train.prepare import Groups, choose_device, choose_groups, open_files, split_rows
-from stages.train.ranks import Ranks
 from stages.train.result import TrainResult, record, summarise
+from stages.train.run import Run
 
 __all__ = ["TrainResult", "run"]
 

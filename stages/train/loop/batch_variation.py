@@ -10,7 +10,7 @@ from torch import Tensor
 from stages.models.heads.class_balance import Classwise, balanced_weights, falling_margins, log_priors
 from stages.models.heads.heads import HeadSettings
 from stages.train.config import TrainConfig
-from stages.train.samplers import Batch
+from stages.train.data.samplers import Batch
 
 
 def classwise_of(

@@ -18,11 +18,15 @@ from stages.errors import ConfigError, InputError
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import calibrate
-from stages.train.beginning import initialise
-from stages.train.checkpoint import Checkpoints, identity_of
 from stages.train.config import TrainConfig
-from stages.train.feed import open_feed, schedule_of
-from stages.train.loop import LogLine, LoopState, Progress, Trainer
+from stages.train.data.feed import open_feed, schedule_of
+from stages.train.data.residency import choose_residency, step_bytes
+from stages.train.data.source import Source, TrainingSet
+from stages.train.init.initialise import initialise
+from stages.train.loop.checkpoint import Checkpoints, identity_of
+from stages.train.loop.distributed import Ranks
+from stages.train.loop.trainer import LogLine, LoopState, Progress, Trainer
+from stages.train.loop.validation import Validation
 from stages.train.prepare import (
     Files,
     Groups,
@@ -32,11 +36,7 @@ from stages.train.prepare import (
     load_validation,
     open_source,
 )
-from stages.train.ranks import Ranks
-from stages.train.residency import choose_residency, step_bytes
 from stages.train.result import PassRecord
-from stages.train.source import Source, TrainingSet
-from stages.train.validation import Validation
 
 Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 Mask = npt.NDArray[np.bool_]

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from stages.models.heads.heads import Projection
 from stages.models.localiser.localiser import Localiser
-from stages.train.source import Block, Source
+from stages.train.data.source import Block, Source
 
 SAMPLE_ROWS = 1 << 17
 """Rows that components are estimated from; more change them little."""

@@ -15,11 +15,11 @@ from stages.models.backbones.registry import cut_named
 from stages.models.heads.margin_loss import Buffers
 from stages.partition.classes import ClassTable
 from stages.train.config import TrainConfig
-from stages.train.parts import PartOrder
-from stages.train.reading import Rows
-from stages.train.samplers import GroupSampler, Roster
-from stages.train.schedule import Schedule
-from stages.train.source import Source, TrainingSet
+from stages.train.data.load import Rows
+from stages.train.data.samplers import GroupSampler, Roster
+from stages.train.data.schedule import Schedule
+from stages.train.data.source import Source, TrainingSet
+from stages.train.data.streaming import PartOrder
 
 _PART_BYTES = 2 << 30
 """Memory of a part, about, where rows hold a tensor for a tail: two hundred times a pooled feature."""

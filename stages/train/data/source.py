@@ -15,8 +15,8 @@ from torch import Tensor
 from cache.reader import FeatureReader
 from stages.models.heads.margin_loss import Buffers
 from stages.partition.classes import ViewPlan, in_class
-from stages.train.reading import Rows, load_rows
-from stages.train.samplers import Batch
+from stages.train.data.load import Rows, load_rows
+from stages.train.data.samplers import Batch
 
 Block = tuple[Tensor, npt.NDArray[np.int64]]
 """Features (n, F) and the class id of each, (n,) or (n, P)."""

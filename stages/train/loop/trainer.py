@@ -15,14 +15,14 @@ from torch.nn.functional import pad
 from stages.errors import InputError
 from stages.models.heads.margin_loss import Buffers
 from stages.models.localiser.localiser import Localiser
-from stages.train.computing import loss_of, precision_of, row_multiple
 from stages.train.config import TrainConfig
-from stages.train.feed import Feed, Part
-from stages.train.longtail import classwise_of, vary
-from stages.train.optimiser import DenseAdam, SampledAdam, SharedAdam
-from stages.train.ranks import Ranks
-from stages.train.samplers import Batch
-from stages.train.validation import Validation
+from stages.train.data.feed import Feed, Part
+from stages.train.data.samplers import Batch
+from stages.train.loop.batch_variation import classwise_of, vary
+from stages.train.loop.distributed import Ranks
+from stages.train.loop.optimiser import DenseAdam, SampledAdam, SharedAdam
+from stages.train.loop.precision import loss_of, precision_of, row_multiple
+from stages.train.loop.validation import Validation
 
 Progress = Callable[[int, int], None]
 REPORTS = 50

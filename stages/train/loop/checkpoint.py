@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stages.errors import InputError
-from stages.train.ranks import Ranks
+from stages.train.loop.distributed import Ranks
 
 FORMAT = 1
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from stages.models.localiser.localiser import Localiser
 from stages.models.trainable_blocks import Tail
 from stages.train.config import TrainConfig
-from stages.train.initial import (
+from stages.train.data.source import Block, Source, TrainingSet
+from stages.train.init.pca import (
     SAMPLE_ROWS,
     class_means,
     moments,
@@ -18,7 +19,6 @@ from stages.train.initial import (
     standardise,
     store_moments,
 )
-from stages.train.source import Block, Source, TrainingSet
 
 TAIL_SAMPLE_ROWS = 1 << 12
 """Images behind a tail that its aggregator and the components are estimated from, at most."""
