@@ -25,10 +25,10 @@ from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.store import create_or_open
 from cache.writer import ChunkWriter
-from stages.eval.cell_index import CellIndex
 from stages.eval.config import HybridConfig
-from stages.eval.hybrid import Hybrid
-from stages.eval.retrieval import PhotoSpace, nearest_photos
+from stages.eval.localisers.cell_index import CellIndex
+from stages.eval.localisers.hybrid import Hybrid
+from stages.eval.localisers.retrieval import PhotoSpace, nearest_photos
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.cell_fusion import FusionConfig

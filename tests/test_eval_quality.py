@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from stages.eval.breakdown import by_value, intervals
-from stages.eval.confidence import calibration_error, risk_coverage, separation
+from stages.eval.metrics.breakdown import by_value, intervals
+from stages.eval.metrics.confidence import calibration_error, risk_coverage, separation
 
 
 def test_calibration_error_by_hand():

@@ -16,12 +16,12 @@ from cache.gather import gather
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from stages.errors import InputError
-from stages.eval import hybrid as hybrid_module
-from stages.eval import retrieval
-from stages.eval.cell_index import CellIndex
 from stages.eval.config import HybridConfig
-from stages.eval.hybrid import Hybrid
-from stages.eval.retrieval import PhotoSpace, nearest_photos
+from stages.eval.localisers import hybrid as hybrid_module
+from stages.eval.localisers import retrieval
+from stages.eval.localisers.cell_index import CellIndex
+from stages.eval.localisers.hybrid import Hybrid
+from stages.eval.localisers.retrieval import PhotoSpace, nearest_photos
 from stages.models.aggregators.config import AggregatorSettings
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.cell_fusion import FusionConfig

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.eval import curves
-from stages.eval.curves import Curve
-from stages.eval.plots import class_size_plot, error_plot, recall_plot, reliability_plot, risk_plot
+from stages.eval.plots import curves
+from stages.eval.plots.curves import Curve
+from stages.eval.plots.plots import class_size_plot, error_plot, recall_plot, reliability_plot, risk_plot
 
 ERRORS = np.array([3.0, 40.0, np.inf, 10.0])
 RIGHT = ERRORS <= 25

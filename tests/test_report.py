@@ -17,7 +17,7 @@ from PIL import Image
 from training_city import partition
 
 from stages.errors import ConfigError, InputError
-from stages.eval.figure import Plot
+from stages.eval.plots.figure import Plot
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.gallery import Album, DatabasePhotos, chosen_queries, nearest_rows
 from stages.eval.report.outcomes import Outcomes, images_of_true_cell

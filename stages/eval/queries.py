@@ -12,8 +12,8 @@ from cache.errors import RecipeMismatch
 from cache.gather import gather
 from cache.reader import FeatureReader
 from stages.errors import InputError
-from stages.eval.compared import Database
 from stages.eval.config import EvalConfig
+from stages.eval.localisers.compare import Database
 from stages.index.manifest import Manifest
 from stages.models.localiser.localiser import Localiser
 

@@ -10,13 +10,13 @@ from sklearn.neighbors import KDTree
 
 from cache.files import Place
 from cache.reader import FeatureReader
-from stages.eval.breakdown import buckets, by_value, conditions, distances, intervals
-from stages.eval.compared import Database, Found, cell_ranking, compare, spread
-from stages.eval.confidence import calibration_error, risk_coverage, separation
 from stages.eval.config import EvalConfig
+from stages.eval.localisers.compare import Database, Found, cell_ranking, compare, spread
+from stages.eval.metrics.breakdown import buckets, by_value, conditions, distances, intervals
+from stages.eval.metrics.confidence import calibration_error, risk_coverage, separation
 from stages.eval.queries import Queries, require_fit
 from stages.eval.result import Block, EvalResult, Number, median, tidy
-from stages.eval.tables import write_curve, write_json, write_predictions
+from stages.eval.write import write_curve, write_json, write_predictions
 from stages.index.manifest import Manifest
 from stages.models.localiser.localiser import Localiser, Predictions, Score
 from stages.models.localiser.predict import answer

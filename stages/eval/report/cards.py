@@ -7,9 +7,9 @@ from html import escape
 import numpy as np
 
 from stages.eval.report.gallery import Album, DatabasePhotos, nearest_rows, thumbnails_of
+from stages.eval.report.inputs import Source
 from stages.eval.report.outcomes import Outcomes
 from stages.eval.report.page import metres, plain
-from stages.eval.report.source import Source
 
 _RANKS = ("1st", "2nd", "3rd")
 

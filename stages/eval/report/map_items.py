@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.eval.report.cards import card_id
+from stages.eval.report.inputs import Source
 from stages.eval.report.map_view import MapItem
-from stages.eval.report.source import Source
 
 OTHERS = 4
 """Runners-up that the map shows of the chosen query."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from stages.eval.figure import Plot
+from stages.eval.plots.figure import Plot
 from stages.eval.report.map_view import MapItem, map_html
 from stages.eval.report.page import metres, plain, table
 

@@ -11,19 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.errors import InputError
-from stages.eval import curves
-from stages.eval.curves import Curve
-from stages.eval.figure import Plot
-from stages.eval.plots import class_size_plot, error_plot, recall_plot, reliability_plot, risk_plot
+from stages.eval.plots import curves
+from stages.eval.plots.curves import Curve
+from stages.eval.plots.figure import Plot
+from stages.eval.plots.plots import class_size_plot, error_plot, recall_plot, reliability_plot, risk_plot
 from stages.eval.report import sections
 from stages.eval.report.cards import cards_html
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.gallery import Album, chosen_queries
+from stages.eval.report.inputs import Source, open_source
 from stages.eval.report.map_items import map_items
 from stages.eval.report.map_view import map_data
 from stages.eval.report.outcomes import Outcomes, images_of_true_cell
 from stages.eval.report.page import document
-from stages.eval.report.source import Source, open_source
 from stages.files import replacing
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from stages.eval.curves import Curve
+from stages.eval.plots.curves import Curve
 from stages.files import replacing
 
 INK, MUTED, LINE, PANEL = "#18222d", "#5a6773", "#dde3e9", "#ffffff"

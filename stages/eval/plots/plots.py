@@ -7,8 +7,8 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
 
-from stages.eval.curves import Curve
-from stages.eval.figure import INK, MUTED, PANEL, SERIES, SHADE, Plot, plot
+from stages.eval.plots.curves import Curve
+from stages.eval.plots.figure import INK, MUTED, PANEL, SERIES, SHADE, Plot, plot
 
 
 def recall_plot(curve: Curve, radius_m: float) -> Plot | None:

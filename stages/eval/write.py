@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stages.eval.compared import Found
 from stages.eval.config import EvalConfig
+from stages.eval.localisers.compare import Found
 from stages.files import replacing, write_table
 from stages.models.localiser.localiser import Predictions
 

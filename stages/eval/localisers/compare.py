@@ -14,10 +14,10 @@ from cache.errors import RecipeMismatch
 from cache.files import Place
 from cache.reader import FeatureReader
 from stages.errors import InputError
-from stages.eval.cell_index import CellIndex
 from stages.eval.config import EvalConfig
-from stages.eval.hybrid import Hybrid
-from stages.eval.retrieval import PhotoSpace, nearest_photos
+from stages.eval.localisers.cell_index import CellIndex
+from stages.eval.localisers.hybrid import Hybrid
+from stages.eval.localisers.retrieval import PhotoSpace, nearest_photos
 from stages.index.manifest import Manifest
 from stages.models.localiser.localiser import Localiser, Predictions
 from stages.models.localiser.predict import Answers, answer

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages.eval.cell_index import CellIndex
 from stages.eval.config import HybridConfig
-from stages.eval.retrieval import PhotoSpace
+from stages.eval.localisers.cell_index import CellIndex
+from stages.eval.localisers.retrieval import PhotoSpace
 from stages.models.localiser.calibration import Calibration, probabilities
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
 from stages.models.localiser.predict import look

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cache.reader import FeatureReader
 from stages.errors import InputError
-from stages.eval.retrieval import PhotoSpace, stream
+from stages.eval.localisers.retrieval import PhotoSpace, stream
 from stages.partition import grid
 
 
