@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import StoreError
-from cache.files import Place, read_each, sync, write_atomic
 from cache.spec import StoreSpec
+from cache.storage.paths import Place, read_each, sync, write_atomic
 
 
 @dataclass(frozen=True)

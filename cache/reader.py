@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from cache.check import check_chunk
 from cache.errors import StoreError
-from cache.files import Place, read_values
+from cache.integrity import check_chunk
 from cache.plain import is_plain
 from cache.recipe import Recipe
 from cache.spec import number_ranges
+from cache.storage.paths import Place, read_values
 from cache.store import FeatureStore, open_store
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class FeatureReader:
     def damaged(self) -> list[tuple[int, str]]:
         """Finished chunks whose bytes are not those that were written, as (chunk, output or "ledger").
 
-        Empty for a sound store; see `cache.check` for what is wrong with each.
+        Empty for a sound store; see `cache.integrity` for what is wrong with each.
         """
         chunks = self.store.ledger.listed()
         return [(fault.chunk, fault.output) for chunk in chunks for fault in check_chunk(self.store, chunk)]

@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from cache.claims import require_unclaimed
+from cache.create import ATTRIBUTE, FORMAT, LEDGER, ROW_ID, create
 from cache.errors import RecipeMismatch, StoreError
-from cache.files import Place
-from cache.holder import locked
 from cache.ledger import Ledger
 from cache.recipe import Recipe
-from cache.skeleton import ATTRIBUTE, FORMAT, LEDGER, ROW_ID, create
 from cache.spec import StoreSpec
-from cache.whole import DESCRIPTION, born, drop, move, sweep, there, zarr_place
+from cache.storage.folder_lock import locked
+from cache.storage.lifecycle import DESCRIPTION, born, drop, move, sweep, there, zarr_place
+from cache.storage.paths import Place
+from cache.storage.shard_claims import require_unclaimed
 
 _ID_BLOCK = 1 << 16
 

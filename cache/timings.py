@@ -12,8 +12,8 @@ import os
 import uuid
 from collections.abc import Mapping
 
-from cache.files import Place, read_each
-from cache.remote import RemotePath
+from cache.storage.paths import Place, read_each
+from cache.storage.remote import RemotePath
 
 _NAMES = ("images", "read_s", "compute_s", "write_s", "read_wait_s", "write_wait_s")
 

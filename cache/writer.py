@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import StoreError
-from cache.files import sync, write_atomic
 from cache.ledger import BadRow
 from cache.plain import is_plain
+from cache.storage.paths import sync, write_atomic
 from cache.store import FeatureStore
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.files import write_atomic
+from cache.storage.paths import write_atomic
 from pipeline.comparison import BUCKETS, Found, Gain, Spread, gains, series
 from pipeline.console import size
 from pipeline.experiment_rows import Plan

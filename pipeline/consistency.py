@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.claims import claims_on
 from cache.errors import PlacecacheError
+from cache.storage.lifecycle import there
+from cache.storage.shard_claims import claims_on
 from cache.store import FeatureStore, open_store, row_ids
-from cache.whole import there
 from pipeline.finding import Finding
 from pipeline.params import Params
 from pipeline.paths import Paths

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cache.files import place_of
+from cache.storage.paths import place_of
 from pipeline import console
 from pipeline.params import Params, load_params
 from pipeline.paths import Paths

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.files import Place, total_size
 from cache.reader import FeatureReader
+from cache.storage.lifecycle import there
+from cache.storage.paths import Place, total_size
 from cache.timings import total_timings
-from cache.whole import there
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from cache.errors import PlacecacheError
-from cache.files import Place, total_size
-from cache.holder import clock
 from cache.recipe import Recipe
-from cache.remote import RemotePath
 from cache.spec import StoreSpec
+from cache.storage.folder_lock import clock
+from cache.storage.paths import Place, total_size
+from cache.storage.remote import RemotePath
 from pipeline.cluster import connect, cores, local_workers
 from pipeline.consistency import check_index, check_store, check_views
 from pipeline.console import size

@@ -10,7 +10,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from cache.files import write_atomic
+from cache.storage.paths import write_atomic
 from cache.store import open_store
 from pipeline.paths import Paths
 from stages.errors import ConfigError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.files import Place
+from cache.storage.paths import Place
 from pipeline.paths import Paths
 
 

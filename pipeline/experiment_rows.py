@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cache.files import place_of
+from cache.storage.paths import place_of
 from pipeline.experiment_paths import RowPaths
 from pipeline.params import Params, read_settings
 from pipeline.paths import Paths

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cache.claims import StoreInUse, claimed, claims_on
 from cache.errors import PlacecacheError
-from cache.files import Place, write_atomic
-from cache.holder import locked
 from cache.reader import FeatureReader
-from cache.whole import there
+from cache.storage.folder_lock import locked
+from cache.storage.lifecycle import there
+from cache.storage.paths import Place, write_atomic
+from cache.storage.shard_claims import StoreInUse, claimed, claims_on
 from pipeline import console
 from pipeline.experiment_paths import RowPaths
 from pipeline.experiment_rows import Row

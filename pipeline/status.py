@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cache.claims import claims_on
-from cache.files import Place, total_size
 from cache.reader import FeatureReader
+from cache.storage.lifecycle import there
+from cache.storage.paths import Place, total_size
+from cache.storage.shard_claims import claims_on
 from cache.timings import total_timings
-from cache.whole import there
 from pipeline.console import size
 from pipeline.paths import SPLITS, Paths
 from stages.index.manifest import Manifest

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cache.holder import locked
+from cache.storage.folder_lock import locked
 from pipeline import console, scores
 from pipeline.context import DEVICE, SCHEDULER, one_device, project_of, resolve
 from pipeline.options import SeedRange
@@ -140,7 +140,7 @@ def status(context: click.Context, bad: bool) -> None:
 @click.pass_context
 def verify(context: click.Context, splits: tuple[str, ...]) -> int:
     """Read every stored feature again and find flipped bits, torn and missing chunks. Exit 1 if any."""
-    from cache.whole import there
+    from cache.storage.lifecycle import there
     from pipeline.verify import verify_split
 
     _, paths = project_of(context)

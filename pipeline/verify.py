@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cache.check import Fault, check_chunk
+from cache.integrity import Fault, check_chunk
 from cache.spec import StoreSpec
 from cache.store import open_store
 from pipeline.paths import Paths

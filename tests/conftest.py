@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 import torch
 
-from cache.remote import RemotePath
+from cache.storage.remote import RemotePath
 
 # One thread: the tests' tensors are small, and results must not depend on how busy the machine is.
 torch.set_num_threads(1)

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from test_cache_store import OUTPUTS, RECIPE, filled, ids
 
-from cache import holder
-from cache.claims import StoreInUse, claimed, claims_folder, claims_on, require_unclaimed
-from cache.holder import Holder
 from cache.spec import StoreSpec
+from cache.storage import folder_lock as holder
+from cache.storage.folder_lock import Holder
+from cache.storage.shard_claims import StoreInUse, claimed, claims_folder, claims_on, require_unclaimed
 from cache.store import create_or_open
 
 SHARDS = {0: range(4), 1: range(4, 8), 2: range(8, 8)}
@@ -27,7 +27,7 @@ HOLDING = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from cache.claims import claimed
+    from cache.storage.shard_claims import claimed
     with claimed(Path(sys.argv[1]), {0: range(0, 4)}):
         print("held", flush=True)
         time.sleep(60)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from test_cache_store import OUTPUTS, RECIPE, content, features, filled, ids
 
-from cache.check import check_chunk, repair, require_sound, torn
 from cache.errors import StoreError
+from cache.integrity import check_chunk, repair, require_sound, torn
 from cache.reader import FeatureReader
 from cache.spec import StoreSpec
 from cache.store import create_or_open, open_store

@@ -9,7 +9,7 @@ import pytest
 from test_cache_faults import CHUNKS, work
 from test_cache_store import OUTPUTS, RECIPE, content, features, ids
 
-from cache.check import check_chunk, repair, torn
+from cache.integrity import check_chunk, repair, torn
 from cache.spec import StoreSpec
 from cache.store import create_or_open, open_store
 from cache.writer import ChunkWriter

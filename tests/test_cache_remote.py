@@ -14,15 +14,15 @@ import pytest
 from test_cache_faults import work
 from test_cache_store import OUTPUTS, RECIPE, content, features, filled, ids
 
-from cache import holder
-from cache.check import check_chunk, torn
-from cache.claims import StoreInUse, claimed, claims_folder, claims_on
 from cache.errors import StoreError
-from cache.files import place_of
-from cache.holder import Holder, locked
+from cache.integrity import check_chunk, torn
 from cache.reader import FeatureReader
-from cache.remote import RemotePath
 from cache.spec import StoreSpec
+from cache.storage import folder_lock as holder
+from cache.storage.folder_lock import Holder, locked
+from cache.storage.paths import place_of
+from cache.storage.remote import RemotePath
+from cache.storage.shard_claims import StoreInUse, claimed, claims_folder, claims_on
 from cache.store import create_or_open, drop_reusable, open_store, reusable
 from cache.writer import ChunkWriter
 

@@ -19,14 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import RecipeMismatch, StoreError
-from cache.files import Place, read_values
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
-from cache.remote import RemotePath
 from cache.spec import MAX_CHUNK_ROWS, MIN_CHUNK_ROWS, StoreSpec
+from cache.storage.lifecycle import zarr_place
+from cache.storage.paths import Place, read_values
+from cache.storage.remote import RemotePath
 from cache.store import create_or_open, drop_reusable, open_store, reusable, row_ids
 from cache.timings import log_timing, total_timings
-from cache.whole import zarr_place
 from cache.writer import ChunkWriter
 
 OUTPUTS = {"cls": 6, "avg": 4}

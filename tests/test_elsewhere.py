@@ -11,7 +11,7 @@ import pytest
 from test_cache_store import content
 from tiny_photos import CONFIG, draw, listed, run
 
-from cache.remote import RemotePath
+from cache.storage.remote import RemotePath
 from pipeline.cli import main
 from pipeline.project import set_params, template
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 from scipy import stats
 
-from cache.claims import claimed
-from cache.files import total_size
 from cache.reader import FeatureReader
+from cache.storage.paths import total_size
+from cache.storage.shard_claims import claimed
 from pipeline import experiment_work
 from pipeline.cli import main
 from pipeline.comparison import Gain, Spread, gains

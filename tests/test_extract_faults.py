@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from tiny_photos import CONFIG, content, draw, listed, run
 
-from cache.claims import StoreInUse
 from cache.errors import StoreError
-from cache.files import write_atomic
 from cache.reader import FeatureReader
+from cache.storage.paths import write_atomic
+from cache.storage.shard_claims import StoreInUse
 from cache.store import open_store
 from cache.timings import total_timings
 from pipeline.extraction import ended_like_ctrl_c

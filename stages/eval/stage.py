@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
-from cache.files import Place
 from cache.reader import FeatureReader
+from cache.storage.paths import Place
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.compare import Database, Found, cell_ranking, compare, spread
 from stages.eval.metrics.breakdown import buckets, by_value, conditions, distances, intervals

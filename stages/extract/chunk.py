@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from cache.check import require_sound
+from cache.integrity import require_sound
 from cache.ledger import BadRow
 from cache.reader import FeatureReader
 from cache.store import FeatureStore

@@ -14,10 +14,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from cache.files import Place
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
+from cache.storage.paths import Place
 from cache.store import create_or_open, drop_reusable, row_ids
 from cache.writer import ChunkWriter
 from stages.errors import InputError

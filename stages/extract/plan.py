@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cache.files import Place
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
+from cache.storage.paths import Place
 from cache.store import FeatureStore, create_or_open, row_ids
 from stages.errors import InputError
 from stages.extract.config import ExtractConfig

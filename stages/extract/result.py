@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cache.check import Fault
-from cache.files import Place
+from cache.integrity import Fault
 from cache.ledger import BadRow
 from cache.spec import number_ranges
+from cache.storage.paths import Place
 from stages.errors import InputError
 from stages.extract.config import ExtractConfig
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cache.files import Place
 from cache.reader import FeatureReader
+from cache.storage.paths import Place
 from cache.store import FeatureStore
 
 

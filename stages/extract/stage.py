@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from cache.check import Fault
-from cache.claims import claimed
-from cache.files import Place
+from cache.integrity import Fault
+from cache.storage.paths import Place
+from cache.storage.shard_claims import claimed
 from cache.store import drop_reusable
 from stages.devices import why_unusable
 from stages.errors import ConfigError

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from cache.check import Fault, check_chunk, repair, torn
+from cache.integrity import Fault, check_chunk, repair, torn
 from cache.store import FeatureStore, reusable
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import ShardOrder, Source

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cache.files import Place
 from cache.reader import FeatureReader
+from cache.storage.paths import Place
 from stages.devices import why_unusable
 from stages.errors import ConfigError, InputError
 from stages.index.manifest import Manifest

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cache.files import Place
+from cache.storage.paths import Place
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.predict import drop_calibration, note
 from stages.partition.classes import in_class

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import RecipeMismatch
-from cache.files import Place
 from cache.reader import FeatureReader
+from cache.storage.paths import Place
 from stages.errors import InputError
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.cell_index import CellIndex

@@ -70,8 +70,9 @@ class Backbone(nn.Module):
     """A frozen backbone that gives several outputs in one pass.
 
     Outputs: its normalised last tokens (for a CNN, its last feature map), pooled as
-    `stages.models.backbones.pooling.pooled` says: ``cls``, ``avg``, ``gem``; and, cut after K blocks, ``cut<K>``: all
-    tokens that leave these, one after the other (T * C values, see `stages.models.backbones.split`).
+    `stages.models.backbones.pooling.pooled` says: ``cls``, ``avg``, ``gem``; and, cut after K blocks,
+    ``cut<K>``: all tokens that leave these, one after the other (T * C values, see
+    `stages.models.backbones.split`).
 
     Parameters
     ----------

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from cache.errors import RecipeMismatch, StoreError
-from cache.files import Place
 from cache.reader import FeatureReader
-from cache.whole import there
+from cache.storage.lifecycle import there
+from cache.storage.paths import Place
 from stages.errors import ConfigError
 from stages.models.backbones.registry import pooled_among
 from stages.models.heads.margin_loss import Buffers

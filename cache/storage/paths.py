@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.remote import RemotePath
+from cache.storage.remote import RemotePath
 
 Place = Path | RemotePath
 

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import zarr
 
 from cache.errors import StoreError
-from cache.files import Place
 from cache.recipe import Recipe
-from cache.remote import RemotePath
 from cache.spec import StoreSpec
-from cache.whole import put
+from cache.storage.lifecycle import put
+from cache.storage.paths import Place
+from cache.storage.remote import RemotePath
 
 FORMAT = 1
 ROW_ID = "row_id"

@@ -15,8 +15,8 @@ from typing import Any
 
 from zarr.storage import FsspecStore
 
-from cache.files import Place, sync
-from cache.remote import FRESH, RemotePath
+from cache.storage.paths import Place, sync
+from cache.storage.remote import FRESH, RemotePath
 
 DESCRIPTION = "zarr.json"
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cache.errors import StoreError
-from cache.files import Place, create_new, modified
-from cache.holder import STALE_S, Holder, beating, clock, locked
 from cache.spec import number_ranges
+from cache.storage.folder_lock import STALE_S, Holder, beating, clock, locked
+from cache.storage.paths import Place, create_new, modified
 
 
 class StoreInUse(StoreError):

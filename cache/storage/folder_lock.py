@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cache.errors import StoreError
-from cache.files import Place, create_new, modified, touch
-from cache.remote import RemotePath
+from cache.storage.paths import Place, create_new, modified, touch
+from cache.storage.remote import RemotePath
 
 HEARTBEAT_S = 20.0
 STALE_S = 300.0  # fifteen missed heartbeats, and more than network file systems cache a file's age

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache.errors import StoreError
-from cache.files import file_sizes
 from cache.ledger import Entry
+from cache.storage.paths import file_sizes
 from cache.store import FeatureStore
 
 
