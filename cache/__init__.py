@@ -1,1 +1,1 @@
-"""The storage: chunked, resumable, self-describing feature stores."""
+"""Feature stores on disk or object storage; knows nothing of images or models."""

@@ -1,1 +1,1 @@
-"""The work: one room per stage; what several rooms share stands at the door."""
+"""The stages: each one turns files into files and owns the artifact it writes."""

@@ -1,1 +1,1 @@
-"""A localiser and queries -> predictions, metrics and the LR@N curve."""
+"""Evaluate: a localiser and queries to predictions, metrics, plots and the report."""

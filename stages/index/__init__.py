@@ -1,1 +1,1 @@
-"""Find images and their positions -> the manifest, one row per image."""
+"""Index: find images and their positions and write the manifest, one row per image."""

@@ -1,1 +1,1 @@
-"""The manifest -> classes, groups and the long-tail view plan."""
+"""Partition: cut the manifest into classes and groups and plan the views of long-tail classes."""

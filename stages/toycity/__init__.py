@@ -1,1 +1,1 @@
-"""The toy city: a data set that the project draws itself, long tail, weather and file names included."""
+"""The toy city: a drawn data set with a long tail, weather and SF-XL file names."""

@@ -1,1 +1,1 @@
-"""Predictions, metrics and photos -> one self-contained page that shows where a localiser fails."""
+"""The report: one HTML page with numbers, plots, a map and the worst failures."""

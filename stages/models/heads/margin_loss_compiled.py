@@ -1,7 +1,8 @@
 """The margin softmax in pieces over whole matrices, each of which torch.compile makes one pass over memory.
 
 For GPUs, and for many classes, where the time goes into reading and writing logits.
-`stages.models.heads.margin_loss` has the same loss and gradients in pieces that fit a CPU's cache. Equation numbers are the method's.
+`stages.models.heads.margin_loss` has the same loss and gradients in pieces that fit a CPU's cache.
+Equation numbers are the method's.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The ways to cut a city: each module's `cut` turns images into partitions, the finest first."""
+"""Ways to cut a city: grid, quadtree, hierarchy, combinatorial, heading."""

@@ -1,0 +1,1 @@
+"""Where bytes lie: paths, atomic writes, object storage, locks and shard claims."""

@@ -1,0 +1,1 @@
+"""Ways to locate a query: classification, retrieval, hybrid."""

@@ -1,0 +1,1 @@
+"""Metrics of predictions: breakdowns, confidence, reliability."""

@@ -1,0 +1,1 @@
+"""Curves and SVG plots of the metrics."""

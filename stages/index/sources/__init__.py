@@ -1,0 +1,1 @@
+"""Where images come from: folders, CSV files, text lists, SF-XL names, other manifests."""

@@ -1,0 +1,1 @@
+"""Every network: backbones, aggregators, heads, and the localiser made of them."""

@@ -1,0 +1,1 @@
+"""Local features to one feature per image: GeM, NetVLAD, SALAD."""

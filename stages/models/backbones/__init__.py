@@ -1,0 +1,1 @@
+"""Frozen backbones from timm: registry, weights, preprocessing, pooled outputs, split points."""

@@ -1,0 +1,1 @@
+"""Projection and classification heads (AAMC, LMCC, linear) and their losses."""

@@ -1,0 +1,1 @@
+"""The trained localiser: its file format, scores, fusion, calibration and predictions."""

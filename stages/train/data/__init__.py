@@ -1,0 +1,1 @@
+"""Training data: sources, residency, schedules, samplers and the feed of batches."""

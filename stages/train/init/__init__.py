@@ -1,0 +1,1 @@
+"""Initial weights of projection and heads."""

@@ -1,0 +1,1 @@
+"""The training loop: steps, optimisers, validation, checkpoints, several processes."""
