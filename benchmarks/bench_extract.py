@@ -29,7 +29,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.params import load_params
+from pipeline.project.params import load_params
 from stages.extract import stage
 from stages.extract.shard import backbone_for
 from stages.images.augment import augment

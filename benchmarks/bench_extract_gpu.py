@@ -27,7 +27,7 @@ from bench_extract import ROOT, draw
 from torch.utils.flop_counter import FlopCounterMode
 
 from cache.timings import total_timings
-from pipeline.params import load_params
+from pipeline.project.params import load_params
 from stages.extract import stage
 from stages.index.manifest import Manifest, write_manifest
 from stages.index.packs.stage import run as pack

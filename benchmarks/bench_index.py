@@ -25,7 +25,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.params import load_params
+from pipeline.project.params import load_params
 from stages.index import stage as index
 from stages.index.sources.text_list import _parse, _texts, found_in_list
 from stages.partition import stage as partition

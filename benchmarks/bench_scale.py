@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cache.spec import StoreSpec
 from cache.store import open_store
-from pipeline.paths import Paths
-from pipeline.project import set_params, template
+from pipeline.project.init import set_params, template
+from pipeline.project.paths import Paths
 from stages.index.manifest import Manifest
 from stages.partition.classes import ViewPlan
 

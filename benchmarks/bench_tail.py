@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional
 
 from cache.recipe import Recipe
-from pipeline.params import load_params
+from pipeline.project.params import load_params
 from stages.models.backbones.backbone import describe_backbone
 from stages.models.backbones.create import random_model
 from stages.models.backbones.optimise import make_quick

@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional
 
 from cache.recipe import Recipe
-from pipeline.params import load_params
+from pipeline.project.params import load_params
 from stages.models.heads.heads import HeadSettings
 from stages.models.heads.margin_loss import Buffers
 from stages.models.localiser.localiser import Localiser

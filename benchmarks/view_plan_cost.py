@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.params import load_params
+from pipeline.project.params import load_params
 from stages.partition.classes import ClassTable, ViewPlan
 from stages.partition.tail_augmentation import long_tail
 

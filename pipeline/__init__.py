@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.locate import Answer, Localiser, Place
+    from pipeline.locate.localiser import Answer, Localiser, Place
 
 __all__ = ["Answer", "Localiser", "Place"]
 
@@ -17,6 +17,6 @@ def __getattr__(name: str) -> Any:
     """Import what a script asks for only when it asks: it brings torch with it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pipeline import locate
+    from pipeline.locate import localiser
 
-    return getattr(locate, name)
+    return getattr(localiser, name)

@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 
 from cache.errors import PlacecacheError
-from pipeline import console, stage_commands, tool_commands
+from pipeline import console
+from pipeline.commands import stages as stage_commands
+from pipeline.commands import tools as tool_commands
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.params import load_params
+from pipeline.project.params import load_params
 from stages.errors import ConfigError
 from stages.images.augment import augment
 

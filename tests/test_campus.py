@@ -11,7 +11,7 @@ from statistics import mean
 import pytest
 
 from pipeline.cli import main
-from pipeline.project import set_params, template
+from pipeline.project.init import set_params, template
 
 CAMPUS = Path(os.environ.get("PLACECACHE_CAMPUS", Path(__file__).parents[2] / "shared" / "data" / "campus"))
 pytestmark = [

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cli import cli, main
-from pipeline.project import set_params, template
+from pipeline.project.init import set_params, template
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 SMALL = {

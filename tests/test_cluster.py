@@ -13,8 +13,8 @@ from tiny_photos import CONFIG, content, draw, listed, run
 
 from cache.reader import FeatureReader
 from cache.store import open_store
-from pipeline.cluster import connect, local_workers, map_shards
-from pipeline.extraction import extract_on_worker
+from pipeline.runners.dask_cluster import connect, local_workers, map_shards
+from pipeline.runners.extract import extract_on_worker
 from stages.errors import ConfigError
 
 ROWS = 500
@@ -64,7 +64,7 @@ def test_addresses_are_checked_before_any_work():
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
-    monkeypatch.setattr("pipeline.cluster._CONNECT", "300ms")
+    monkeypatch.setattr("pipeline.runners.dask_cluster._CONNECT", "300ms")
     with (
         pytest.raises(ConfigError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"),
         connect("tcp://127.0.0.1:9"),

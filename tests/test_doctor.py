@@ -12,12 +12,13 @@ from tiny_photos import CONFIG, draw, listed, run
 from cache.recipe import Recipe
 from cache.store import open_store
 from cache.timings import log_timing
-from pipeline import console, doctor, status
+from pipeline import console
+from pipeline.checks import doctor, status
 from pipeline.cli import main
-from pipeline.extraction import storage_line
-from pipeline.params import load_params
-from pipeline.paths import Paths
-from pipeline.project import set_params, template
+from pipeline.project.init import set_params, template
+from pipeline.project.params import load_params
+from pipeline.project.paths import Paths
+from pipeline.runners.extract import storage_line
 from stages.partition.classes import ViewPlan
 
 ROWS = 100
@@ -176,7 +177,7 @@ def test_views_are_counted_by_their_plan(project):
 
 
 def test_a_cluster_is_looked_for_before_work_is_sent(project, monkeypatch):
-    monkeypatch.setattr("pipeline.cluster._CONNECT", "300ms")
+    monkeypatch.setattr("pipeline.runners.dask_cluster._CONNECT", "300ms")
     finding = found(project, scheduler="tcp://127.0.0.1:9")["cluster"]
     assert (finding.blocks, finding.remedy) == (True, "start one with `dask scheduler`")
     assert found(project, scheduler="lokal:4")["cluster"].blocks

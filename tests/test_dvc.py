@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.project import commit_all, make_project, set_params
+from pipeline.project.init import commit_all, make_project, set_params
 
 SMALL = {
     "toycity.images": 240,

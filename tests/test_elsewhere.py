@@ -13,7 +13,7 @@ from tiny_photos import CONFIG, draw, listed, run
 
 from cache.storage.remote import RemotePath
 from pipeline.cli import main
-from pipeline.project import set_params, template
+from pipeline.project.init import set_params, template
 
 ROWS = 70
 NAME = "efficientnet_lite0-32"

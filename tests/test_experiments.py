@@ -18,14 +18,14 @@ from scipy import stats
 from cache.reader import FeatureReader
 from cache.storage.paths import total_size
 from cache.storage.shard_claims import claimed
-from pipeline import experiment_work
 from pipeline.cli import main
-from pipeline.comparison import Gain, Spread, gains
-from pipeline.comparison_tables import Table, shortfalls, tables
-from pipeline.experiment_rows import Plan, chosen_rows, deciding, make_row, read_plan, require_localiser
-from pipeline.experiments import FAILED, HELD, Outcome
-from pipeline.params import load_params
-from pipeline.project import set_params, template
+from pipeline.experiments import run_row as experiment_work
+from pipeline.experiments.rows import Plan, chosen_rows, deciding, make_row, read_plan, require_localiser
+from pipeline.experiments.run import FAILED, HELD, Outcome
+from pipeline.experiments.statistics import Gain, Spread, gains
+from pipeline.experiments.tables import Table, shortfalls, tables
+from pipeline.project.init import set_params, template
+from pipeline.project.params import load_params
 from stages.errors import ConfigError
 from stages.extract.config import ExtractConfig
 
@@ -351,20 +351,22 @@ def fail(fault):
 def test_a_full_gpu_fails_a_row_and_a_bug_keeps_its_traceback(project, tmp_path, monkeypatch):
     folder = change_plan(project, tmp_path, PLAN)
     arguments = ("experiments", "--seeds", "1-2", "--only", "plain", "--only", "wide")
-    monkeypatch.setattr("pipeline.training.train", fail(torch.cuda.OutOfMemoryError("19 GiB\nare too many")))
+    monkeypatch.setattr(
+        "pipeline.runners.train.train", fail(torch.cuda.OutOfMemoryError("19 GiB\nare too many"))
+    )
     assert call(folder, *arguments) == 1
     plain = content(folder)["rows"]["plain"]
     assert plain["failed"] == "19 GiB are too many"
     assert set(plain["runs"]) == {"1"}
     assert "| wide | 1, failed |" in (folder / "experiments" / "table.md").read_text()
-    monkeypatch.setattr("pipeline.training.train", fail(ZeroDivisionError("a bug")))
+    monkeypatch.setattr("pipeline.runners.train.train", fail(ZeroDivisionError("a bug")))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         main(["--project", str(folder), *arguments])
 
 
 def test_numbers_do_not_outlive_the_files_they_came_with(project, tmp_path, monkeypatch):
     folder = change_plan(project, tmp_path, "rows: {plain: {train.augment_views: false, train.scale: 50}}")
-    monkeypatch.setattr("pipeline.training.train", fail(torch.cuda.OutOfMemoryError("full")))
+    monkeypatch.setattr("pipeline.runners.train.train", fail(torch.cuda.OutOfMemoryError("full")))
     assert call(folder, "experiments", "--seeds", "0") == 1
     (folder / "experiments.yaml").write_text(PLAN)
     assert call(folder, "experiments", "--seeds", "0", "--only", "plain") == 1

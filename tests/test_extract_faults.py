@@ -24,8 +24,8 @@ from cache.storage.paths import write_atomic
 from cache.storage.shard_claims import StoreInUse
 from cache.store import open_store
 from cache.timings import total_timings
-from pipeline.extraction import ended_like_ctrl_c
-from pipeline.project import set_params, template
+from pipeline.project.init import set_params, template
+from pipeline.runners.extract import ended_like_ctrl_c
 from stages.errors import InputError
 from stages.index.manifest import Manifest
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from tiny_photos import CONFIG, content, draw, listed, run
 
 from cache.reader import FeatureReader
-from pipeline.extraction import device_of_worker
+from pipeline.runners.extract import device_of_worker
 from stages.errors import ConfigError
 from stages.extract import read_ahead as reading
 from stages.extract import upload

@@ -18,8 +18,8 @@ from cache.spec import StoreSpec
 from cache.store import create_or_open, row_ids
 from cache.writer import ChunkWriter
 from pipeline.cli import cli
-from pipeline.params import load_params
-from pipeline.paths import Paths
+from pipeline.project.params import load_params
+from pipeline.project.paths import Paths
 from stages.errors import InputError
 from stages.extract.import_export import export_hdf5, export_npy, import_npy
 from stages.index.manifest import write_manifest

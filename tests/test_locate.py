@@ -22,9 +22,9 @@ import pipeline
 from cache.errors import RecipeMismatch
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
-from pipeline.answers import distance_on_earth_m, printable
 from pipeline.cli import main
-from pipeline.locate import Localiser, photos_of
+from pipeline.locate.answer import distance_on_earth_m, printable
+from pipeline.locate.localiser import Localiser, photos_of
 from stages.errors import InputError, WeightsError
 from stages.images import formats as opening
 from stages.images.read import UnreadableImage

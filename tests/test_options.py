@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
-from pipeline.options import GroupSet, ShardRange
-from pipeline.project import template
+from pipeline.commands.options import GroupSet, ShardRange
+from pipeline.project.init import template
 from stages.errors import ConfigError
 
 

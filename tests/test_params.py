@@ -6,9 +6,9 @@ from typing import Literal
 
 import pytest
 
-from pipeline.params import Params, load_params
-from pipeline.project import parse_setting, set_params
-from pipeline.typed import build
+from pipeline.project.init import parse_setting, set_params
+from pipeline.project.params import Params, load_params
+from pipeline.project.schema import build
 from stages.errors import ConfigError
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as npst
 from test_partition import config, manifest_of
 
 from pipeline.cli import main
-from pipeline.project import set_params, template
+from pipeline.project.init import set_params, template
 from stages.errors import ConfigError, InputError
 from stages.partition import grid
 from stages.partition.classes import ClassTable, in_class

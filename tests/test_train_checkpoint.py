@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from training_city import CONFIG, VALIDATION, build_city
 
-from pipeline.typed import build
+from pipeline.project.schema import build
 from stages.errors import ConfigError, InputError
 from stages.train.config import TrainConfig
 from stages.train.loop.checkpoint import Checkpoints
@@ -36,7 +36,7 @@ import json, sys, torch
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from training_city import City
-from pipeline.typed import build
+from pipeline.project.schema import build
 from stages.train.config import TrainConfig
 from stages.train.loop.distributed import joined
 from stages.train.stage import run

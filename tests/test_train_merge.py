@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from training_city import CONFIG, build_city
 
-from pipeline import training
-from pipeline.params import load_params
-from pipeline.paths import Paths
-from pipeline.project import template
+from pipeline.project.init import template
+from pipeline.project.params import load_params
+from pipeline.project.paths import Paths
+from pipeline.runners import train as training
 from stages.errors import ConfigError, InputError
 from stages.partition.classes import ClassTable
 from stages.train.merge import merge_heads

@@ -22,8 +22,8 @@ def template(name: str) -> Path:
 
     A wheel carries them inside the package; a source checkout is itself a project.
     """
-    packaged = Path(__file__).parent / "project_files" / name
-    return packaged if packaged.exists() else Path(__file__).parent.parent / name
+    packaged = Path(__file__).parent / "files" / name
+    return packaged if packaged.exists() else Path(__file__).parents[2] / name
 
 
 def make_project(folder: Path, settings: Mapping[str, object]) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from cache.storage.paths import write_atomic
-from pipeline.comparison import BUCKETS, Found, Gain, Spread, gains, series
 from pipeline.console import size
-from pipeline.experiment_rows import Plan
-from pipeline.experiments import HELD, Outcome
+from pipeline.experiments.rows import Plan
+from pipeline.experiments.run import HELD, Outcome
+from pipeline.experiments.statistics import BUCKETS, Found, Gain, Spread, gains, series
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline import console
-from pipeline.cluster import connect, map_shards
-from pipeline.params import Params
-from pipeline.paths import Paths
+from pipeline.project.params import Params
+from pipeline.project.paths import Paths
+from pipeline.runners.dask_cluster import connect, map_shards
 from stages.errors import ConfigError, InputError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import console
-from pipeline.answers import Answer, Place, printable
-from pipeline.locate import Localiser
+from pipeline.locate.answer import Answer, Place, printable
+from pipeline.locate.localiser import Localiser
 from stages.eval.report.gallery import Album
 from stages.eval.report.map_view import MapItem, map_data, map_html
 from stages.eval.report.page import document, metres

@@ -13,12 +13,12 @@ from cache.spec import StoreSpec
 from cache.storage.folder_lock import clock
 from cache.storage.paths import Place, total_size
 from cache.storage.remote import RemotePath
-from pipeline.cluster import connect, cores, local_workers
-from pipeline.consistency import check_index, check_store, check_views
+from pipeline.checks.consistency import check_index, check_store, check_views
+from pipeline.checks.finding import Finding
 from pipeline.console import size
-from pipeline.finding import Finding
-from pipeline.params import Params
-from pipeline.paths import SPLITS, Paths
+from pipeline.project.params import Params
+from pipeline.project.paths import SPLITS, Paths
+from pipeline.runners.dask_cluster import connect, cores, local_workers
 from stages.extract.plan import recipe_for
 
 _LEDGER_BYTES = 4096  # a file of the ledger takes a block of the disk

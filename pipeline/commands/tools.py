@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from cache.storage.folder_lock import locked
-from pipeline import console, scores
-from pipeline.context import DEVICE, SCHEDULER, one_device, project_of, resolve
-from pipeline.options import SeedRange
-from pipeline.paths import SPLITS, Paths
+from pipeline import console
+from pipeline import metrics_table as scores
+from pipeline.commands.context import DEVICE, SCHEDULER, one_device, project_of, resolve
+from pipeline.commands.options import SeedRange
+from pipeline.project.paths import SPLITS, Paths
 
 
 @click.command()
@@ -18,7 +19,7 @@ from pipeline.paths import SPLITS, Paths
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="A parameter to change.")
 def init(folder: Path, settings: tuple[str, ...]) -> None:
     """Lay out FOLDER as a project: params.yaml, dvc.yaml, Git and DVC."""
-    from pipeline.project import make_project, parse_setting
+    from pipeline.project.init import make_project, parse_setting
 
     make_project(folder, dict(parse_setting(setting) for setting in settings))
     console.say(f"{folder} is ready: look into its params.yaml, then run `dvc repro` there")
@@ -28,7 +29,7 @@ def init(folder: Path, settings: tuple[str, ...]) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"))
 def demo(folder: Path) -> None:
     """Run the whole pipeline in FOLDER (default: demo) on the city that the project draws."""
-    from pipeline import demo as demonstration
+    from pipeline.project import demo as demonstration
 
     demonstration.run(folder, say=console.say)
     scores.show(Paths(folder, "").metrics, whole=False)
@@ -53,10 +54,10 @@ def experiments(
 
     Several of these commands share the work. Exit code 1 if a row failed, or another command is still at it.
     """
-    from pipeline import comparison_tables
-    from pipeline.experiment_rows import chosen_rows, read_plan, require_localiser
-    from pipeline.experiments import FAILED, HELD, run_rows
-    from pipeline.stage_commands import index
+    from pipeline.commands.stages import index
+    from pipeline.experiments import tables as comparison_tables
+    from pipeline.experiments.rows import chosen_rows, read_plan, require_localiser
+    from pipeline.experiments.run import FAILED, HELD, run_rows
 
     params, paths = project_of(context)
     plan = read_plan(paths.project)
@@ -100,8 +101,8 @@ def locate(
     device: str,
 ) -> int:
     """Say where photos were taken: files, or folders of them. Exit code 1 if any is unreadable."""
-    from pipeline import located
-    from pipeline.locate import Localiser, photos_of
+    from pipeline.locate import output as located
+    from pipeline.locate.localiser import Localiser, photos_of
     from stages.images.read import UnreadableImage
 
     folder = model or Paths(context.obj, "").localiser
@@ -124,7 +125,7 @@ def locate(
 @click.pass_context
 def status(context: click.Context, bad: bool) -> None:
     """Show what is done, missing and bad, how large it is and how fast it went."""
-    from pipeline import status as report
+    from pipeline.checks import status as report
 
     _, paths = project_of(context)
     console.table("artifacts", report.COLUMNS, report.artifacts(paths))
@@ -141,7 +142,7 @@ def status(context: click.Context, bad: bool) -> None:
 def verify(context: click.Context, splits: tuple[str, ...]) -> int:
     """Read every stored feature again and find flipped bits, torn and missing chunks. Exit 1 if any."""
     from cache.storage.lifecycle import there
-    from pipeline.verify import verify_split
+    from pipeline.checks.verify import verify_split
 
     _, paths = project_of(context)
     verdicts = []
@@ -164,7 +165,7 @@ def verify(context: click.Context, splits: tuple[str, ...]) -> int:
 @click.pass_context
 def doctor(context: click.Context, scheduler: str | None, device: str) -> int:
     """Look at device, weights, disk, data and stores before hours are spent. Exit 1 if something blocks."""
-    from pipeline.doctor import examine
+    from pipeline.checks.doctor import examine
 
     params, paths = project_of(context)
     blocked = False
@@ -188,7 +189,7 @@ def pack(context: click.Context, source: Path, output: Path, workers: int | None
     """
     from os import cpu_count
 
-    from pipeline.packing import pack as pack_images
+    from pipeline.runners.pack import pack as pack_images
 
     params, _ = project_of(context)
     with console.progress("pack") as progress:
@@ -207,7 +208,7 @@ def export() -> None:
 @click.pass_context
 def export_features(context: click.Context, file: Path, split: str) -> None:
     """Write features to FILE: .h5 in hloc's layout, or .npy with a .csv of the keys beside it."""
-    from pipeline.interchange import export_split
+    from pipeline.runners.import_export import export_split
 
     _, paths = project_of(context)
     with console.progress(f"export {split}") as progress:
@@ -234,7 +235,7 @@ def import_features(
 
     They take the place of `index` and `extract`. Set train.augment_views to false: there are no views.
     """
-    from pipeline.interchange import import_split
+    from pipeline.runners.import_export import import_split
 
     params, paths = project_of(context)
     with console.progress(f"import {split}") as progress:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cache.storage.paths import write_atomic
 from cache.store import open_store
-from pipeline.paths import Paths
+from pipeline.project.paths import Paths
 from stages.errors import ConfigError
 
 

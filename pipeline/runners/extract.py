@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import replace as changed
 
 from cache.spec import StoreSpec
-from pipeline import elsewhere
-from pipeline.cluster import connect, cores, local_workers, map_shards
 from pipeline.console import size
-from pipeline.params import Params
-from pipeline.paths import Paths
+from pipeline.project import dvc_link as elsewhere
+from pipeline.project.params import Params
+from pipeline.project.paths import Paths
+from pipeline.runners.dask_cluster import connect, cores, local_workers, map_shards
 from stages.errors import ConfigError
 from stages.extract.plan import recipe_for
 from stages.extract.stage import ExtractResult, ShardOrder, ShardResult, extract_shard, run

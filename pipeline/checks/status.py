@@ -11,7 +11,7 @@ from cache.storage.paths import Place, total_size
 from cache.storage.shard_claims import claims_on
 from cache.timings import total_timings
 from pipeline.console import size
-from pipeline.paths import SPLITS, Paths
+from pipeline.project.paths import SPLITS, Paths
 from stages.index.manifest import Manifest
 
 COLUMNS = ("artifact", "rows", "done", "bad", "size", "images/s")  # fits 80 columns at 100 million rows

@@ -16,10 +16,10 @@ from cache.storage.lifecycle import there
 from cache.storage.paths import Place, write_atomic
 from cache.storage.shard_claims import StoreInUse, claimed, claims_on
 from pipeline import console
-from pipeline.experiment_paths import RowPaths
-from pipeline.experiment_rows import Row
-from pipeline.params import Params
-from pipeline.paths import SPLITS
+from pipeline.experiments.paths import RowPaths
+from pipeline.experiments.rows import Row
+from pipeline.project.params import Params
+from pipeline.project.paths import SPLITS
 from stages.errors import WeightsError
 
 Metrics = dict[str, dict[str, Any]]
@@ -78,7 +78,7 @@ def _cut(row: Row, params: Params, paths: RowPaths) -> None:
 
 
 def _extract(row: Row, params: Params, paths: RowPaths, split: str, device: str) -> None:
-    from pipeline.extraction import extract_split
+    from pipeline.runners.extract import extract_split
 
     with console.progress(f"{row.name}: extract {split}") as progress:
         extract_split(
@@ -117,8 +117,8 @@ def run_seed(row: Row, seed: int, *, device: str) -> tuple[Metrics, bool]:
 
 
 def _train_and_evaluate(params: Params, paths: RowPaths, device: str) -> Metrics:
-    from pipeline.evaluation import evaluate
-    from pipeline.training import train
+    from pipeline.runners.evaluate import evaluate
+    from pipeline.runners.train import train
 
     begun = time.perf_counter()
     train(params, paths, groups=None, frozen=False, device=device, scheduler=None)

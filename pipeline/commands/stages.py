@@ -6,8 +6,9 @@ import os
 
 import click
 
-from pipeline import console, scores
-from pipeline.context import (
+from pipeline import console
+from pipeline import metrics_table as scores
+from pipeline.commands.context import (
     DEVICE,
     SCHEDULER,
     device_name,
@@ -17,8 +18,8 @@ from pipeline.context import (
     shards_of,
     source_of,
 )
-from pipeline.options import GroupSet, ShardRange
-from pipeline.paths import SPLITS
+from pipeline.commands.options import GroupSet, ShardRange
+from pipeline.project.paths import SPLITS
 
 
 @click.command()
@@ -82,7 +83,7 @@ def extract(
     device: str,
 ) -> None:
     """Put images and planned views through the frozen backbone, once; run it again to continue."""
-    from pipeline.extraction import extract_split, storage_line
+    from pipeline.runners.extract import extract_split, storage_line
 
     params, paths = project_of(context)
     chosen = shards_of(params, shards)
@@ -119,7 +120,7 @@ def train_heads(
     context: click.Context, groups: tuple[int, ...] | None, frozen: bool, scheduler: str | None, device: str
 ) -> None:
     """Train the projection and the groups' heads from cached features; run it again to continue."""
-    from pipeline.training import train
+    from pipeline.runners.train import train
 
     params, paths = project_of(context)
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks
@@ -134,7 +135,7 @@ def train_heads(
 @click.pass_context
 def evaluate(context: click.Context, device: str) -> None:
     """Localise the queries and write metrics.json, predictions and the LR@N curve."""
-    from pipeline.evaluation import evaluate as run
+    from pipeline.runners.evaluate import evaluate as run
 
     params, paths = project_of(context)
     run(params, paths, device=one_device(device))

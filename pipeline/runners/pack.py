@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.params import Params
+from pipeline.project.params import Params
 from stages.index import stage as index
 from stages.index.packs.stage import PackResult, run
 

@@ -11,9 +11,9 @@ from cache.errors import PlacecacheError
 from cache.storage.lifecycle import there
 from cache.storage.shard_claims import claims_on
 from cache.store import FeatureStore, open_store, row_ids
-from pipeline.finding import Finding
-from pipeline.params import Params
-from pipeline.paths import Paths
+from pipeline.checks.finding import Finding
+from pipeline.project.params import Params
+from pipeline.project.paths import Paths
 from stages.extract.plan import recipe_for
 from stages.index.manifest import Manifest
 from stages.partition.classes import ViewPlan

@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.typed import build, shown
+from pipeline.project.schema import build, shown
 from stages.errors import ConfigError
 from stages.eval.config import EvalConfig
 from stages.eval.report.config import ReportConfig

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cache.reader import FeatureReader
-from pipeline import elsewhere
-from pipeline.params import Params
-from pipeline.paths import Paths
+from pipeline.project import dvc_link as elsewhere
+from pipeline.project.params import Params
+from pipeline.project.paths import Paths
 from stages.errors import InputError
 from stages.extract.import_export import Moved, export_hdf5, export_npy, import_npy
 from stages.index import stage as index

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.params import load_params
-from pipeline.project import commit_all, make_project, reproduce, template
+from pipeline.project.init import commit_all, make_project, reproduce, template
+from pipeline.project.params import load_params
 
 STAND_IN = "efficientnet_lite0"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.params import Params
-from pipeline.paths import Paths
+from pipeline.project.params import Params
+from pipeline.project.paths import Paths
 
 
 def evaluate(params: Params, paths: Paths, *, device: str) -> None:

@@ -15,7 +15,7 @@ import utm
 
 from cache.errors import RecipeMismatch
 from cache.recipe import Recipe
-from pipeline.answers import Answer, Place, distance_on_earth_m
+from pipeline.locate.answer import Answer, Place, distance_on_earth_m
 from stages.errors import InputError, WeightsError
 from stages.images.read import UnreadableImage, read_image
 from stages.index.exif import Photo, read_exif

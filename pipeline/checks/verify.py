@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cache.integrity import Fault, check_chunk
 from cache.spec import StoreSpec
 from cache.store import open_store
-from pipeline.paths import Paths
+from pipeline.project.paths import Paths
 
 
 @dataclass(frozen=True)

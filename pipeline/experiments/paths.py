@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.storage.paths import Place
-from pipeline.paths import Paths
+from pipeline.project.paths import Paths
 
 
 @dataclass(frozen=True)

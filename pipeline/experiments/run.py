@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from torch.cuda import OutOfMemoryError
 
 from cache.errors import PlacecacheError, StoreError
-from pipeline.costs import Costs
-from pipeline.experiment_rows import Row
-from pipeline.experiment_work import HeldElsewhere, Metrics, prepare, run_seed, splits_of
+from pipeline.experiments.costs import Costs
+from pipeline.experiments.rows import Row
+from pipeline.experiments.run_row import HeldElsewhere, Metrics, prepare, run_seed, splits_of
 from stages.errors import WeightsError
 
 Say = Callable[[str], None]

@@ -9,8 +9,8 @@ import click
 
 from cache.storage.paths import place_of
 from pipeline import console
-from pipeline.params import Params, load_params
-from pipeline.paths import Paths
+from pipeline.project.params import Params, load_params
+from pipeline.project.paths import Paths
 from stages.errors import ConfigError
 
 DEVICE = click.option(

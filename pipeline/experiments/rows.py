@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from cache.storage.paths import place_of
-from pipeline.experiment_paths import RowPaths
-from pipeline.params import Params, read_settings
-from pipeline.paths import Paths
-from pipeline.project import template
-from pipeline.typed import build
+from pipeline.experiments.paths import RowPaths
+from pipeline.project.init import template
+from pipeline.project.params import Params, read_settings
+from pipeline.project.paths import Paths
+from pipeline.project.schema import build
 from stages.errors import ConfigError
 from stages.extract.config import ExtractConfig
 from stages.index.manifest import Manifest

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from pipeline.experiment_rows import Plan
-from pipeline.experiment_work import Metrics
-from pipeline.experiments import Outcome
+from pipeline.experiments.rows import Plan
+from pipeline.experiments.run import Outcome
+from pipeline.experiments.run_row import Metrics
 
 Found = Mapping[str, Outcome]
 BUCKETS = ("head", "mid", "tail")

@@ -1,0 +1,1 @@
+"""Checks: status, verify, doctor."""

@@ -1,0 +1,1 @@
+"""The commands a user types: parse arguments, call one stage, print a table."""

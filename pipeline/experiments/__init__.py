@@ -1,0 +1,1 @@
+"""Experiments: rows of settings, trained with several seeds and compared."""

@@ -1,0 +1,1 @@
+"""Locate photos with a trained localiser."""

@@ -1,0 +1,1 @@
+"""A project folder: parameters, paths, templates and the demo."""
