@@ -1,0 +1,47 @@
+"""The main job on real photos: a campus walked by day and by night, if its folder is at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.project.init import set_params, template
+
+CAMPUS = Path(os.environ.get("PLACECACHE_CAMPUS", Path(__file__).parents[3] / "shared" / "data" / "campus"))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CAMPUS / "database.csv").is_file(), reason=f"no photos in {CAMPUS}"),
+]
+
+
+def call(project: Path, *arguments: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--project", str(project), *arguments])
+    assert stopped.value.code == 0
+
+
+def test_campus_photos_are_localised_by_editing_params_only(tmp_path):
+    shutil.copyfile(template("params.yaml"), tmp_path / "params.yaml")
+    set_params(tmp_path / "params.yaml", {
+        "data.database": str(CAMPUS / "database.csv"),
+        "data.queries": str(CAMPUS / "queries.csv"),
+        "partition.cell_m": 20.0,
+        "extract.backbone": "efficientnet_lite0",
+    })  # fmt: skip
+    for command in ("index", "partition", "extract"):
+        call(tmp_path, command)
+    found = []
+    for seed in range(3):
+        set_params(tmp_path / "params.yaml", {"seeds.train": seed})
+        call(tmp_path, "train-heads")
+        call(tmp_path, "eval")
+        found.append(json.loads((tmp_path / "metrics.json").read_text())["classify"])
+    assert found[0]["queries"] == 205
+    assert found[0]["chance"] < 10
+    assert mean(numbers["LR@1"] for numbers in found) >= 48

@@ -1,0 +1,168 @@
+"""params.yaml: strict about keys and types, with errors that name the key."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from pipeline.project.init import parse_setting, set_params
+from pipeline.project.params import Params, load_params
+from pipeline.project.schema import build
+from stages.errors import ConfigError
+
+SHIPPED = Path(__file__).parents[3] / "params.yaml"
+
+
+@dataclass(frozen=True)
+class Inner:
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    name: str
+    flag: bool
+    kind: Literal["a", "b"]
+    sizes: tuple[int, ...]
+    span: tuple[float, float]
+    limit: int | None
+    outputs: Literal["default"] | tuple[str, ...]
+    inner: Inner
+
+
+GOOD = {
+    "name": "x",
+    "flag": True,
+    "kind": "a",
+    "sizes": [1, 2, 3],
+    "span": [0, 1.5],
+    "limit": None,
+    "outputs": ["cls", "avg"],
+    "inner": {"count": 3, "share": 1},
+}
+
+
+def changed(**changes):
+    return {**GOOD, **changes}
+
+
+def test_a_mapping_becomes_the_dataclass():
+    sample = build(Sample, GOOD, "sample")
+    assert sample == Sample("x", True, "a", (1, 2, 3), (0.0, 1.5), None, ("cls", "avg"), Inner(3, 1.0))
+    assert type(sample.inner.share) is float
+    assert build(Sample, changed(outputs="default", limit=4), "sample").outputs == "default"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": 3}, "sample.name is 3: expected a text"),
+        ({"flag": 1}, "sample.flag is 1: expected true or false"),
+        ({"kind": "c"}, r"sample.kind is 'c': expected a \| b"),
+        ({"sizes": 3}, "sample.sizes is 3: expected a list, each item a whole number"),
+        ({"sizes": [1, "2"]}, r"sample.sizes\[1\] is '2': expected a whole number"),
+        ({"span": [1]}, r"sample.span is \[1\]: expected a list of 2"),
+        ({"limit": "many"}, "sample.limit is 'many': expected a whole number or null"),
+        ({"outputs": "cls"}, "sample.outputs is 'cls': expected default or a list"),
+        ({"inner": {"count": True, "share": 1.0}}, "sample.inner.count is True: expected a whole number"),
+        ({"inner": {"count": 1.0, "share": 1.0}}, "sample.inner.count is 1.0: expected a whole number"),
+        ({"inner": {"count": 1, "share": True}}, "sample.inner.share is True: expected a number"),
+        ({"inner": {"count": 1, "share": float("nan")}}, "sample.inner.share is nan: expected a number"),
+        ({"inner": {"count": 1, "share": "1"}}, "sample.inner.share is '1': expected a number"),
+        ({"inner": {"count": 1}}, "sample.inner.share is missing: expected a number"),
+        (
+            {"inner": {"count": 1, "share": 1.0, "shaer": 2}},
+            "sample.inner.shaer is not a known parameter: did you mean share?",
+        ),
+        ({"inner": None}, "sample.inner is empty: expected a section"),
+        ({"zzz": 1}, "sample.zzz is not a known parameter: expected name, flag"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        build(Sample, changed(**changes), "sample")
+
+
+def test_the_shipped_settings_load_and_hold_a_section_per_room():
+    params = load_params(SHIPPED)
+    assert isinstance(params, Params)
+    assert params.partition.cell_m == 10.0
+    assert params.index.on_error == "skip"
+
+
+def with_setting(tmp_path, name, value):
+    path = tmp_path / "params.yaml"
+    path.write_text(SHIPPED.read_text())
+    set_params(path, {name: value})
+    return load_params(path)
+
+
+def test_a_changed_setting_is_read_and_the_comments_stay(tmp_path):
+    assert with_setting(tmp_path, "partition.cell_m", 20).partition.cell_m == 20.0
+    assert "# M, cell side in metres" in (tmp_path / "params.yaml").read_text()
+    with pytest.raises(ConfigError, match=r"partition.cel_m is not a parameter"):
+        with_setting(tmp_path, "partition.cel_m", 20)
+    with pytest.raises(ConfigError, match=r"partition.cell_m is 'wide': expected a number"):
+        with_setting(tmp_path, "partition.cell_m", "wide")
+
+
+def test_a_setting_on_the_command_line_is_read_as_yaml():
+    assert parse_setting("partition.cell_m=20") == ("partition.cell_m", 20)
+    assert parse_setting("extract.outputs=[cls, avg]") == ("extract.outputs", ["cls", "avg"])
+    with pytest.raises(ConfigError, match=r"expected section\.key=value"):
+        parse_setting("partition.cell_m")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("partition.cell_m", -1, "partition.cell_m is -1"),
+        ("partition.groups_per_side", 0, "partition.groups_per_side is 0"),
+        ("partition.p_min", 0.9, "partition.p_min is 0.9"),
+        ("partition.head_quantile", 0.1, "partition.head_quantile is 0.1"),
+        ("partition.max_views", -1, "partition.max_views is -1"),
+        ("index.on_error", "ignore", r"index.on_error is 'ignore': expected skip \| stop"),
+    ],
+)
+def test_values_out_of_range_are_named(tmp_path, name, value, message):
+    with pytest.raises(ConfigError, match=message):
+        with_setting(tmp_path, name, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty|holds empty"),
+        ("- 1\n", "expected sections"),
+        ("seeds: [1\n", "no valid YAML"),
+        ("seeds: 0\nseeds: 1\n", 'duplicate key "seeds"'),
+        ("seads: 0\n", r"seads is not a known parameter: did you mean seeds\?"),
+        ("seeds: {views: 0, train: 0}\n", "data is missing"),
+    ],
+)
+def test_a_file_that_is_no_settings(tmp_path, text, message):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_params(path)
+
+
+def test_a_missing_file_names_the_command_that_makes_one(tmp_path):
+    with pytest.raises(ConfigError, match="pipeline init"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_tail_needs_the_tensor_it_starts_from(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(SHIPPED.read_text())
+    set_params(path, {"train.tail": True, "extract.cut": 4})
+    assert load_params(path).train.tail
+    set_params(path, {"extract.cut": "none"})
+    with pytest.raises(ConfigError, match=r"train\.tail is true, but extract\.cut is none"):
+        load_params(path)
+
+
+def test_scientific_notation_is_a_number_as_a_person_means_it():
+    assert build(Inner, {"count": 1, "share": "1e-4"}).share == 1e-4

@@ -1,0 +1,210 @@
+"""The program as a person uses it: commands in order, wrong calls, bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+from PIL import Image
+
+from pipeline.cli import cli, main
+from pipeline.project.init import set_params, template
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SMALL = {
+    "toycity.images": 60,
+    "toycity.queries": 12,
+    "toycity.image_px": 64,
+    "partition.max_views": 1,
+    "extract.backbone": "efficientnet_lite0",
+    "extract.image_size": 64,
+    "train.epochs": 2.0,
+}
+
+
+def call(*arguments: str) -> int:
+    """Exit code of the program."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    return int(stopped.value.code or 0)
+
+
+def lay_out(folder: Path, **settings: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(template("params.yaml"), folder / "params.yaml")
+    set_params(folder / "params.yaml", SMALL | settings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which every stage has run."""
+    project = lay_out(tmp_path_factory.mktemp("project"))
+    for command in ("index", "partition", "extract", "train-heads", "eval"):
+        assert call("--project", str(project), command) == 0
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of the finished project, to be spoilt."""
+    return shutil.copytree(finished, tmp_path / "project")
+
+
+def leaf_commands(group: click.Group, prefix: str = "") -> list[tuple[str, click.Command]]:
+    found = []
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += leaf_commands(command, f"{prefix}{name} ")
+        else:
+            found.append((prefix + name, command))
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), leaf_commands(cli))
+def test_every_command_is_explained_and_stands_in_the_readme(name, command):
+    assert command.help
+    assert f"pipeline {name}" in README or f"make {name}" in README
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name != "help":
+            assert parameter.help, f"{name} --{parameter.name} has no help"
+
+
+def test_the_stages_in_order_end_in_metrics(finished, capsys):
+    numbers = json.loads((finished / "metrics.json").read_text())["classify"]
+    assert (
+        0 <= numbers["LR@1"] <= numbers["LR@5"] <= numbers["LR@10"] <= numbers["LR@20"] <= numbers["ceiling"]
+    )
+    assert numbers["queries"] == SMALL["toycity.queries"]
+    assert call("--project", str(finished), "status") == 0
+    shown = capsys.readouterr().out
+    assert "features database" in shown
+    assert "60" in shown
+
+
+def test_extracting_again_does_nothing_and_says_where_it_runs(finished, capsys):
+    assert call("--project", str(finished), "extract", "--split", "database", "--device", "cpu") == 0
+    shown = capsys.readouterr().out
+    assert re.match(r"extract database: efficientnet_lite0 on cpu \(\d+ threads\)", shown)
+    assert re.search(r"computed\s+0\b", shown)
+
+
+def test_some_groups_are_trained_against_the_projection_that_is_there(project, capsys):
+    assert call("--project", str(project), "train-heads", "--groups", "1,3") == 0
+    assert re.search(r"projection\s+frozen", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["extract", "--shards", "5-2"], 2, "5-2 runs backwards"),
+        (["extract", "--shards", "64"], 1, "--shards names 64, expected 0 to 63"),
+        (["extract", "--split", "photos"], 2, "'photos' is not one of"),
+        (["extract", "--device", "warp"], 1, "--device"),
+        (["train-heads", "--groups", "9"], 1, "9"),
+        (["train-heads", "--groups", "a"], 2, "neither a number nor a range"),
+        (["evaluate"], 2, "No such command"),
+    ],
+)
+def test_a_wrong_call_is_one_line(finished, capsys, arguments, code, message):
+    assert call("--project", str(finished), *arguments) == code
+    errors = capsys.readouterr().err.strip()
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert "\n" not in errors
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "command", "message"),
+    [
+        ("partition.cell_m", -5, "partition", "partition.cell_m is -5"),
+        ("data.database", "nowhere", "index", "nowhere"),
+        ("extract.outputs", ["cls"], "extract", "cls"),
+        ("extract.dtype", "float32", "extract", "dtype"),
+        ("extract.decoder", "nvjpeg", "extract", "needs a GPU"),
+        ("extract.weights", "lost.pth", "extract", "lost.pth"),
+        ("extract.backbone", "resnet50", "extract", "resnet50"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(project, capsys, name, value, command, message):
+    set_params(project / "params.yaml", {name: value})
+    assert call("--project", str(project), command) == 1
+    errors = capsys.readouterr().err.strip()
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert "\n" not in errors
+
+
+def test_an_unknown_setting_is_named(project, capsys):
+    path = project / "params.yaml"
+    path.write_text(path.read_text().replace("cell_m:", "cel_m:"))
+    assert call("--project", str(project), "partition") == 1
+    assert "partition.cel_m is not a known parameter: did you mean cell_m?" in capsys.readouterr().err
+
+
+def test_without_params_the_way_to_a_project_is_named(tmp_path, capsys):
+    assert call("--project", str(tmp_path), "index") == 1
+    assert "pipeline init" in capsys.readouterr().err
+
+
+def name_at(east: float, note: str) -> str:
+    return f"@{east:.2f}@4180000.00@10@S@037.76540@-122.41870@{note}@@0@@@@201806@@.jpg"
+
+
+def test_bad_images_are_recorded_and_nothing_is_lost(tmp_path, finished, capsys):
+    """A folder of every kind of file that people have: the good ones are used, the bad ones listed."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    good = next((finished / "data" / "toycity" / "database").glob("*.jpg"))
+    picture = Image.open(good)
+    for number in range(8):
+        shutil.copyfile(good, photos / name_at(550000 + 3 * number, f"good{number}"))
+    picture.convert("CMYK").save(photos / name_at(550010, "cmyk"), "JPEG")
+    picture.convert("P").save(photos / name_at(550011, "palette"), "PNG")
+    picture.convert("I;16").save(photos / name_at(550012, "deep"), "PNG")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(photos / name_at(550013, "rotated"), exif=exif)
+    (photos / name_at(550014, "truncated")).write_bytes(good.read_bytes()[:700])
+    (photos / name_at(550015, "empty")).write_bytes(b"")
+    (photos / name_at(550016, "text")).write_text("not a picture")
+    (photos / "holiday.jpg").write_bytes(good.read_bytes())
+    project = lay_out(tmp_path / "project")
+    set_params(project / "params.yaml", {
+        "data.database": str(photos), "data.queries": str(photos), "extract.max_bad_fraction": 0.5,
+    })  # fmt: skip
+    for command in ("index", "partition", "extract", "train-heads", "eval"):
+        assert call("--project", str(project), command) == 0, capsys.readouterr().err
+    assert "holiday.jpg" in capsys.readouterr().out
+    assert call("--project", str(project), "status", "--bad") == 0
+    listed = capsys.readouterr().out
+    for note in ("truncated", "empty", "text"):
+        assert f"@{note}@" in listed
+    for note in ("cmyk", "palette", "deep", "rotated", "good0"):
+        assert f"@{note}@" not in listed
+    assert json.loads((project / "metrics.json").read_text())["classify"]["unreadable"] == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [("photo.jpg,95.0,34.8", "position out of range (photo.jpg)"), ("photo.jpg,,", "photo.jpg")],
+)
+def test_a_position_that_cannot_be_is_an_error_that_names_it(tmp_path, capsys, row, message):
+    (tmp_path / "photos.csv").write_text(f"path,lat,lon\n{row}\n")
+    project = lay_out(tmp_path / "project")
+    source = str(tmp_path / "photos.csv")
+    set_params(project / "params.yaml", {"data.database": source, "index.on_error": "stop"})
+    assert call("--project", str(project), "index") == 1
+    assert message in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_an_error(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    project = lay_out(tmp_path / "project")
+    set_params(project / "params.yaml", {"data.database": str(tmp_path / "photos")})
+    assert call("--project", str(project), "index") == 1
+    assert "photos" in capsys.readouterr().err

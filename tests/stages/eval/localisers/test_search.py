@@ -1,0 +1,216 @@
+"""Retrieval and hybrid against plain computations."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from cache.gather import gather
+from cache.reader import FeatureReader
+from cache.recipe import Recipe
+from stages.errors import InputError
+from stages.eval.config import HybridConfig
+from stages.eval.localisers import hybrid as hybrid_module
+from stages.eval.localisers import retrieval
+from stages.eval.localisers.cell_index import CellIndex
+from stages.eval.localisers.hybrid import Hybrid
+from stages.eval.localisers.retrieval import PhotoSpace, nearest_photos
+from stages.models.aggregators.config import AggregatorSettings
+from stages.models.heads.heads import HeadSettings
+from stages.models.localiser.cell_fusion import FusionConfig
+from stages.models.localiser.localiser import Localiser
+from stages.models.trainable_blocks import TailSettings
+from tests.support.training_city import RECIPE, partition, write_store
+
+ROWS = 333  # not a multiple of the chunk's 64
+BAD = (0, 63, 64, 200, 332)
+FUSION = FusionConfig(
+    candidates=500, edge_m=5.0, covered=0.7, temperature=0.1, likeness=8.0, abstain_cost=0.02
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    random = np.random.default_rng(0)
+    features = random.normal(size=(ROWS, 24))
+    positions = random.uniform(0, 120, (ROWS, 2)) + np.array([540_000, 4_170_000])
+    path = tmp_path_factory.mktemp("search") / "database.zarr"
+    write_store(path, features, bad=BAD)
+    table, _ = partition(positions)
+    torch.manual_seed(0)
+    localiser = Localiser.new(table, RECIPE, ("cls", "avg"), 6, HeadSettings("aamc", 30.0, 0.2, False))
+    queries = random.normal(size=(50, 24)).astype(np.float16)
+    return FeatureReader.open(path), positions, localiser, queries
+
+
+def plain(reader, space, vectors, count):
+    sound = np.flatnonzero(reader.valid)
+    database = space.vectors(reader.read(0, ROWS)[sound]).numpy()
+    found = NearestNeighbors(n_neighbors=count, algorithm="brute", metric="cosine").fit(database)
+    distance, place = found.kneighbors(vectors.numpy())
+    return sound[place], 1 - distance
+
+
+@pytest.mark.parametrize("kind", ["projected", "frozen"])
+@pytest.mark.parametrize("scores", [1 << 24, 64 * 7])
+def test_nearest_photos_are_those_of_scikit_learn(photos, kind, scores, monkeypatch):
+    reader, _, localiser, queries = photos
+    monkeypatch.setattr(retrieval, "_SCORES_IN_MEMORY", scores)
+    space = PhotoSpace(localiser, kind)
+    vectors = space.vectors(queries)
+    found = nearest_photos(vectors, reader, space, 20)
+    rows, likeness = plain(reader, space, vectors, 20)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_allclose(found.likeness, likeness, atol=1e-5)
+    assert not np.isin(found.rows, BAD).any()
+
+
+def test_more_photos_than_there_are(photos):
+    reader, _, localiser, queries = photos
+    space = PhotoSpace(localiser, "frozen")
+    found = nearest_photos(space.vectors(queries[:2]), reader, space, ROWS + 5)
+    assert (found.rows[:, ROWS - len(BAD) :] == -1).all()
+    assert sorted(found.rows[0][: ROWS - len(BAD)]) == sorted(np.flatnonzero(reader.valid))
+
+
+def test_the_database_is_read_chunk_by_chunk(photos, monkeypatch):
+    reader, _, localiser, queries = photos
+    lengths = []
+    read = reader.read
+    monkeypatch.setattr(reader, "read", lambda a, b, o=None: lengths.append(b - a) or read(a, b, o))
+    space = PhotoSpace(localiser, "projected")
+    nearest_photos(space.vectors(queries), reader, space, 5)
+    assert max(lengths) <= reader.chunk_rows < ROWS
+    assert sum(lengths) == ROWS
+
+
+def test_frozen_vectors_take_what_is_pooled_and_leave_a_tails_tensor_where_it_is(
+    photos, monkeypatch, tmp_path
+):
+    outputs = {"cut7": 320, "avg": 24}
+    recipe = Recipe("efficientnet_lite0", "random", "0" * 64, 32, {}, outputs, "float16", "float32")
+    random = np.random.default_rng(3)
+    features = random.normal(size=(100, 344))
+    write_store(tmp_path / "database.zarr", features, recipe)
+    reader, read, names = FeatureReader.open(tmp_path / "database.zarr"), FeatureReader.read, []
+    pooled = AggregatorSettings(kind="pooled", clusters=4, channels=8, global_length=4)
+    tail = TailSettings("efficientnet_lite0", 32, 7, ("avg",), pooled)
+    settings = HeadSettings("aamc", 30.0, 0.2, False)
+    localiser = Localiser.new(photos[2].classes, recipe, ("avg", "cut7"), 6, settings, tail)
+    monkeypatch.setattr(
+        FeatureReader, "read", lambda self, *given: names.append(given[2]) or read(self, *given)
+    )
+    space = PhotoSpace(localiser, "frozen")
+    queries = reader.read(0, 9, localiser.inputs)
+    found = nearest_photos(space.vectors(queries), reader, space, 3)
+    assert names[1:] == [("avg",)] * 2
+    rows, likeness = plain_nearest(features[:, 320:], features[:9, 320:], 3)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_allclose(found.likeness, likeness, atol=1e-3)
+    assert PhotoSpace(localiser, "projected").inputs == localiser.inputs
+
+
+def plain_nearest(database, queries, count):
+    unit, asked = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (database, queries))
+    cosines = asked @ unit.T
+    rows = np.argsort(-cosines, axis=1)[:, :count]
+    return rows, np.take_along_axis(cosines, rows, axis=1)
+
+
+def test_gathered_rows_are_the_rows(photos):
+    reader, _, _, _ = photos
+    rows = np.array([0, 1, 62, 63, 64, 130, 130, 332])
+    np.testing.assert_array_equal(gather(reader, rows), reader.read(0, ROWS)[rows])
+    np.testing.assert_array_equal(gather(reader, rows, ["avg"]), reader.read(0, ROWS, ["avg"])[rows])
+    assert gather(reader, rows[:0]).shape == (0, 24)
+
+
+def make(city, **change):
+    reader, positions, localiser, _ = city
+    config = HybridConfig(
+        cells=len(localiser.classes), neighbours=1, photos=20, temperature=0.1, prior_weight=0.0
+    )
+    space = PhotoSpace(localiser, "projected")
+    index = CellIndex.build(reader, positions, space, localiser.classes.cell_m)
+    return Hybrid(space, index, replace(config, **change), FUSION, 25.0)
+
+
+def test_with_all_cells_proposed_the_hybrid_ranks_as_retrieval_does(photos, monkeypatch):
+    reader, _, _, queries = photos
+    monkeypatch.setattr(hybrid_module, "_QUERIES_AT_ONCE", 7)
+    hybrid = make(photos)
+    rows, weights = hybrid.rank(queries)
+    found = nearest_photos(hybrid.space.vectors(queries), reader, hybrid.space, 20)
+    # The index holds 16 bits of a number, so neighbours in rank may change places.
+    vectors = hybrid.space.vectors(reader.read(0, ROWS)).numpy()
+    likeness = np.einsum("qkd,qd->qk", vectors[rows], hybrid.space.vectors(queries).numpy())
+    np.testing.assert_allclose(likeness, found.likeness, atol=2e-3)
+    assert (rows == found.rows).mean() > 0.9
+    assert (np.diff(weights, axis=1) <= 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+
+
+def test_a_disk_too_small_for_the_index_is_told(photos, monkeypatch, tmp_path):
+    reader, positions, localiser, _ = photos
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=r"hybrid needs [\d,]+ bytes in .*No space left.*eval\.localisers"):
+        CellIndex.build(reader, positions, PhotoSpace(localiser, "frozen"), 10.0, tmp_path)
+
+
+def test_photos_of_a_cell_lie_side_by_side(photos):
+    reader, positions, localiser, _ = photos
+    space, cell_m = PhotoSpace(localiser, "frozen"), localiser.classes.cell_m
+    index = CellIndex.build(reader, positions, space, cell_m)
+    assert sorted(index.rows) == np.flatnonzero(reader.valid).tolist()
+    cell = np.floor(positions[index.rows] / cell_m)
+    changes = (np.diff(cell, axis=0) != 0).any(axis=1).sum() + 1
+    assert changes == len(index.codes) == len(np.unique(cell, axis=0))
+    vectors = space.vectors(reader.read(0, ROWS)[index.rows]).numpy()
+    np.testing.assert_allclose(index.vectors, vectors, atol=1e-3)
+    places, number = index.within(index.codes[[3, 5]])
+    assert number.tolist() == sorted(number)
+    assert set(places) == set(np.r_[index.starts[3] : index.starts[4], index.starts[5] : index.starts[6]])
+
+
+def test_only_proposed_cells_and_their_neighbours_are_searched(photos):
+    _, positions, localiser, queries = photos
+    for ring in (0, 1):
+        hybrid = make(photos, cells=1, neighbours=ring, photos=300)
+        rows, _ = hybrid.rank(queries)
+        best = localiser.predict(queries, top=1, score="cosine").positions[:, 0]
+        for query, mine in enumerate(rows):
+            mine = mine[mine >= 0]
+            reach = localiser.classes.cell_m * (ring + 0.5)
+            inside = (np.abs(positions - best[query]) <= reach).all(axis=1)
+            inside[list(BAD)] = False
+            assert sorted(mine) == np.flatnonzero(inside).tolist()
+
+
+def test_the_cells_probability_counts_as_much_as_configured(photos):
+    _, positions, localiser, queries = photos
+    rows, _ = make(photos, prior_weight=1e6).rank(queries)
+    best = localiser.predict(queries, top=1, score="cosine").positions[:, 0]
+    near = np.abs(positions - best[:, None]).max(axis=2) <= localiser.classes.cell_m / 2 + 1e-6
+    near[:, list(BAD)] = False
+    holds = near.any(axis=1)  # not where the best cell has unreadable photos only
+    assert holds.sum() > 40
+    assert near[np.flatnonzero(holds), rows[holds, 0]].all()
+
+
+def test_a_query_without_any_photo_has_no_answer(photos):
+    reader, positions, localiser, queries = photos
+    hybrid = make(photos)
+    nowhere = CellIndex.build(reader, positions + 1e5, hybrid.space, localiser.classes.cell_m)
+    found = replace(hybrid, index=nowhere).locate(queries[:3], 5)
+    assert np.isnan(found.positions).all()
+    assert (found.mass == 0).all()

@@ -1,0 +1,201 @@
+"""A run that is killed, and training by several processes, must end where an undisturbed one does."""
+
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.project.schema import build
+from stages.errors import ConfigError, InputError
+from stages.train.config import TrainConfig
+from stages.train.loop.checkpoint import Checkpoints
+from stages.train.loop.distributed import Ranks
+from stages.train.stage import run
+from tests.support.training_city import CONFIG, VALIDATION, build_city
+
+SLOW = replace(
+    CONFIG,
+    initial_weights="data",
+    epochs=1000.0,
+    max_steps=300,
+    checkpoint_s=0.0,
+    validation=replace(VALIDATION, share=0.15, refit=True, times=30, patience=30),
+)
+TRAIN = """
+import json, sys, torch
+from pathlib import Path
+from tests.support.training_city import City
+from pipeline.project.schema import build
+from stages.train.config import TrainConfig
+from stages.train.loop.distributed import joined
+from stages.train.stage import run
+torch.set_num_threads(1)
+folder, output, fields = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+config = build(TrainConfig, fields)
+with joined("cpu"):
+    inputs = {**City(folder, None, None, None).inputs(), "output": output}
+    run(config, **inputs, seed=0, checkpoints=output.with_name(output.name + ".checkpoints"))
+"""
+
+
+def command(city, output, config):
+    return [sys.executable, "-c", TRAIN, str(city.folder), str(output), json.dumps(asdict(config))]
+
+
+def environment(**more):
+    root = str(Path(__file__).parents[4])
+    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **more}
+
+
+def tensors(folder):
+    return load_file(folder / "localiser.safetensors")
+
+
+def checkpoint_steps(folder):
+    return sorted(path.name for path in folder.glob("*-*") if path.suffix != ".partial")
+
+
+@pytest.mark.parametrize("changes", [{}, {"class_sampling": 0.5, "residency": "stream"}], ids=str)
+def test_killed_and_resumed_ends_to_the_bit_as_undisturbed(tmp_path, changes):
+    city, config = build_city(tmp_path / "city"), replace(SLOW, **changes)
+    run(config, **{**city.inputs(), "output": tmp_path / "whole"}, seed=0)
+    output, folder = tmp_path / "killed", tmp_path / "killed.checkpoints"
+    child = subprocess.Popen(command(city, output, config), env=environment())
+    deadline = time.monotonic() + 120
+    while not any(name >= "first-000000040" for name in checkpoint_steps(folder)):
+        assert child.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not output.exists()
+    left = checkpoint_steps(folder)[-1]
+    result = run(config, **{**city.inputs(), "output": output}, seed=0, checkpoints=folder)
+    assert result.resumed_step == int(left.split("-")[1]) > 0
+    ours, undisturbed = tensors(output), tensors(tmp_path / "whole")
+    assert ours.keys() == undisturbed.keys()
+    assert all(torch.equal(ours[name], undisturbed[name]) for name in ours)
+    assert (output / "meta.json").read_bytes() == (tmp_path / "whole" / "meta.json").read_bytes()
+    assert not folder.exists()
+
+
+def interrupted(city, config, at, **more):
+    """Train until the bar is called for the at-th time, and leave the checkpoints there."""
+    calls = []
+
+    def stop(done, total):
+        calls.append(done)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+
+    folder = city.folder / "checkpoints"
+    with pytest.raises(KeyboardInterrupt):
+        run(config, **city.inputs(), seed=0, checkpoints=folder, progress=stop, **more)
+    return folder
+
+
+def test_resumes_in_the_second_pass(tmp_path):
+    city, config = build_city(tmp_path / "city"), replace(SLOW, max_steps=30)
+    run(config, **{**city.inputs(), "output": tmp_path / "whole"}, seed=0)
+    folder = interrupted(city, config, 31)
+    assert checkpoint_steps(folder)[-1].startswith("refit-")
+    result = run(config, **city.inputs(), seed=0, checkpoints=folder)
+    assert result.resumed_step > 0
+    assert result.held_out > 0
+    ours, undisturbed = tensors(city.folder / "localiser"), tensors(tmp_path / "whole")
+    assert all(torch.equal(ours[name], undisturbed[name]) for name in ours)
+
+
+def test_checkpoints_of_another_run_are_not_taken_up(tmp_path):
+    city, config = build_city(tmp_path / "city"), replace(SLOW, max_steps=30)
+    folder = interrupted(city, config, 10)
+    assert run(replace(config, margin=0.3), **city.inputs(), seed=0, checkpoints=folder).resumed_step == 0
+    folder = interrupted(city, config, 10)
+    assert run(config, **city.inputs(), seed=1, checkpoints=folder).resumed_step == 0
+    folder = interrupted(city, config, 10)
+    again = run(replace(config, checkpoint_s=9.0), **city.inputs(), seed=0, checkpoints=folder)
+    assert again.resumed_step == 10
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_is_unpickled(tmp_path, monkeypatch):
+    city, config = build_city(tmp_path / "city"), replace(SLOW, max_steps=30)
+    folder = interrupted(city, config, 10)
+
+    def refuse(*arguments, **options):
+        raise AssertionError("something was unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    assert run(config, **city.inputs(), seed=0, checkpoints=folder).resumed_step == 10
+    monkeypatch.undo()
+    folder = interrupted(city, config, 10)
+    file = next(folder.glob("*/state-0.safetensors"))
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"damaged.*delete"):
+        run(config, **city.inputs(), seed=0, checkpoints=folder)
+
+
+def test_the_last_checkpoint_outlives_a_torn_one(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "a", 0.0, Ranks())
+    checkpoints.save({"x": torch.ones(2)}, {"pass": "first", "step": 1})
+    (tmp_path / "first-000000002.partial").mkdir()
+    found = checkpoints.latest()
+    assert found is not None
+    assert (found[1]["step"], found[0]["x"].tolist()) == (1, [1.0, 1.0])
+    checkpoints.save({"x": torch.zeros(2)}, {"pass": "first", "step": 3})
+    assert checkpoint_steps(tmp_path) == ["first-000000003"]
+    assert Checkpoints(tmp_path, "b", 0.0, Ranks()).latest() is None
+
+
+def train_in_two_processes(city, output, config):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    children = [
+        subprocess.Popen(
+            command(city, output, config), env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        )
+        for rank in range(2)
+    ]
+    assert [child.wait(timeout=180) for child in children] == [0, 0]
+
+
+def test_two_processes_equal_the_joint_schedule_of_one(tmp_path):
+    city, output = build_city(tmp_path / "city"), tmp_path / "two"
+    config = replace(SLOW, schedule="joint", max_steps=40)
+    run(config, **{**city.inputs(), "output": tmp_path / "one"}, seed=0)
+    train_in_two_processes(city, output, config)
+    ours, single = tensors(output), tensors(tmp_path / "one")
+    for name in single:
+        torch.testing.assert_close(ours[name], single[name], rtol=1e-3, atol=1e-4)
+    ours, single = (
+        json.loads((path / "meta.json").read_text())["training"] for path in (output, tmp_path / "one")
+    )
+    assert ours["drawn"] == single["drawn"]
+    assert ours["loss"] == pytest.approx(single["loss"], rel=1e-3)
+
+
+def test_several_processes_need_the_joint_schedule_and_a_group_each(tmp_path, monkeypatch):
+    city = build_city(tmp_path / "city")
+    monkeypatch.setattr(Ranks, "current", classmethod(lambda cls: cls(0, 5)))
+    with pytest.raises(ConfigError, match="joint"):
+        run(CONFIG, **city.inputs(), seed=0)
+    with pytest.raises(ConfigError, match="at most 4"):
+        run(replace(CONFIG, schedule="joint"), **city.inputs(), seed=0)
+
+
+def test_settings_survive_json():
+    fields = json.loads(json.dumps(asdict(SLOW)))
+    assert build(TrainConfig, fields) == SLOW
