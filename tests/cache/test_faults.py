@@ -27,8 +27,7 @@ KILLS = textwrap.dedent(
     """
     import os, shutil, signal, sys
     from pathlib import Path
-    sys.path.insert(0, "tests")
-    import test_cache_faults as t
+    import tests.cache.test_faults as t
 
     def forked(work):
         child = os.fork()

@@ -59,8 +59,7 @@ KILLS = textwrap.dedent(
     """
     import os, random, signal, sys, time
     from pathlib import Path
-    sys.path.insert(0, "tests")
-    import test_extract_faults as t
+    import tests.stages.extract.test_faults as t
 
     manifest, store = t.Manifest.open(Path(sys.argv[1])), Path(sys.argv[2])
     chance, kills, begun = random.Random(int(sys.argv[3])), 0, time.perf_counter()

@@ -167,7 +167,7 @@ def killed_run(manifest_path, store):
 
 
 def test_a_killed_run_resumed_equals_an_undisturbed_one(manifest, tmp_path):
-    code = "import sys; sys.path.insert(0, 'tests'); import test_extract as t; t.killed_run(*sys.argv[1:])"
+    code = "import sys; import tests.stages.extract.test_stage as t; t.killed_run(*sys.argv[1:])"
     store = tmp_path / "a" / "database.zarr"
     command = [sys.executable, "-c", code, str(manifest.path), str(store)]
     done = subprocess.run(command, cwd=Path(__file__).parents[3], check=False)
