@@ -30,7 +30,7 @@ from stages.models.backbones.registry import BACKBONES
 from stages.models.backbones.split import cut_of, trunk
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.localiser import Localiser
-from stages.models.trainable_blocks import Tail, tail_settings
+from stages.models.trainable_blocks import TrainableBlocks, tail_settings
 from stages.partition.classes import ClassTable
 from stages.train.data.feed import open_feed
 from stages.train.data.source import TrainingSet
@@ -85,7 +85,7 @@ def untrained(chosen, config):
     head = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
     table = one_group(chosen.classes)
     localiser = Localiser.new(table, recipe, tuple(outputs), config.embedding_dim, head, settings)
-    localiser.tail = Tail(settings, random_model(chosen.backbone, chosen.size))
+    localiser.tail = TrainableBlocks(settings, random_model(chosen.backbone, chosen.size))
     return localiser.to(chosen.device), cut
 
 

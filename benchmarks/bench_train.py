@@ -30,8 +30,8 @@ from cache.store import create_or_open
 from cache.writer import ChunkWriter
 from stages.models.heads.heads import HeadSettings, Projection
 from stages.models.heads.margin_loss import Buffers, loss_and_gradients
-from stages.train.data.samplers import GroupSampler, Roster
-from stages.train.data.source import Source, TrainingSet
+from stages.train.data.samplers import ClassImages, GroupSampler
+from stages.train.data.source import FeatureSource, TrainingSet
 from stages.train.data.streaming import PartOrder
 from stages.train.loop.optimiser import DenseAdam, SampledAdam
 
@@ -91,7 +91,7 @@ def step_of_one_head(batch, dim, classes, times, clock):
     fixed = weights[0].detach().clone()
     dense, sampled = DenseAdam(weights[0], 1e-3, 0.0), SampledAdam(weights[1], 1e-3, 0.0)
     buffers, few = Buffers(), Buffers()
-    roster = Roster(labels.numpy(), classes, np.zeros(classes), np.zeros(0, np.int64))
+    roster = ClassImages(labels.numpy(), classes, np.zeros(classes), np.zeros(0, np.int64))
     options = {"sampling": "image", "augment": False, "class_sampling": 0.1, "seed": (0,)}
     sampler = GroupSampler(roster, slice(0, classes), **options)
     number = iter(range(10**9))
@@ -132,7 +132,7 @@ def feeding(rows, length, batch, times):
     classes = np.sort(random.integers(0, 2000, rows))
     features = torch.randn(rows, length).half()
     data = TrainingSet(features, classes, features[:0], np.zeros(0, np.int64))
-    roster = Roster(classes, 2000, np.zeros(2000), np.zeros(0, np.int64))
+    roster = ClassImages(classes, 2000, np.zeros(2000), np.zeros(0, np.int64))
     sampler = GroupSampler(roster, slice(0, 2000), sampling="class", augment=False, seed=(0,))
     count, number = 64, iter(range(10**9))
     order = torch.randperm(rows)
@@ -168,7 +168,7 @@ def feeding(rows, length, batch, times):
             first = next(epoch) * parts.parts_per_epoch
             for part in range(first, first + parts.parts_per_epoch):
                 read = source.read([blocks[block] for block in parts.blocks_of(part)], CPU, again)
-                Roster(read.classes, 2000, np.zeros(2000), read.view_images)
+                ClassImages(read.classes, 2000, np.zeros(2000), read.view_images)
 
         files = [source.reader.store.chunk_file("avg", chunk) for chunk in range(len(blocks))]
         os.sync()  # what is not on the disk yet cannot be dropped
@@ -199,7 +199,7 @@ def written(path, features, classes):
     from cache.reader import FeatureReader
 
     everything = np.ones(len(features), np.bool_)
-    return Source(FeatureReader.open(path), ("avg",), classes.astype(np.int32), everything, None, None)
+    return FeatureSource(FeatureReader.open(path), ("avg",), classes.astype(np.int32), everything, None, None)
 
 
 @dataclass
@@ -222,7 +222,7 @@ def whole_training(size, device, sampling):
     for start in range(0, size.rows, 1 << 20):
         features[start : start + (1 << 20)].normal_()
     labels = np.random.default_rng(0).integers(0, size.classes * size.groups, size.rows)
-    roster = Roster(labels, size.classes * size.groups, np.zeros(size.classes * size.groups), labels[:0])
+    roster = ClassImages(labels, size.classes * size.groups, np.zeros(size.classes * size.groups), labels[:0])
     data = TrainingSet(features, labels, features[:0], labels[:0])
     options = {"sampling": "class", "augment": False, "class_sampling": sampling}
     slices = [slice(g * size.classes, (g + 1) * size.classes) for g in range(size.groups)]

@@ -14,8 +14,8 @@ import zarr
 from cache.errors import StoreError
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
-from cache.storage.lifecycle import put
-from cache.storage.paths import Place
+from cache.storage.lifecycle import publish
+from cache.storage.paths import StoragePath
 from cache.storage.remote import RemotePath
 
 FORMAT = 1
@@ -25,7 +25,7 @@ ATTRIBUTE = "placecache"
 _IDS_PER_CHUNK = 1 << 20
 
 
-def create(path: Place, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
+def create(path: StoragePath, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
     """Build a store on a disk, if it may be beside its place, then put it there: it is never seen half made.
 
     Raises
@@ -37,7 +37,7 @@ def create(path: Place, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np
     new = Path(tempfile.gettempdir()) / name if isinstance(path, RemotePath) else path.with_name(name)
     try:
         _build(new, spec, recipe, row_ids)
-        put(new, path)
+        publish(new, path)
     except OSError as error:
         raise StoreError(
             f"{path} cannot be made: {error.strerror or error}; mend that (free some space?) "

@@ -15,7 +15,7 @@ from cache.store import FeatureStore
 
 
 @dataclass(frozen=True)
-class Fault:
+class ChunkFault:
     """One thing that is wrong with a finished chunk.
 
     Attributes
@@ -33,7 +33,7 @@ class Fault:
     what: str
 
 
-def torn(store: FeatureStore, chunks: Iterable[int]) -> Iterator[Fault]:
+def torn(store: FeatureStore, chunks: Iterable[int]) -> Iterator[ChunkFault]:
     """Yield the faults of finished chunks that show without reading a feature.
 
     Those are what a power cut leaves: entries that are no JSON, chunk files that are missing, empty
@@ -45,20 +45,20 @@ def torn(store: FeatureStore, chunks: Iterable[int]) -> Iterator[Fault]:
     lengths = {name: _lengths(store, name, sorted(whole)) for name in store.spec.outputs}
     for chunk in chunks:
         if chunk in listed - whole:
-            yield Fault(chunk, "ledger", "entry is damaged")
+            yield ChunkFault(chunk, "ledger", "entry is damaged")
         elif chunk in whole:
             for output in store.spec.outputs:
                 yield from _short(store, chunk, output, lengths[output].get(chunk))
 
 
-def check_chunk(store: FeatureStore, chunk: int) -> list[Fault]:
+def check_chunk(store: FeatureStore, chunk: int) -> list[ChunkFault]:
     """Return all faults of one chunk, found by reading its files past Zarr; none if it is not finished."""
     for entry in store.ledger.entries([chunk]):
         return [fault for output in store.spec.outputs for fault in _changed(store, entry, output)]
-    return [Fault(chunk, "ledger", "entry is damaged")] if chunk in store.ledger.listed() else []
+    return [ChunkFault(chunk, "ledger", "entry is damaged")] if chunk in store.ledger.listed() else []
 
 
-def repair(store: FeatureStore, faults: Iterable[Fault]) -> list[int]:
+def repair(store: FeatureStore, faults: Iterable[ChunkFault]) -> list[int]:
     """Declare the faulty chunks unfinished, so that the next run computes them; return their numbers."""
     chunks = sorted({fault.chunk for fault in faults})
     for chunk in chunks:
@@ -89,16 +89,16 @@ def _lengths(store: FeatureStore, output: str, chunks: Iterable[int]) -> dict[in
     return {named[name]: size for name, size in found.items()}
 
 
-def _short(store: FeatureStore, chunk: int, output: str, found: int | None) -> Iterator[Fault]:
+def _short(store: FeatureStore, chunk: int, output: str, found: int | None) -> Iterator[ChunkFault]:
     """Yield the fault of a chunk file of `found` bytes, None if it is missing."""
     length = store.spec.chunk_rows * store.spec.outputs[output] * np.dtype(store.spec.dtype).itemsize
     if found is None:
-        yield Fault(chunk, output, "file is missing")
+        yield ChunkFault(chunk, output, "file is missing")
     elif found != length:
-        yield Fault(chunk, output, f"file has {found:,} of {length:,} bytes")
+        yield ChunkFault(chunk, output, f"file has {found:,} of {length:,} bytes")
 
 
-def _changed(store: FeatureStore, entry: Entry, output: str) -> Iterator[Fault]:
+def _changed(store: FeatureStore, entry: Entry, output: str) -> Iterator[ChunkFault]:
     """Yield what the bytes of one chunk file tell."""
     try:
         content = store.chunk_file(output, entry.chunk).read_bytes()
@@ -113,11 +113,11 @@ def _changed(store: FeatureStore, entry: Entry, output: str) -> Iterator[Fault]:
     rows = entry.rows.stop - entry.rows.start
     real, padding = features[:rows], features[rows:]
     if zlib.crc32(real.data) != entry.crc32[output]:
-        yield Fault(entry.chunk, output, "bytes changed since they were written")
+        yield ChunkFault(entry.chunk, output, "bytes changed since they were written")
         return
     odd = np.flatnonzero(~np.isfinite(real).all(axis=1)) + entry.rows.start
     odd = np.setdiff1d(odd, [bad.row for bad in entry.bad])
     if len(odd):
-        yield Fault(entry.chunk, output, f"row {odd[0]} is not finite and not listed as bad")
+        yield ChunkFault(entry.chunk, output, f"row {odd[0]} is not finite and not listed as bad")
     if not np.isnan(padding).all():
-        yield Fault(entry.chunk, output, "bytes changed past the last row")
+        yield ChunkFault(entry.chunk, output, "bytes changed past the last row")

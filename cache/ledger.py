@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cache.errors import StoreError
 from cache.spec import StoreSpec
-from cache.storage.paths import Place, read_each, sync, write_atomic
+from cache.storage.paths import StoragePath, read_each, sync, write_atomic
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Ledger:
         The store's cut.
     """
 
-    def __init__(self, folder: Place, spec: StoreSpec) -> None:
+    def __init__(self, folder: StoragePath, spec: StoreSpec) -> None:
         self.folder = folder
         self.spec = spec
 
@@ -161,5 +161,5 @@ class Ledger:
     def _outputs(self) -> set[str]:
         return set(self.spec.outputs)
 
-    def _path(self, chunk: int) -> Place:
+    def _path(self, chunk: int) -> StoragePath:
         return self.folder / f"{chunk:06d}.json"

@@ -16,7 +16,7 @@ from cache.integrity import check_chunk
 from cache.plain import is_plain
 from cache.recipe import Recipe
 from cache.spec import number_ranges
-from cache.storage.paths import Place, read_values
+from cache.storage.paths import StoragePath, read_values
 from cache.store import FeatureStore, open_store
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class FeatureReader:
         self._plain = {name for name, array in self._arrays.items() if is_plain(array)}
 
     @classmethod
-    def open(cls, path: Place) -> Self:
+    def open(cls, path: StoragePath) -> Self:
         """Reader of the store at `path`.
 
         Raises

@@ -18,8 +18,16 @@ from cache.ledger import Ledger
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.storage.folder_lock import locked
-from cache.storage.lifecycle import DESCRIPTION, born, drop, move, sweep, there, zarr_place
-from cache.storage.paths import Place
+from cache.storage.lifecycle import (
+    DESCRIPTION,
+    drop,
+    move,
+    remove_leftovers,
+    store_exists,
+    store_identity,
+    zarr_place,
+)
+from cache.storage.paths import StoragePath
 from cache.storage.shard_claims import require_unclaimed
 
 _ID_BLOCK = 1 << 16
@@ -41,16 +49,16 @@ class FeatureStore:
         What makes its features.
     ledger : Ledger
         What of it is done.
-    born : str
+    identity : str
         Identity of the store, to notice that it was replaced since.
     """
 
-    path: Place
+    path: StoragePath
     group: zarr.Group
     spec: StoreSpec
     recipe: Recipe
     ledger: Ledger
-    born: str
+    identity: str
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return the array of that name.
@@ -65,7 +73,7 @@ class FeatureStore:
             raise StoreError(f"{self.path} has no array {name!r}, only {', '.join(self.spec.outputs)}")
         return array
 
-    def chunk_file(self, name: str, chunk: int) -> Place:
+    def chunk_file(self, name: str, chunk: int) -> StoragePath:
         """Return where one chunk of an array lies."""
         return self.path / name / "c" / str(chunk) / "0"
 
@@ -75,7 +83,7 @@ class FeatureStore:
 
     def replaced(self) -> bool:
         """Whether another store has taken this one's place since it was opened."""
-        return born(self.path) != self.born
+        return store_identity(self.path) != self.identity
 
 
 def row_ids(names: Iterable[str]) -> npt.NDArray[np.uint64]:
@@ -104,7 +112,7 @@ def row_ids(names: Iterable[str]) -> npt.NDArray[np.uint64]:
 
 
 def create_or_open(
-    path: Place,
+    path: StoragePath,
     spec: StoreSpec,
     recipe: Recipe,
     row_ids: npt.NDArray[np.uint64],
@@ -146,14 +154,14 @@ def create_or_open(
         raise StoreError(f"{row_ids.shape[0]} row identities for {spec.rows} rows")
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
-        sweep(path)
+        remove_leftovers(path)
         if replace:
             require_unclaimed(path)
             drop_reusable(path)
             drop(path)
         if keep:
             _bring_forward(path, recipe)
-        if there(path):
+        if store_exists(path):
             store = open_store(path)
             _require_recipe(store, recipe)
             if store.spec == spec and np.array_equal(store.row_ids(), row_ids):
@@ -164,7 +172,7 @@ def create_or_open(
         return open_store(path)
 
 
-def open_store(path: Place) -> FeatureStore:
+def open_store(path: StoragePath) -> FeatureStore:
     """Return the store at `path`.
 
     Raises
@@ -172,7 +180,7 @@ def open_store(path: Place) -> FeatureStore:
     StoreError
         If there is none, or it is of another format.
     """
-    identity = born(path)
+    identity = store_identity(path)
     if not identity:
         raise StoreError(f"no feature store at {path}: run `pipeline extract` to make it")
     try:
@@ -197,14 +205,14 @@ def open_store(path: Place) -> FeatureStore:
     )
 
 
-def reusable(path: Place, recipe: Recipe) -> list[FeatureStore]:
+def reusable(path: StoragePath, recipe: Recipe) -> list[FeatureStore]:
     """Return the stores of this recipe moved aside in favour of the one at `path`, newest first."""
-    found = [aside for aside in path.parent.glob(f"{path.name}.old*") if there(aside)]
+    found = [aside for aside in path.parent.glob(f"{path.name}.old*") if store_exists(aside)]
     asides = sorted(found, key=_number, reverse=True)
     return [store for store in map(open_store, asides) if store.recipe.id == recipe.id]
 
 
-def drop_reusable(path: Place) -> None:
+def drop_reusable(path: StoragePath) -> None:
     """Delete the stores that were moved aside in favour of the one at `path`."""
     for aside in path.parent.glob(f"{path.name}.old*"):
         drop(aside)
@@ -220,24 +228,24 @@ def _require_recipe(store: FeatureStore, recipe: Recipe) -> None:
         )
 
 
-def _bring_forward(path: Place, recipe: Recipe) -> None:
+def _bring_forward(path: StoragePath, recipe: Recipe) -> None:
     """Put a store of another recipe aside under that recipe's id, and this recipe's in its place."""
-    if there(path):
+    if store_exists(path):
         present = open_store(path).recipe
         if present.id == recipe.id:
             return
         require_unclaimed(path)
         move(path, path.with_name(f"{path.name}.{present.id}"))
     waiting = path.with_name(f"{path.name}.{recipe.id}")
-    if there(waiting):
+    if store_exists(waiting):
         move(waiting, path)
 
 
-def _aside(path: Place) -> Place:
+def _aside(path: StoragePath) -> StoragePath:
     """Return a free name beside `path`: several stores wait there if a run was cut short more than once."""
     taken = [_number(aside) for aside in path.parent.glob(f"{path.name}.old*")]
     return path.with_name(f"{path.name}.old{max(taken) + 1 if taken else ''}")
 
 
-def _number(aside: Place) -> int:
+def _number(aside: StoragePath) -> int:
     return int(aside.name.rpartition(".old")[2] or 1)

@@ -12,13 +12,13 @@ import os
 import uuid
 from collections.abc import Mapping
 
-from cache.storage.paths import Place, read_each
+from cache.storage.paths import StoragePath, read_each
 from cache.storage.remote import RemotePath
 
 _NAMES = ("images", "read_s", "compute_s", "write_s", "read_wait_s", "write_wait_s")
 
 
-def log_timing(store: Place, timing: Mapping[str, float | int | str]) -> None:
+def log_timing(store: StoragePath, timing: Mapping[str, float | int | str]) -> None:
     """Append one line to a store's timings; safe from several processes at once."""
     line = json.dumps(dict(timing)) + "\n"
     path = timings_path(store)
@@ -33,7 +33,7 @@ def log_timing(store: Place, timing: Mapping[str, float | int | str]) -> None:
         os.close(descriptor)
 
 
-def total_timings(store: Place) -> dict[str, float]:
+def total_timings(store: StoragePath) -> dict[str, float]:
     """Sums over all runs: images, seconds of work, and seconds that the backbone waited.
 
     Torn lines are passed over. Names: images, read_s, compute_s, write_s, read_wait_s, write_wait_s.
@@ -56,6 +56,6 @@ def total_timings(store: Place) -> dict[str, float]:
     return total
 
 
-def timings_path(store: Place) -> Place:
+def timings_path(store: StoragePath) -> StoragePath:
     """Where the timings of a store lie."""
     return store.with_name(store.name.removesuffix(".zarr") + ".timings.jsonl")

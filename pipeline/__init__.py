@@ -1,22 +1,21 @@
-"""The program: a person's words, one stage call, a table.
-
-`Localiser` is here for scripts: ``Localiser.load("models/localiser").locate("photo.jpg")``.
-"""
+"""The command line; for scripts, `Localiser.load("models/localiser").locate("photo.jpg")`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.locate.localiser import Answer, Localiser, Place
+    from pipeline.locate.answer import Answer, Candidate
+    from pipeline.locate.localiser import PhotoLocaliser as Localiser
 
-__all__ = ["Answer", "Localiser", "Place"]
+__all__ = ["Answer", "Candidate", "Localiser"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a script asks for only when it asks: it brings torch with it."""
+    """Import an exported name on first use, because it brings torch with it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pipeline.locate import localiser
+    from pipeline.locate.answer import Answer, Candidate
+    from pipeline.locate.localiser import PhotoLocaliser
 
-    return getattr(localiser, name)
+    return {"Answer": Answer, "Candidate": Candidate, "Localiser": PhotoLocaliser}[name]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from stages.index.hashing import Hashes, key_hashes
 
 
-class Seal:
+class ManifestDigest:
     """The digest of a manifest and its duplicate keys; holds 8 bytes a row."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cache.errors import StoreError
-from cache.storage.paths import Place, create_new, modified, touch
+from cache.storage.paths import StoragePath, create_new, modified, touch
 from cache.storage.remote import RemotePath
 
 HEARTBEAT_S = 20.0
@@ -55,7 +55,7 @@ class Holder:
         return cls(*_machine(), os.getpid(), _start_ticks(os.getpid()), now, uuid.uuid4().hex)
 
     @classmethod
-    def read(cls, path: Place) -> Holder | None:
+    def read(cls, path: StoragePath) -> Holder | None:
         """Return the holder that a file names; None if it is not written yet."""
         try:
             return cls(**json.loads(path.read_text()))
@@ -79,7 +79,7 @@ class Holder:
 
 
 @contextlib.contextmanager
-def locked(folder: Place) -> Iterator[None]:
+def locked(folder: StoragePath) -> Iterator[None]:
     """Hold a folder for this process alone, as far as others ask for it the same way.
 
     On a disk the lock lies on the folder itself, so it leaves no file behind and dies with the
@@ -99,7 +99,7 @@ def locked(folder: Place) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def beating(paths: Sequence[Place]) -> Iterator[None]:
+def beating(paths: Sequence[StoragePath]) -> Iterator[None]:
     """Touch files now and then while the block runs, for others to see that this process lives."""
     stop = threading.Event()
     thread = threading.Thread(target=_beat, args=(paths, stop), name="claims", daemon=True)
@@ -111,7 +111,7 @@ def beating(paths: Sequence[Place]) -> Iterator[None]:
         thread.join()
 
 
-def clock(folder: Place) -> float:
+def clock(folder: StoragePath) -> float:
     """Return the present time as what holds the folder stamps it, which may be another machine's."""
     probe = folder / f".clock.{uuid.uuid4().hex}"
     try:
@@ -140,7 +140,7 @@ def _lock_object(lock: RemotePath) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
-def _beat(paths: Sequence[Place], stop: threading.Event) -> None:
+def _beat(paths: Sequence[StoragePath], stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
         for path in paths:
             with contextlib.suppress(OSError, StoreError):

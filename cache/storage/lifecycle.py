@@ -15,18 +15,18 @@ from typing import Any
 
 from zarr.storage import FsspecStore
 
-from cache.storage.paths import Place, sync
+from cache.storage.paths import StoragePath, sync
 from cache.storage.remote import FRESH, RemotePath
 
 DESCRIPTION = "zarr.json"
 
 
-def there(path: Place) -> bool:
+def store_exists(path: StoragePath) -> bool:
     """Whether a folder, or what says that it is a store, is at the place of one."""
     return path.is_dir() or (path / DESCRIPTION).exists()
 
 
-def born(path: Place) -> str:
+def store_identity(path: StoragePath) -> str:
     """Return what tells a store from another one that takes its place later; empty if there is none."""
     description = path / DESCRIPTION
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -36,12 +36,12 @@ def born(path: Place) -> str:
     return ""
 
 
-def zarr_place(path: Place) -> Any:
+def zarr_place(path: StoragePath) -> Any:
     """Return what Zarr takes for a place."""
     return FsspecStore.from_url(path.url, storage_options=FRESH) if isinstance(path, RemotePath) else path
 
 
-def put(new: Path, path: Place) -> None:
+def publish(new: Path, path: StoragePath) -> None:
     """Put a folder made on a disk in its place, forced to the disk or sent there."""
     files = [file for file in sorted(new.rglob("*")) if file != new / DESCRIPTION]
     if isinstance(path, RemotePath):
@@ -54,7 +54,7 @@ def put(new: Path, path: Place) -> None:
     sync(path.parent)
 
 
-def move(path: Place, target: Place) -> None:
+def move(path: StoragePath, target: StoragePath) -> None:
     """Give a store another place in the same folder."""
     if isinstance(path, RemotePath) and isinstance(target, RemotePath):
         names = [name for name in path.sizes() if name != DESCRIPTION]
@@ -66,7 +66,7 @@ def move(path: Place, target: Place) -> None:
         path.rename(target)
 
 
-def drop(path: Place) -> None:
+def drop(path: StoragePath) -> None:
     """Delete a store, so that a kill leaves no half a store in its place."""
     if isinstance(path, RemotePath):
         path.delete_all([DESCRIPTION])
@@ -78,10 +78,10 @@ def drop(path: Place) -> None:
         shutil.rmtree(doomed)
 
 
-def sweep(path: Place) -> None:
+def remove_leftovers(path: StoragePath) -> None:
     """Delete what kills left at or beside `path`. The folder is locked: nobody is at work on these."""
     if isinstance(path, RemotePath):
-        if not there(path):
+        if not store_exists(path):
             path.delete_all(list(path.sizes()))
         return
     for left in path.parent.glob(f".{path.name}.*"):

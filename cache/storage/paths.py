@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from cache.storage.remote import RemotePath
 
-Place = Path | RemotePath
+StoragePath = Path | RemotePath
 
 
-def place_of(text: str, base: Path) -> Place:
+def place_of(text: str, base: Path) -> StoragePath:
     """Return the place that a setting names.
 
     Parameters
@@ -33,7 +33,7 @@ def place_of(text: str, base: Path) -> Place:
     return Path(rest) if protocol == "file" else RemotePath(text.rstrip("/"))
 
 
-def sync(path: Place) -> None:
+def sync(path: StoragePath) -> None:
     """Force a file's, or a folder's, content to the disk; objects are durable once written."""
     if isinstance(path, RemotePath):
         return
@@ -44,7 +44,7 @@ def sync(path: Place) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Place, content: bytes | memoryview) -> None:
+def write_atomic(path: StoragePath, content: bytes | memoryview) -> None:
     """Write a file so that a reader, or a crash, meets all of it or none of it.
 
     Its content is on the disk before it has its name. The name itself follows when the file system
@@ -67,7 +67,7 @@ def write_atomic(path: Place, content: bytes | memoryview) -> None:
         raise
 
 
-def create_new(path: Place, content: bytes) -> bool:
+def create_new(path: StoragePath, content: bytes) -> bool:
     """Write a file if there is none of its name, which of several processes one can do; whether it did."""
     if isinstance(path, RemotePath):
         return path.create(content)
@@ -84,7 +84,7 @@ def create_new(path: Place, content: bytes) -> bool:
     return True
 
 
-def touch(path: Place) -> None:
+def touch(path: StoragePath) -> None:
     """Make a file as young as if it were written now.
 
     Raises
@@ -98,12 +98,12 @@ def touch(path: Place) -> None:
         os.utime(path)
 
 
-def modified(path: Place) -> float:
+def modified(path: StoragePath) -> float:
     """Return when a file was written by the clock of what holds it, in seconds since 1970."""
     return path.modified() if isinstance(path, RemotePath) else path.stat().st_mtime
 
 
-def read_values(path: Place, dtype: npt.DTypeLike, count: int = -1, first: int = 0) -> npt.NDArray[Any]:
+def read_values(path: StoragePath, dtype: npt.DTypeLike, count: int = -1, first: int = 0) -> npt.NDArray[Any]:
     """Return numbers out of a file that holds nothing else: `count` of them (-1: all) from number `first` on.
 
     A file that ends earlier gives fewer.
@@ -116,7 +116,7 @@ def read_values(path: Place, dtype: npt.DTypeLike, count: int = -1, first: int =
     return np.frombuffer(content, dtype, len(content) // np.dtype(dtype).itemsize)
 
 
-def read_each(folder: Place, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+def read_each(folder: StoragePath, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of the files of a folder that are there, out of those named."""
     if isinstance(folder, RemotePath):
         yield from folder.read_all(names).items()
@@ -126,7 +126,7 @@ def read_each(folder: Place, names: Sequence[str]) -> Iterator[tuple[str, bytes]
             yield name, (folder / name).read_bytes()
 
 
-def file_sizes(folder: Place, names: Sequence[str]) -> dict[str, int]:
+def file_sizes(folder: StoragePath, names: Sequence[str]) -> dict[str, int]:
     """Lengths in bytes of the files under a folder that are there, out of those named."""
     sizes: dict[str, int] = {}
     if isinstance(folder, RemotePath):
@@ -138,7 +138,7 @@ def file_sizes(folder: Place, names: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
-def total_size(path: Place) -> int:
+def total_size(path: StoragePath) -> int:
     """Return how many bytes a file, or all files under a folder, have."""
     if isinstance(path, RemotePath):
         return sum(path.sizes().values())

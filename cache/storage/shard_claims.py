@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cache.errors import StoreError
 from cache.spec import number_ranges
 from cache.storage.folder_lock import STALE_S, Holder, beating, clock, locked
-from cache.storage.paths import Place, create_new, modified
+from cache.storage.paths import StoragePath, create_new, modified
 
 
 class StoreInUse(StoreError):
@@ -25,7 +25,7 @@ class StoreInUse(StoreError):
 class Claim:
     """A claim that was found: its file, the chunks it is for and who holds it (None: not yet written)."""
 
-    path: Place
+    path: StoragePath
     chunks: range
     holder: Holder | None
     age_s: float
@@ -39,17 +39,17 @@ class Claim:
         return "a run that is just starting" if self.holder is None else str(self.holder)
 
 
-def claims_folder(store: Place) -> Place:
+def claims_folder(store: StoragePath) -> StoragePath:
     """Return where the claims on a store lie: beside it, so that they are no part of it."""
     return store.with_name(store.name.removesuffix(".zarr") + ".claims")
 
 
-def claims_on(store: Place) -> list[Claim]:
+def claims_on(store: StoragePath) -> list[Claim]:
     """Return the claims on a store whose holders are alive, as far as can be known from here."""
     return [claim for claim in _found(claims_folder(store)) if not claim.dead]
 
 
-def require_unclaimed(store: Place) -> None:
+def require_unclaimed(store: StoragePath) -> None:
     """Check that no run is writing to a store.
 
     Raises
@@ -62,7 +62,7 @@ def require_unclaimed(store: Place) -> None:
 
 
 @contextlib.contextmanager
-def claimed(store: Place, shards: Mapping[int, range]) -> Iterator[None]:
+def claimed(store: StoragePath, shards: Mapping[int, range]) -> Iterator[None]:
     """Hold the chunks of some work shards while the block runs.
 
     Parameters
@@ -89,10 +89,10 @@ def claimed(store: Place, shards: Mapping[int, range]) -> Iterator[None]:
             _release(folder, held)
 
 
-def _claim(folder: Place, store: Place, spans: Mapping[int, range]) -> list[Place]:
+def _claim(folder: StoragePath, store: StoragePath, spans: Mapping[int, range]) -> list[StoragePath]:
     """Create the claim files, all or none; the folder's lock serialises this where the disk has locks."""
     holder = Holder.this_process()
-    held: list[Place] = []
+    held: list[StoragePath] = []
     folder.mkdir(exist_ok=True)
     try:
         for claim in _found(folder):
@@ -111,7 +111,9 @@ def _claim(folder: Place, store: Place, spans: Mapping[int, range]) -> list[Plac
     return held
 
 
-def _refuse_overlap(folder: Place, store: Place, spans: Mapping[int, range], held: list[Place]) -> None:
+def _refuse_overlap(
+    folder: StoragePath, store: StoragePath, spans: Mapping[int, range], held: list[StoragePath]
+) -> None:
     others = [claim for claim in _found(folder) if claim.path not in held]
     taken = {shard: claim for shard, chunks in spans.items() for claim in others if _overlap(chunks, claim)}
     if taken:
@@ -125,16 +127,16 @@ def _overlap(chunks: range, claim: Claim) -> bool:
     return chunks.start < claim.chunks.stop and claim.chunks.start < chunks.stop
 
 
-def _release(folder: Place, held: list[Place]) -> None:
+def _release(folder: StoragePath, held: list[StoragePath]) -> None:
     for path in held:
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # others have claims in it
         folder.rmdir()
 
 
-def _found(folder: Place) -> list[Claim]:
+def _found(folder: StoragePath) -> list[Claim]:
     """Return every claim file, with its age by the clock of what holds it."""
-    paths: list[Place] = sorted(folder.glob("[0-9]*-[0-9]*.json"), key=str)
+    paths: list[StoragePath] = sorted(folder.glob("[0-9]*-[0-9]*.json"), key=str)
     if not paths:
         return []
     now = clock(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cache.errors import PlacecacheError
-from cache.storage.lifecycle import there
+from cache.storage.lifecycle import store_exists
 from cache.storage.shard_claims import claims_on
 from cache.store import FeatureStore, open_store, row_ids
 from pipeline.checks.finding import Finding
@@ -73,7 +73,7 @@ def check_views(paths: Paths, rows: dict[str, int]) -> Iterator[Finding]:
 def check_store(params: Params, paths: Paths, split: str, rows: dict[str, int]) -> Iterator[Finding]:
     """Yield whether a store goes with the settings and the rows, is complete and at rest."""
     path, subject = paths.features(split), f"features {split}"
-    if not there(path):
+    if not store_exists(path):
         yield Finding(subject, "note", "not extracted yet", f"pipeline extract --split {split}")
         return
     command = f"pipeline extract --split {split}"

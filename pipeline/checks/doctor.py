@@ -11,7 +11,7 @@ from cache.errors import PlacecacheError
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.storage.folder_lock import clock
-from cache.storage.paths import Place, total_size
+from cache.storage.paths import StoragePath, total_size
 from cache.storage.remote import RemotePath
 from pipeline.checks.consistency import check_index, check_store, check_views
 from pipeline.checks.finding import Finding
@@ -137,7 +137,7 @@ def _cluster(scheduler: str, paths: Paths, device: str) -> Iterator[Finding]:
         yield Finding("cluster", "ok", f"{len(seen)} workers at {scheduler} see {features}")
 
 
-def _sees(manifest: Path, features: Place) -> bool:
+def _sees(manifest: Path, features: StoragePath) -> bool:
     """Whether this machine sees the project, and features that lie elsewhere; run on workers."""
     if isinstance(features, RemotePath):
         features.glob("*")  # raises where it cannot be reached

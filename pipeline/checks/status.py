@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cache.reader import FeatureReader
-from cache.storage.lifecycle import there
-from cache.storage.paths import Place, total_size
+from cache.storage.lifecycle import store_exists
+from cache.storage.paths import StoragePath, total_size
 from cache.storage.shard_claims import claims_on
 from cache.timings import total_timings
 from pipeline.console import size
@@ -33,7 +33,7 @@ def bad_images(paths: Paths) -> Iterator[Row]:
     """Yield split, row, key and reason of every image that could not be used."""
     for split in SPLITS:
         store = paths.features(split)
-        if there(store):
+        if store_exists(store):
             for bad in FeatureReader.open(store).store.ledger.bad_rows():
                 yield split, bad.row, bad.key, bad.reason
 
@@ -72,8 +72,8 @@ def _manifest(name: str, path: Path) -> Row:
     return name, Manifest.open(path).rows, "100 %", "", _size(path), ""
 
 
-def _store(name: str, path: Place) -> Row:
-    if not there(path):
+def _store(name: str, path: StoragePath) -> Row:
+    if not store_exists(path):
         return _absent(name)
     reader = FeatureReader.open(path)
     spent = total_timings(path)
@@ -107,5 +107,5 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"
 
 
-def _size(path: Place) -> str:
+def _size(path: StoragePath) -> str:
     return size(total_size(path))

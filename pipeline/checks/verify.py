@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cache.integrity import Fault, check_chunk
+from cache.integrity import ChunkFault, check_chunk
 from cache.spec import StoreSpec
 from cache.store import open_store
 from pipeline.project.paths import Paths
@@ -25,7 +25,7 @@ class Verdict:
         Chunks that are not extracted yet.
     bad : int
         Rows listed as bad: known, hence no fault.
-    faults : list of Fault
+    faults : list of ChunkFault
         What is wrong with finished chunks.
     """
 
@@ -33,7 +33,7 @@ class Verdict:
     spec: StoreSpec
     missing: int
     bad: int
-    faults: list[Fault]
+    faults: list[ChunkFault]
 
     @property
     def sound(self) -> bool:
@@ -72,7 +72,7 @@ def verify_split(paths: Paths, split: str, progress: Callable[[int, int], None])
         If there is no store, or its own description is damaged.
     """
     store = open_store(paths.features(split))
-    faults: list[Fault] = []
+    faults: list[ChunkFault] = []
     listed = store.ledger.listed()
     for done, chunk in enumerate(listed, start=1):
         faults += check_chunk(store, chunk)

@@ -102,12 +102,12 @@ def locate(
 ) -> int:
     """Say where photos were taken: files, or folders of them. Exit code 1 if any is unreadable."""
     from pipeline.locate import output as located
-    from pipeline.locate.localiser import Localiser, photos_of
+    from pipeline.locate.localiser import PhotoLocaliser, photos_of
     from stages.images.read import UnreadableImage
 
     folder = model or Paths(context.obj, "").localiser
     found = photos_of(photos)
-    localiser = Localiser.load(folder, weights=weights, device=one_device(device))
+    localiser = PhotoLocaliser.load(folder, weights=weights, device=one_device(device))
     outcomes = []
     for outcome in localiser.locate_all(found, top=top):
         outcomes.append(outcome)
@@ -141,12 +141,12 @@ def status(context: click.Context, bad: bool) -> None:
 @click.pass_context
 def verify(context: click.Context, splits: tuple[str, ...]) -> int:
     """Read every stored feature again and find flipped bits, torn and missing chunks. Exit 1 if any."""
-    from cache.storage.lifecycle import there
+    from cache.storage.lifecycle import store_exists
     from pipeline.checks.verify import verify_split
 
     _, paths = project_of(context)
     verdicts = []
-    for split in splits or [split for split in SPLITS if there(paths.features(split))] or SPLITS[:1]:
+    for split in splits or [split for split in SPLITS if store_exists(paths.features(split))] or SPLITS[:1]:
         with console.progress(f"verify {split}") as progress:
             verdicts.append(verify_split(paths, split, progress))
     columns = ("split", "chunks", "missing", "damaged", "bad rows", "verdict")

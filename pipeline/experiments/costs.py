@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.reader import FeatureReader
-from cache.storage.lifecycle import there
-from cache.storage.paths import Place, total_size
+from cache.storage.lifecycle import store_exists
+from cache.storage.paths import StoragePath, total_size
 from cache.timings import total_timings
 
 
@@ -33,7 +33,7 @@ class StoreCost:
     seconds: float | None
 
     @classmethod
-    def of(cls, store: Place) -> StoreCost:
+    def of(cls, store: StoragePath) -> StoreCost:
         """Return the cost of a store, from its files and the log of its chunks."""
         rows, spent = FeatureReader.open(store).rows, total_timings(store)
         passed = spent["compute_s"] + spent["read_wait_s"] + spent["write_wait_s"]
@@ -61,11 +61,14 @@ class Costs:
 
     @classmethod
     def of(
-        cls, features: Mapping[str, Place], localisers: Sequence[Path], runs: Sequence[Mapping[str, Any]]
+        cls,
+        features: Mapping[str, StoragePath],
+        localisers: Sequence[Path],
+        runs: Sequence[Mapping[str, Any]],
     ) -> Costs:
         """Return the cost of a row from its stores, and its seeds' localisers and metrics."""
         return cls(
-            {split: StoreCost.of(store) for split, store in features.items() if there(store)},
+            {split: StoreCost.of(store) for split, store in features.items() if store_exists(store)},
             _mean([total_size(localiser) for localiser in localisers]),
             _mean([metrics["seconds"]["train"] for metrics in runs]),
             _mean([metrics["seconds"]["eval"] for metrics in runs]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.storage.paths import Place
+from cache.storage.paths import StoragePath
 from pipeline.project.paths import Paths
 
 
@@ -32,7 +32,7 @@ class RowPaths(Paths):
         """Folder of classes, labels and view plan."""
         return self.cut
 
-    def features(self, split: str) -> Place:
+    def features(self, split: str) -> StoragePath:
         """Feature store of one split; views of another plan have a store of their own."""
         return super().features(self.views if split == "views" else split)
 

@@ -12,8 +12,8 @@ from typing import Any
 from cache.errors import PlacecacheError
 from cache.reader import FeatureReader
 from cache.storage.folder_lock import locked
-from cache.storage.lifecycle import there
-from cache.storage.paths import Place, write_atomic
+from cache.storage.lifecycle import store_exists
+from cache.storage.paths import StoragePath, write_atomic
 from cache.storage.shard_claims import StoreInUse, claimed, claims_on
 from pipeline import console
 from pipeline.experiments.paths import RowPaths
@@ -52,7 +52,7 @@ def prepare(row: Row, *, device: str) -> None:
         except WeightsError:
             # Features that came from elsewhere are as good without the weights that made them.
             store = paths.features(split)
-            if not there(store) or FeatureReader.open(store).missing_rows:
+            if not store_exists(store) or FeatureReader.open(store).missing_rows:
                 raise
         except StoreInUse as fault:
             raise HeldElsewhere(
@@ -150,5 +150,5 @@ def _alone(run: Path, seed: int) -> Iterator[None]:
         yield
 
 
-def _holder(claimed_place: Place) -> str:
+def _holder(claimed_place: StoragePath) -> str:
     return next((str(claim) for claim in claims_on(claimed_place)), "a run that has just ended")

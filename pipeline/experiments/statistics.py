@@ -15,7 +15,7 @@ from pipeline.experiments.rows import Plan
 from pipeline.experiments.run import Outcome
 from pipeline.experiments.run_row import Metrics
 
-Found = Mapping[str, Outcome]
+Results = Mapping[str, Outcome]
 BUCKETS = ("head", "mid", "tail")
 _MOST_FLIPS = 16
 """Seeds up to which all ways to flip signs are tried; of more, the t test alone speaks."""
@@ -108,7 +108,7 @@ def series(runs: Mapping[int, Metrics], localiser: str) -> dict[str, list[float]
     return {name: [values[name] for values in each] for name in (each[0] if each else {})}
 
 
-def gains(found: Found, plan: Plan, localiser: str) -> dict[tuple[str, str], dict[str, Gain]]:
+def gains(found: Results, plan: Plan, localiser: str) -> dict[tuple[str, str], dict[str, Gain]]:
     """Return the gain of each measure for the pairs of rows, over the seeds that both have."""
     tested = {}
     for first, second in plan.compare:

@@ -14,7 +14,7 @@ from cache.storage.paths import write_atomic
 from pipeline.console import size
 from pipeline.experiments.rows import Plan
 from pipeline.experiments.run import HELD, Outcome
-from pipeline.experiments.statistics import BUCKETS, Found, Gain, Spread, gains, series
+from pipeline.experiments.statistics import BUCKETS, Gain, Results, Spread, gains, series
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Table:
         return f"{self.title}:\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def tables(found: Found, plan: Plan, localiser: str) -> list[Table]:
+def tables(found: Results, plan: Plan, localiser: str) -> list[Table]:
     """Return what there is to show: LR@N, that by the size of the true cell, costs, gains."""
     ran = {name: outcome for name, outcome in found.items() if outcome.runs}
     shown = [_recalls(found, localiser)]
@@ -44,20 +44,20 @@ def tables(found: Found, plan: Plan, localiser: str) -> list[Table]:
     return shown
 
 
-def _recalls(found: Found, localiser: str) -> Table:
+def _recalls(found: Results, localiser: str) -> Table:
     columns, cells = _spreads(found, localiser, wanted=lambda name: name not in BUCKETS)
     rows = [[name, _seeds(outcome), *cells[name]] for name, outcome in found.items()]
     title = f"{localiser}: LR@N in percent, mean ± deviation over training seeds"
     return Table(title, ["experiment", "seeds", *columns], rows)
 
 
-def _by_cell(ran: Found, localiser: str) -> Table:
+def _by_cell(ran: Results, localiser: str) -> Table:
     columns, cells = _spreads(ran, localiser, wanted=lambda name: name in BUCKETS)
     title = f"{localiser}: LR@1 by the size of the true cell"
     return Table(title, ["experiment", *columns], [[name, *cells[name]] for name in ran])
 
 
-def _costs(ran: Found, localiser: str) -> Table:
+def _costs(ran: Results, localiser: str) -> Table:
     rows = []
     for name, outcome in ran.items():
         if (costs := outcome.costs) is None:
@@ -85,7 +85,7 @@ def _gains(tested: Mapping[tuple[str, str], Mapping[str, Gain]]) -> Table:
 
 
 def _spreads(
-    found: Found, localiser: str, wanted: Callable[[str], bool]
+    found: Results, localiser: str, wanted: Callable[[str], bool]
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Return the measures wanted that any row has, and each row's cells under them."""
     values = {name: series(outcome.runs, localiser) for name, outcome in found.items()}
@@ -111,7 +111,7 @@ def _p(value: float | None) -> str:
     return "" if value is None else "< 0.001" if value < 0.0005 else f"{value:.3f}"
 
 
-def shortfalls(found: Found) -> list[str]:
+def shortfalls(found: Results) -> list[str]:
     """Return a line per reason why something is lacking, with the rows that it is for."""
     alike: dict[tuple[str, str], list[str]] = {}
     for name, outcome in found.items():
@@ -124,7 +124,7 @@ def shortfalls(found: Found) -> list[str]:
     ]
 
 
-def write(folder: Path, found: Found, plan: Plan, localiser: str) -> None:
+def write(folder: Path, found: Results, plan: Plan, localiser: str) -> None:
     """Write experiments.json, with every run's numbers, and table.md, the tables of the terminal."""
     content = {
         "localiser": localiser,

@@ -11,7 +11,7 @@ EARTH_RADIUS_M = 6_371_009.0
 
 
 @dataclass(frozen=True)
-class Place:
+class Candidate:
     """One place where a photo may have been taken.
 
     Attributes
@@ -49,7 +49,7 @@ class Answer:
     ----------
     photo : Path
         The file, as it was named.
-    places : tuple of Place
+    places : tuple of Candidate
         The answer and its runners-up; never empty.
     confidence : float or None
         Probability that the first place is right; None if the localiser is not calibrated.
@@ -62,7 +62,7 @@ class Answer:
     """
 
     photo: Path
-    places: tuple[Place, ...]
+    places: tuple[Candidate, ...]
     confidence: float | None
     abstained: bool
     exif: tuple[float, float] | None

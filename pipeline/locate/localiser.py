@@ -15,7 +15,7 @@ import utm
 
 from cache.errors import RecipeMismatch
 from cache.recipe import Recipe
-from pipeline.locate.answer import Answer, Place, distance_on_earth_m
+from pipeline.locate.answer import Answer, Candidate, distance_on_earth_m
 from stages.errors import InputError, WeightsError
 from stages.images.read import UnreadableImage, read_image
 from stages.index.exif import Photo, read_exif
@@ -23,23 +23,25 @@ from stages.index.sources.folder import keys_below
 from stages.index.utm_zone import Zone
 from stages.models.backbones.backbone import Backbone, describe_backbone, load_backbone
 from stages.models.backbones.weights import PRETRAINED, RANDOM
-from stages.models.localiser.localiser import Localiser as TrainedLocaliser
+from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import answer
 
 Features = npt.NDArray[np.floating[Any]]
 
-__all__ = ["Answer", "Localiser", "Place", "photos_of"]
+__all__ = ["PhotoLocaliser", "photos_of"]
 
 
-class Localiser:
+class PhotoLocaliser:
     """A trained localiser together with its backbone; make one with `load`."""
 
-    def __init__(self, trained: TrainedLocaliser, backbone: Backbone) -> None:
+    def __init__(self, trained: Localiser, backbone: Backbone) -> None:
         self.trained = trained
         self.backbone = backbone
 
     @classmethod
-    def load(cls, folder: str | Path, *, weights: str | Path | None = None, device: str = "cpu") -> Localiser:
+    def load(
+        cls, folder: str | Path, *, weights: str | Path | None = None, device: str = "cpu"
+    ) -> PhotoLocaliser:
         """Return the localiser stored in `folder`, ready for photos.
 
         Parameters
@@ -60,7 +62,7 @@ class Localiser:
         RecipeMismatch
             If this version prepares images otherwise than the one it was trained with.
         """
-        trained = TrainedLocaliser.load(Path(folder), device)
+        trained = Localiser.load(Path(folder), device)
         if not len(trained.places):
             raise InputError(f"{folder} knows no place: train it on at least one class")
         recipe = trained.recipe
@@ -115,7 +117,7 @@ class Localiser:
         joined = torch.cat([pooled[name] for name in self.trained.inputs], dim=1)
         return joined.cpu().numpy().astype(self.trained.recipe.dtype)
 
-    def _places(self, features: Features, top: int) -> tuple[tuple[Place, ...], float | None, bool]:
+    def _places(self, features: Features, top: int) -> tuple[tuple[Candidate, ...], float | None, bool]:
         """Places, confidence of the first, and whether it is too low."""
         if self.trained.meta.get("fusion") is None:
             found = self.trained.predict(features, top=top, score="softmax")
@@ -132,7 +134,7 @@ class Localiser:
         )
         return places, None if math.isnan(confidence) else round(confidence, 4), abstained
 
-    def _place(self, position: list[float], score: float, class_id: int) -> Place:
+    def _place(self, position: list[float], score: float, class_id: int) -> Candidate:
         east, north = (round(value, 2) for value in position)
         classes = self.trained.classes
         latitude = longitude = None
@@ -141,7 +143,7 @@ class Localiser:
             degrees = utm.to_latlon(east, north, zone.number, northern=zone.northern, strict=False)
             latitude, longitude = (round(float(value), 7) for value in degrees)
         images = int(self.trained.places.images[class_id])
-        return Place(latitude, longitude, east, north, classes.zone, round(score, 5), class_id, images)
+        return Candidate(latitude, longitude, east, north, classes.zone, round(score, 5), class_id, images)
 
 
 def photos_of(paths: Iterable[Path]) -> list[Path]:

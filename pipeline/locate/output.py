@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import console
-from pipeline.locate.answer import Answer, Place, printable
-from pipeline.locate.localiser import Localiser
+from pipeline.locate.answer import Answer, Candidate, printable
+from pipeline.locate.localiser import PhotoLocaliser
 from stages.eval.report.gallery import Album
 from stages.eval.report.map_view import MapItem, map_data, map_html
 from stages.eval.report.page import document, metres
@@ -71,7 +71,7 @@ def as_json(outcomes: Sequence[Outcome]) -> str:
     return json.dumps(content, indent=2, allow_nan=False)
 
 
-def write_map(path: Path, localiser: Localiser, outcomes: Sequence[Outcome]) -> None:
+def write_map(path: Path, localiser: PhotoLocaliser, outcomes: Sequence[Outcome]) -> None:
     """Write a self-contained page: the map of all answers, and each photo with its places."""
     album = Album(THUMBNAIL_PX, PHOTOS_BYTES)
     answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
@@ -104,12 +104,12 @@ def write_map(path: Path, localiser: Localiser, outcomes: Sequence[Outcome]) -> 
         partial.write_text(page, encoding="utf-8")
 
 
-def degrees(place: Place) -> str:
+def degrees(place: Candidate) -> str:
     """Return latitude and longitude, good to a decimetre."""
     return f"{place.latitude:.6f}, {place.longitude:.6f}"
 
 
-def utm_text(place: Place) -> str:
+def utm_text(place: Candidate) -> str:
     """Return the UTM position in whole metres."""
     return f"{place.zone} {place.utm_east:.0f} E {place.utm_north:.0f} N".strip()
 

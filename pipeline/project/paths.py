@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.storage.paths import Place
+from cache.storage.paths import StoragePath
 
 SPLITS = ("database", "queries", "views")
 
@@ -26,7 +26,7 @@ class Paths:
 
     project: Path
     features_name: str
-    features_home: Place | None = None
+    features_home: StoragePath | None = None
 
     @property
     def toycity(self) -> Path:
@@ -42,7 +42,7 @@ class Paths:
         """Folder of classes, labels and view plan."""
         return self.project / "data" / "partition"
 
-    def features(self, split: str) -> Place:
+    def features(self, split: str) -> StoragePath:
         """Feature store of one split, on a disk or on object storage."""
         if self.features_home is None:
             return self.tracked_features(split)

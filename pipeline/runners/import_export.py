@@ -10,7 +10,7 @@ from pipeline.project import dvc_link as elsewhere
 from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from stages.errors import InputError
-from stages.extract.import_export import Moved, export_hdf5, export_npy, import_npy
+from stages.extract.import_export import TransferResult, export_hdf5, export_npy, import_npy
 from stages.index import stage as index
 from stages.index.config import IndexConfig
 from stages.index.manifest import Manifest
@@ -19,7 +19,7 @@ Progress = Callable[[int, int], None]
 _EXPORTS = {".h5": export_hdf5, ".hdf5": export_hdf5, ".npy": export_npy}
 
 
-def export_split(paths: Paths, split: str, file: Path, *, progress: Progress) -> Moved:
+def export_split(paths: Paths, split: str, file: Path, *, progress: Progress) -> TransferResult:
     """Return what writing one split's features to a file did; its suffix says how.
 
     Raises
@@ -44,7 +44,7 @@ def import_split(
     name: str,
     replace: bool,
     progress: Progress,
-) -> Moved:
+) -> TransferResult:
     """Return what taking in features and the positions they belong to did; both become the project's own.
 
     The queries' positions are put in the zone of the database, as `index` does it.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bar:
+class TrainingProgress:
     """What moves the bar: `progress(done, total)` and `report(line of the log)`."""
 
     progress: Callable[[int, int], None]
@@ -31,7 +31,7 @@ class Bar:
 
 
 @contextmanager
-def training_bar(*, shown: bool) -> Iterator[Bar]:
+def training_bar(*, shown: bool) -> Iterator[TrainingProgress]:
     """Yield a bar that shows loss, samples/s and the last LR@1; silent unless `shown`, on a terminal."""
     columns = (
         TextColumn("{task.description}"),
@@ -51,7 +51,7 @@ def training_bar(*, shown: bool) -> Iterator[Bar]:
 
     with Progress(*columns, console=console.err, transient=True, disable=silent) as bar:
         task = bar.add_task("train", total=None, numbers="")
-        yield Bar(lambda done, total: bar.update(task, completed=done, total=total), report)
+        yield TrainingProgress(lambda done, total: bar.update(task, completed=done, total=total), report)
 
 
 def train(
@@ -138,7 +138,7 @@ def _run_on(params: Params, paths: Paths) -> Callable[..., TrainResult]:
 
 
 def _train_here(
-    params: Params, paths: Paths, groups: tuple[int, ...] | None, device: str, bar: Bar
+    params: Params, paths: Paths, groups: tuple[int, ...] | None, device: str, bar: TrainingProgress
 ) -> TrainResult:
     return _run_on(params, paths)(
         output=paths.localiser,

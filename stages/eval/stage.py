@@ -9,9 +9,9 @@ import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
 from cache.reader import FeatureReader
-from cache.storage.paths import Place
+from cache.storage.paths import StoragePath
 from stages.eval.config import EvalConfig
-from stages.eval.localisers.compare import Database, Found, cell_ranking, compare, spread
+from stages.eval.localisers.compare import Database, LocaliserResult, cell_ranking, compare, spread
 from stages.eval.metrics.breakdown import buckets, by_value, conditions, distances, intervals
 from stages.eval.metrics.confidence import calibration_error, risk_coverage, separation
 from stages.eval.queries import Queries, require_fit
@@ -33,12 +33,12 @@ def run(
     config: EvalConfig,
     *,
     localiser: Path,
-    features: Place,
+    features: StoragePath,
     manifest: Path,
     metrics: Path,
     predictions: Path,
     curve: Path,
-    database: Place | None = None,
+    database: StoragePath | None = None,
     database_manifest: Path | None = None,
     device: str = "cpu",
 ) -> EvalResult:
@@ -127,7 +127,7 @@ def _spread_cells(cells: Predictions, readable: Bools) -> Predictions:
     return Predictions(class_id, score, positions)
 
 
-def _confidence(found: Found, readable: Bools) -> tuple[Floats, Bools]:
+def _confidence(found: LocaliserResult, readable: Bools) -> tuple[Floats, Bools]:
     """Confidence and abstention of every query: 0 and True where it is unreadable, NaN where unknown."""
     confidence, abstain = np.full(len(readable), np.nan), np.zeros(len(readable), np.bool_)
     if found.answers is not None:
@@ -136,7 +136,7 @@ def _confidence(found: Found, readable: Bools) -> tuple[Floats, Bools]:
     return confidence, abstain
 
 
-def _block(found: Found, errors: Floats, queries: Queries, config: EvalConfig) -> Block:
+def _block(found: LocaliserResult, errors: Floats, queries: Queries, config: EvalConfig) -> Block:
     return Block(
         recall=recall_percent(errors, config.radius_m, config.top),
         interval=intervals(errors, config.radius_m, config.top, config.bootstrap, config.seed),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.eval.config import EvalConfig
-from stages.eval.localisers.compare import Found
+from stages.eval.localisers.compare import LocaliserResult
 from stages.files import replacing, write_table
 from stages.models.localiser.localiser import Predictions
 
@@ -42,7 +42,7 @@ def write_predictions(
     truth: Floats,
     zone: str,
     cells: Predictions,
-    found: dict[str, Found],
+    found: dict[str, LocaliserResult],
     errors: dict[str, Floats],
     confidence: Floats,
     abstain: npt.NDArray[np.bool_],

@@ -19,26 +19,26 @@ from stages.images.augment import AugmentConfig, augment
 from stages.images.gpu_jpeg import plain_jpeg
 from stages.images.read import UnreadableImage, decode_image
 from stages.index.manifest import Manifest
-from stages.index.packs.reader import ImageSource, Place
+from stages.index.packs.reader import ImageLocation, ImageSource
 from stages.models.backbones.backbone import preprocess_for
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageRow:
     """One row to compute.
 
     Attributes
     ----------
     row : int
         Row of the store.
-    place : Place
+    place : ImageLocation
         Key of the image, and where it lies.
     view : int
         Number of the view; -1 for the image itself.
     """
 
     row: int
-    place: Place
+    place: ImageLocation
     view: int
 
     @property
@@ -48,12 +48,12 @@ class Image:
 
 
 @dataclass
-class Batch:
+class ImageBatch:
     """Images of one chunk.
 
     Attributes
     ----------
-    images : list of Image
+    images : list of ImageRow
         What they are.
     pixels : Tensor, (B, S, S, 3) uint8
         Preprocessed pixels; an unreadable image's are black and its features dropped later, so that
@@ -68,20 +68,20 @@ class Batch:
         Seconds that reading took.
     """
 
-    images: list[Image]
+    images: list[ImageRow]
     pixels: Tensor
     jpegs: Tensor
     spans: dict[int, slice]
     reasons: dict[int, str]
     read_s: float
 
-    def pin_memory(self) -> Batch:
+    def pin_memory(self) -> ImageBatch:
         """Move the pixels to where a copy to the GPU can run beside its work; called by the loader."""
         self.pixels = self.pixels.pin_memory()
         return self
 
 
-class ImageReader(Dataset[Batch | PlacecacheError]):
+class ImageReader(Dataset[ImageBatch | PlacecacheError]):
     """Reads batches of images.
 
     Parameters
@@ -116,14 +116,14 @@ class ImageReader(Dataset[Batch | PlacecacheError]):
             self._source = ImageSource(Manifest.open(self.manifest))
         return self._source
 
-    def __getitem__(self, images: list[Image]) -> Batch | PlacecacheError:
+    def __getitem__(self, images: list[ImageRow]) -> ImageBatch | PlacecacheError:
         """Return a batch, or what stops the run: an error keeps its kind on its way between processes."""
         try:
             return self.read(images)
         except PlacecacheError as error:
             return error
 
-    def read(self, images: list[Image]) -> Batch:
+    def read(self, images: list[ImageRow]) -> ImageBatch:
         """Return a batch."""
         begun, size = time.perf_counter(), self.preprocess.image_size
         pixels, files = np.empty((0, size, size, 3), np.uint8), bytearray()
@@ -144,9 +144,11 @@ class ImageReader(Dataset[Batch | PlacecacheError]):
             pixels[number] = found
         # A tensor's memory is handed from process to process as it is, an array's would be copied.
         jpegs = torch.frombuffer(files, dtype=torch.uint8) if files else torch.empty(0, dtype=torch.uint8)
-        return Batch(images, torch.from_numpy(pixels), jpegs, spans, reasons, time.perf_counter() - begun)
+        return ImageBatch(
+            images, torch.from_numpy(pixels), jpegs, spans, reasons, time.perf_counter() - begun
+        )
 
-    def _read(self, image: Image) -> bytes | npt.NDArray[np.uint8]:
+    def _read(self, image: ImageRow) -> bytes | npt.NDArray[np.uint8]:
         """Return an image's pixels, or the file itself where the GPU is to decode it."""
         source, place, preprocess = self.source, image.place, self.preprocess
         if self.views is None and self.config.decoder == "nvjpeg":

@@ -18,7 +18,7 @@ from cache.reader import FeatureReader
 from cache.store import FeatureStore
 from cache.timings import log_timing
 from cache.writer import ChunkWriter
-from stages.extract.batch import Batch
+from stages.extract.batch import ImageBatch
 from stages.extract.plan import ShardOrder
 from stages.extract.result import ShardResult
 from stages.extract.reuse import copy_rows
@@ -72,7 +72,7 @@ def begin(order: ShardOrder, store: FeatureStore, number: int) -> Chunk:
     return chunk
 
 
-def fill(order: ShardOrder, chunk: Chunk, batch: Batch, computed: Mapping[str, Computed]) -> None:
+def fill(order: ShardOrder, chunk: Chunk, batch: ImageBatch, computed: Mapping[str, Computed]) -> None:
     """Put a batch's features into its chunk; such as overflow become bad rows, unreadable ones stay out."""
     if not computed:
         return

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
-from cache.storage.paths import Place
+from cache.storage.paths import StoragePath
 from cache.store import create_or_open, drop_reusable, row_ids
 from cache.writer import ChunkWriter
 from stages.errors import InputError
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Moved:
+class TransferResult:
     """How many features went out or came in.
 
     Attributes
@@ -46,7 +46,7 @@ class Moved:
     rows: int
     skipped: int
     length: int
-    path: Place
+    path: StoragePath
 
     def facts(self) -> list[tuple[str, object]]:
         """Return what a person wants to know, in reading order."""
@@ -60,7 +60,7 @@ class Moved:
 
 def export_hdf5(
     reader: FeatureReader, manifest: Manifest, path: Path, *, progress: Progress | None = None
-) -> Moved:
+) -> TransferResult:
     """Write one group per image, named by its key, with ``global_descriptor`` in it: hloc's layout.
 
     Outputs are joined in the store's order. Bad images have no group.
@@ -83,12 +83,12 @@ def export_hdf5(
             moved += int(valid.sum())
             if progress is not None:
                 progress(stop, reader.rows)
-    return Moved(moved, reader.rows - moved, reader.length(outputs), path)
+    return TransferResult(moved, reader.rows - moved, reader.length(outputs), path)
 
 
 def export_npy(
     reader: FeatureReader, manifest: Manifest, path: Path, *, progress: Progress | None = None
-) -> Moved:
+) -> TransferResult:
     """Write one (rows, F) array in the manifest's order, and the keys beside it as ``<name>.csv``.
 
     Bad images are NaN. The CSV has path, utm_east, utm_north and zone, as `import_npy` and the index
@@ -114,18 +114,18 @@ def export_npy(
     with _replacing(path.with_suffix(".csv")) as partial:
         _write_list(partial, manifest)
     good = int(reader.valid.sum())
-    return Moved(good, reader.rows - good, reader.length(outputs), path)
+    return TransferResult(good, reader.rows - good, reader.length(outputs), path)
 
 
 def import_npy(
     source: Path,
     manifest: Manifest,
-    store: Place,
+    store: StoragePath,
     *,
     name: str,
     replace: bool,
     progress: Progress | None = None,
-) -> Moved:
+) -> TransferResult:
     """Fill a store with somebody else's features: row i of the array belongs to row i of the manifest.
 
     Rows that are not finite are bad rows. Every row is written anew, so a second import of a changed
@@ -175,7 +175,7 @@ def import_npy(
         if progress is not None:
             progress(rows.stop, spec.rows)
     drop_reusable(store)
-    return Moved(spec.rows - skipped, skipped, array.shape[1], store)
+    return TransferResult(spec.rows - skipped, skipped, array.shape[1], store)
 
 
 def _open_array(source: Path, manifest: Manifest) -> npt.NDArray[np.floating]:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
-from cache.storage.paths import Place
+from cache.storage.paths import StoragePath
 from cache.store import FeatureStore, create_or_open, row_ids
 from stages.errors import InputError
 from stages.extract.config import ExtractConfig
-from stages.extract.reuse import Carried
+from stages.extract.reuse import ReusedRows
 from stages.images.augment import AugmentConfig
 from stages.index.manifest import Manifest
 from stages.models.backbones.backbone import describe_backbone
@@ -25,7 +25,7 @@ _KEY_BLOCK = 1 << 17
 
 
 @dataclass(frozen=True)
-class Source:
+class RowSource:
     """What the rows of a store are: images of a manifest, or planned views of them.
 
     Attributes
@@ -87,7 +87,7 @@ class ShardOrder:
         Number of the shard.
     todo : dict of int to ndarray
         Chunk -> rows that must go through the backbone; chunks not listed are done.
-    carried : Carried
+    carried : ReusedRows
         Rows that are copied from stores that were moved aside.
     first_row : int
         Store row that the next two begin with.
@@ -110,11 +110,11 @@ class ShardOrder:
     """
 
     config: ExtractConfig
-    store: Place
+    store: StoragePath
     manifest: Path
     shard: int
     todo: dict[int, npt.NDArray[np.int64]]
-    carried: Carried
+    carried: ReusedRows
     first_row: int
     image_row: npt.NDArray[np.int64] | None
     view: npt.NDArray[np.int16] | None
@@ -164,7 +164,7 @@ def recipe_for(config: ExtractConfig, augment: AugmentConfig | None, seed: int) 
 
 
 def open_for(
-    config: ExtractConfig, source: Source, path: Place, *, replace: bool, keep: bool
+    config: ExtractConfig, source: RowSource, path: StoragePath, *, replace: bool, keep: bool
 ) -> FeatureStore:
     """Return the store that the source's features go to, made if need be.
 

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from cache.errors import PlacecacheError
-from stages.extract.batch import Batch, Image, ImageReader
+from stages.extract.batch import ImageBatch, ImageReader, ImageRow
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import ShardOrder
 from stages.images.augment import AugmentConfig
@@ -35,7 +35,7 @@ _BESIDE_A_CPU = 2
 """Threads that keep a CPU busy with its backbone fed."""
 
 
-def read_ahead(order: ShardOrder) -> Iterator[Batch]:
+def read_ahead(order: ShardOrder) -> Iterator[ImageBatch]:
     """Yield the batches of an order, in its order, while the next few are read.
 
     Raises
@@ -69,16 +69,16 @@ class _Tasks:
     """What the processes are to read: batches of images, other ones for each shard."""
 
     def __init__(self) -> None:
-        self.batches: Iterable[list[Image]] = ()
+        self.batches: Iterable[list[ImageRow]] = ()
 
-    def __iter__(self) -> Iterator[list[Image]]:
+    def __iter__(self) -> Iterator[list[ImageRow]]:
         return iter(self.batches)
 
 
 @lru_cache(maxsize=1)
 def _loader(
     manifest: Path, config: ExtractConfig, views: AugmentConfig | None, seed: int, count: int
-) -> tuple[DataLoader[Batch | PlacecacheError], _Tasks]:
+) -> tuple[DataLoader[ImageBatch | PlacecacheError], _Tasks]:
     """Return processes that read, and what they are told; they stay from shard to shard."""
     tasks = _Tasks()
     loader = DataLoader(
@@ -95,18 +95,18 @@ def _loader(
 
 
 def _by_processes(
-    reader: ImageReader, batches: Iterable[list[Image]], count: int
-) -> Iterator[Batch | PlacecacheError]:
+    reader: ImageReader, batches: Iterable[list[ImageRow]], count: int
+) -> Iterator[ImageBatch | PlacecacheError]:
     loader, tasks = _loader(reader.manifest, reader.config, reader.views, reader.seed, count)
     tasks.batches = batches
     yield from loader
 
 
 def _by_threads(
-    reader: ImageReader, batches: Iterable[list[Image]], count: int
-) -> Iterator[Batch | PlacecacheError]:
+    reader: ImageReader, batches: Iterable[list[ImageRow]], count: int
+) -> Iterator[ImageBatch | PlacecacheError]:
     """Yield batches while the next few are read: as many as there are readers, and one."""
-    waiting: deque[Future[Batch | PlacecacheError]] = deque()
+    waiting: deque[Future[ImageBatch | PlacecacheError]] = deque()
     threads = ThreadPoolExecutor(count, "reader")
     try:
         for images in batches:
@@ -127,7 +127,7 @@ def _processes_fit(config: ExtractConfig, count: int) -> bool:
     return shutil.disk_usage(_SHARED_MEMORY).free > (count * _PREFETCH + 2) * batch_bytes
 
 
-def _batches(order: ShardOrder, source: ImageSource) -> Iterator[list[Image]]:
+def _batches(order: ShardOrder, source: ImageSource) -> Iterator[list[ImageRow]]:
     """Yield the images to read; a batch never crosses a chunk.
 
     What a batch holds must not depend on which other chunks were still to be done, since a
@@ -144,7 +144,7 @@ def _batches(order: ShardOrder, source: ImageSource) -> Iterator[list[Image]]:
         low = int(keyed[0])
         places = source.places(low, int(keyed[-1]) + 1)
         images = [
-            Image(int(row), places[int(key) - low], int(view))
+            ImageRow(int(row), places[int(key) - low], int(view))
             for row, key, view in zip(rows, keyed, views, strict=True)
         ]
         for start in range(0, len(images), size):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cache.integrity import Fault
+from cache.integrity import ChunkFault
 from cache.ledger import BadRow
 from cache.spec import number_ranges
-from cache.storage.paths import Place
+from cache.storage.paths import StoragePath
 from stages.errors import InputError
 from stages.extract.config import ExtractConfig
 
@@ -61,7 +61,7 @@ class ExtractResult:
         Rows of the whole store that are still to do, in other shards.
     device : str
         Where the backbone ran.
-    damaged : tuple of Fault
+    damaged : tuple of ChunkFault
         What was wrong with chunks that were therefore done again.
     """
 
@@ -77,7 +77,7 @@ class ExtractResult:
     write_s: float
     missing_rows: int
     device: str
-    damaged: tuple[Fault, ...]
+    damaged: tuple[ChunkFault, ...]
 
     def facts(self) -> list[tuple[str, object]]:
         """Return what a person wants to know of the run, in reading order."""
@@ -105,7 +105,7 @@ class ExtractResult:
         return facts + [(f"bad: {item.key}", item.reason) for item in self.bad[:5]]
 
 
-def too_many_bad(bad: list[BadRow], config: ExtractConfig, store: Place) -> InputError:
+def too_many_bad(bad: list[BadRow], config: ExtractConfig, store: StoragePath) -> InputError:
     """Return the error that says which images are bad and what to do."""
     first = "; ".join(f"{item.key}: {item.reason}" for item in bad[:5])
     return InputError(

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.reader import FeatureReader
-from cache.storage.paths import Place
+from cache.storage.paths import StoragePath
 from cache.store import FeatureStore
 
 
 @dataclass(frozen=True)
-class Carried:
+class ReusedRows:
     """Where rows of a store are to be copied from.
 
     Attributes
@@ -29,14 +29,14 @@ class Carried:
         Which row of it.
     """
 
-    stores: tuple[Place, ...]
+    stores: tuple[StoragePath, ...]
     rows: npt.NDArray[np.int64]
     source: npt.NDArray[np.int64]
     source_row: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Aside:
+class ReusableStore:
     """A store that was moved aside, indexed by the identity of its valid rows.
 
     Attributes
@@ -49,12 +49,12 @@ class Aside:
         The row of each.
     """
 
-    path: Place
+    path: StoragePath
     identities: npt.NDArray[np.uint64]
     rows: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, store: FeatureStore) -> Aside:
+    def of(cls, store: FeatureStore) -> ReusableStore:
         """Return the index of a store."""
         rows = np.flatnonzero(store.ledger.valid_mask())
         identities = store.row_ids()[rows]
@@ -72,8 +72,8 @@ class Aside:
 
 
 def find_carried(
-    store: FeatureStore, asides: Sequence[Aside], todo: Mapping[int, npt.NDArray[np.int64]]
-) -> Carried:
+    store: FeatureStore, asides: Sequence[ReusableStore], todo: Mapping[int, npt.NDArray[np.int64]]
+) -> ReusedRows:
     """Return which of the rows to do lie in stores that were moved aside, and are valid there."""
     wanted = np.concatenate([*todo.values(), np.empty(0, np.int64)]).astype(np.int64)
     source = np.full(len(wanted), -1, dtype=np.int64)
@@ -86,17 +86,17 @@ def find_carried(
             fresh = found & (source < 0)
             source[fresh], source_row[fresh] = number, rows[fresh]
     kept = source >= 0
-    return Carried(tuple(aside.path for aside in asides), wanted[kept], source[kept], source_row[kept])
+    return ReusedRows(tuple(aside.path for aside in asides), wanted[kept], source[kept], source_row[kept])
 
 
 def copy_rows(
-    carried: Carried, rows: slice, features: Mapping[str, npt.NDArray[np.floating]]
+    carried: ReusedRows, rows: slice, features: Mapping[str, npt.NDArray[np.floating]]
 ) -> npt.NDArray[np.int64]:
     """Fill the carried rows of one chunk, reading contiguous slices of the old stores.
 
     Parameters
     ----------
-    carried : Carried
+    carried : ReusedRows
         Where rows come from.
     rows : slice
         The chunk's rows.

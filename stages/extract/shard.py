@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cache.store import FeatureStore, open_store
 from stages.errors import WeightsError
-from stages.extract.batch import Batch
+from stages.extract.batch import ImageBatch
 from stages.extract.chunk import Chunk, Computed, account, begin, fill, finish, timed
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import ShardOrder
@@ -41,7 +41,7 @@ class _Flight:
     """A batch on its way through the backbone: its features, and the event after which they are there."""
 
     chunk: Chunk
-    batch: Batch | None
+    batch: ImageBatch | None
     computed: dict[str, Computed]
     event: torch.cuda.Event | None
     last: bool
@@ -106,7 +106,9 @@ def _computed(
         yield from _landed(order, flight.popleft(), advance)
 
 
-def _launched(order: ShardOrder, chunk: Chunk, batches: Iterator[tuple[Batch, Tensor]]) -> Iterator[_Flight]:
+def _launched(
+    order: ShardOrder, chunk: Chunk, batches: Iterator[tuple[ImageBatch, Tensor]]
+) -> Iterator[_Flight]:
     """Yield a chunk's batches once they are on their way; one without a batch if all was known already."""
     count = -(-len(order.todo[chunk.number]) // order.config.batch_size)
     if not count:
@@ -144,7 +146,7 @@ def backbone_for(config: ExtractConfig, device: str, weights_id: str) -> Backbon
     return backbone
 
 
-def _launch(order: ShardOrder, chunk: Chunk, batch: Batch, pixels: Tensor, *, last: bool) -> _Flight:
+def _launch(order: ShardOrder, chunk: Chunk, batch: ImageBatch, pixels: Tensor, *, last: bool) -> _Flight:
     """Put a batch through the backbone; a GPU computes on while this returns."""
     chunk.timing["read_s"] += batch.read_s
     chunk.names |= {image.row: image.name for image in batch.images}

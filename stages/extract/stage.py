@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from cache.integrity import Fault
-from cache.storage.paths import Place
+from cache.integrity import ChunkFault
+from cache.storage.paths import StoragePath
 from cache.storage.shard_claims import claimed
 from cache.store import drop_reusable
 from stages.devices import why_unusable
 from stages.errors import ConfigError
 from stages.extract.config import ExtractConfig
-from stages.extract.plan import ShardOrder, Source, open_for
+from stages.extract.plan import RowSource, ShardOrder, open_for
 from stages.extract.read_ahead import end_readers
 from stages.extract.result import ExtractResult, ShardResult, too_many_bad
 from stages.extract.shard import backbone_for, extract_shard
@@ -33,7 +33,7 @@ def run(
     *,
     split: str,
     manifest: Manifest,
-    store: Place,
+    store: StoragePath,
     shards: Iterable[int],
     views: ViewPlan | None = None,
     augment: AugmentConfig | None = None,
@@ -97,12 +97,12 @@ def run(
     if (split == "views") != (views is not None):
         raise ValueError(f"split {split!r}: the split views, and no other, goes with a view plan")
     _require_device(device)
-    source = Source(manifest, views, augment, seed)
+    source = RowSource(manifest, views, augment, seed)
     opened = open_for(config, source, store, replace=replace, keep=keep)
     wanted = {shard: opened.spec.shard_chunks(shard, config.shards) for shard in sorted(set(shards))}
     limit = int(config.max_bad_fraction * sum(rows_of(opened, chunks) for chunks in wanted.values()))
     results: list[ShardResult] = []
-    faults: list[Fault] = []
+    faults: list[ChunkFault] = []
     with claimed(store, wanted if repair else shards_with_work(opened, wanted)):
         faults += reopen_damaged(opened, wanted, thorough=repair)
         orders = make_orders(config, source, opened, wanted, device=device)
@@ -134,7 +134,7 @@ def _summary(
     missing_rows: int,
     seconds: float,
     device: str,
-    damaged: tuple[Fault, ...],
+    damaged: tuple[ChunkFault, ...],
 ) -> ExtractResult:
     computed, reused = sum(item.computed for item in results), sum(item.reused for item in results)
     bad = sorted((item for result in results for item in result.bad), key=lambda item: item.row)

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from cache.integrity import Fault, check_chunk, repair, torn
+from cache.integrity import ChunkFault, check_chunk, repair, torn
 from cache.store import FeatureStore, reusable
 from stages.extract.config import ExtractConfig
-from stages.extract.plan import ShardOrder, Source
-from stages.extract.reuse import Aside, find_carried
+from stages.extract.plan import RowSource, ShardOrder
+from stages.extract.reuse import ReusableStore, find_carried
 
 Todo = dict[int, npt.NDArray[np.int64]]
 
@@ -24,7 +24,7 @@ def shards_with_work(store: FeatureStore, shards: Mapping[int, range]) -> dict[i
     return {shard: chunks for shard, chunks in shards.items() if not work.isdisjoint(chunks)}
 
 
-def reopen_damaged(store: FeatureStore, shards: Mapping[int, range], *, thorough: bool) -> list[Fault]:
+def reopen_damaged(store: FeatureStore, shards: Mapping[int, range], *, thorough: bool) -> list[ChunkFault]:
     """Declare damaged chunks unfinished and return their faults.
 
     Parameters
@@ -46,7 +46,7 @@ def reopen_damaged(store: FeatureStore, shards: Mapping[int, range], *, thorough
 
 
 def make_orders(
-    config: ExtractConfig, source: Source, store: FeatureStore, shards: Mapping[int, range], *, device: str
+    config: ExtractConfig, source: RowSource, store: FeatureStore, shards: Mapping[int, range], *, device: str
 ) -> list[ShardOrder]:
     """Return an order for every shard that has work left, out of shard -> chunks.
 
@@ -55,7 +55,7 @@ def make_orders(
     """
     rows = sum(rows_of(store, chunks) for chunks in shards.values())
     bad_limit = int(config.max_bad_fraction * rows)
-    asides = [Aside.of(aside) for aside in reusable(store.path, store.recipe)]
+    asides = [ReusableStore.of(aside) for aside in reusable(store.path, store.recipe)]
     orders = []
     every = _todo(store, [chunk for chunks in shards.values() for chunk in chunks])
     for shard, chunks in sorted(shards.items()):

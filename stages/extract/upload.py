@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stages.extract.batch import Batch
+from stages.extract.batch import ImageBatch
 from stages.extract.config import ExtractConfig
 from stages.images.gpu_jpeg import decode_batch
 from stages.images.read import Preprocess, UnreadableImage, decode_image
@@ -16,8 +16,8 @@ from stages.models.backbones.backbone import preprocess_for
 
 
 def uploaded(
-    batches: Iterable[Batch], config: ExtractConfig, device: torch.device
-) -> Iterator[tuple[Batch, Tensor]]:
+    batches: Iterable[ImageBatch], config: ExtractConfig, device: torch.device
+) -> Iterator[tuple[ImageBatch, Tensor]]:
     """Yield batches with their pixels (B, S, S, 3) uint8 where the backbone runs.
 
     On a GPU the next batch gets there while the one before is computed: what is yielded may only be used
@@ -38,7 +38,7 @@ def uploaded(
         yield batch, pixels
 
 
-def on_device(batch: Batch, preprocess: Preprocess, device: torch.device) -> Tensor:
+def on_device(batch: ImageBatch, preprocess: Preprocess, device: torch.device) -> Tensor:
     """Return a batch's pixels on a device; a file that it cannot decode is tried once more by Pillow.
 
     What Pillow cannot read either is added to the batch's reasons.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 
-class Fault(enum.IntEnum):
+class SkipReason(enum.IntEnum):
     """Why an entry is not indexed; 0 if nothing is wrong with it."""
 
     NONE = 0
@@ -33,23 +33,23 @@ class Fault(enum.IntEnum):
 
 
 _WORDS = {
-    Fault.NONE: "nothing wrong",
-    Fault.NO_KEY: "no path",
-    Fault.NOT_TEXT: "path is not UTF-8",
-    Fault.NO_POSITION: "no position",
-    Fault.NOT_A_NUMBER: "position is not a number",
-    Fault.OUT_OF_RANGE: "position out of range",
-    Fault.BAD_ZONE: "not a UTM zone",
-    Fault.TOO_FAR: "too far from the UTM zone of the others",
-    Fault.NO_GPS: "no position in the name, none in the EXIF data",
-    Fault.UNREADABLE: "no position in the name, not a readable image",
-    Fault.RAGGED: "more or fewer fields than the header",
-    Fault.DUPLICATE: "key seen before",
+    SkipReason.NONE: "nothing wrong",
+    SkipReason.NO_KEY: "no path",
+    SkipReason.NOT_TEXT: "path is not UTF-8",
+    SkipReason.NO_POSITION: "no position",
+    SkipReason.NOT_A_NUMBER: "position is not a number",
+    SkipReason.OUT_OF_RANGE: "position out of range",
+    SkipReason.BAD_ZONE: "not a UTM zone",
+    SkipReason.TOO_FAR: "too far from the UTM zone of the others",
+    SkipReason.NO_GPS: "no position in the name, none in the EXIF data",
+    SkipReason.UNREADABLE: "no position in the name, not a readable image",
+    SkipReason.RAGGED: "more or fewer fields than the header",
+    SkipReason.DUPLICATE: "key seen before",
 }
 
 
 @dataclass
-class Found:
+class EntryBatch:
     """A batch of n images in the source's order.
 
     Attributes
@@ -68,7 +68,7 @@ class Found:
     timestamp
         n strings, "" where unknown.
     faults
-        (n,) uint8, a `Fault` each.
+        (n,) uint8, a `SkipReason` each.
     further
         The source's own columns, as strings.
     """
@@ -84,7 +84,7 @@ class Found:
     further: dict[str, pa.StringArray] = field(default_factory=dict)
 
     @classmethod
-    def blank(cls, keys: pa.StringArray) -> Found:
+    def blank(cls, keys: pa.StringArray) -> EntryBatch:
         """Return a batch of which nothing but the keys is known."""
         rows = len(keys)
         return cls(

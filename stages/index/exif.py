@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from stages.images.formats import open_picture
-from stages.index.batch import Fault
+from stages.index.batch import SkipReason
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Photo:
     timestamp: str
 
 
-def read_exif(path: Path) -> Photo | Fault:
+def read_exif(path: Path) -> Photo | SkipReason:
     """Return where, when and in which direction a photo was taken, or why that cannot be said."""
     try:
         with open_picture(path, decode_at_least=1) as image:
@@ -32,11 +32,11 @@ def read_exif(path: Path) -> Photo | Fault:
             gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
             taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, "")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return Fault.UNREADABLE
+        return SkipReason.UNREADABLE
     latitude = _degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "S")
     longitude = _degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "W")
     if latitude is None or longitude is None:
-        return Fault.NO_GPS
+        return SkipReason.NO_GPS
     heading = _number(gps.get(ExifTags.GPS.GPSImgDirection))
     return Photo(latitude, longitude, heading, _timestamp(str(taken)))
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from stages.errors import InputError
 from stages.files import NOTE_KEY, note_bytes, note_of, open_parquet, replacing
-from stages.seal import Seal
+from stages.seal import ManifestDigest
 
 ROW_GROUP_ROWS = 1 << 17  # a range of keys costs at most this many rows of decoding beyond itself
 REQUIRED = pa.schema(
@@ -178,7 +178,7 @@ def write_manifest(
         If a key comes twice; nothing is written then.
     """
     root_text = str(root) if root.is_absolute() else os.path.relpath(root, path.parent)
-    seal = Seal()
+    seal = ManifestDigest()
     with replacing(path) as partial, ThreadPoolExecutor(1) as pool:
         writer: pq.ParquetWriter | None = None
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stages.index.batch import Fault, Found
+from stages.index.batch import EntryBatch, SkipReason
 
 NAMED = 3
 
@@ -26,23 +26,23 @@ class Tally:
     """
 
     rows: int = 0
-    counts: dict[Fault, int] = field(default_factory=dict)
-    examples: dict[Fault, list[str]] = field(default_factory=dict)
+    counts: dict[SkipReason, int] = field(default_factory=dict)
+    examples: dict[SkipReason, list[str]] = field(default_factory=dict)
     low: tuple[float, float] = (np.inf, np.inf)
     high: tuple[float, float] = (-np.inf, -np.inf)
 
-    def blame(self, fault: Fault, count: int, keys: list[str]) -> None:
+    def blame(self, fault: SkipReason, count: int, keys: list[str]) -> None:
         """Count entries that are not indexed."""
         self.counts[fault] = self.counts.get(fault, 0) + count
         named = self.examples.setdefault(fault, [])
         named += keys[: NAMED - len(named)]
 
-    def blame_faulty(self, found: Found) -> None:
+    def blame_faulty(self, found: EntryBatch) -> None:
         """Count the faulty rows of a batch."""
         for code in np.unique(found.faults[found.faults > 0]):
             rows = np.flatnonzero(found.faults == code)
             keys = [found.keys[int(row)].as_py() for row in rows[:NAMED]]
-            self.blame(Fault(code), len(rows), keys)
+            self.blame(SkipReason(code), len(rows), keys)
 
     def accept(self, positions: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> None:
         """Count the (n, 2) positions of images that are indexed."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.errors import InputError
-from stages.index.batch import Fault, Found
+from stages.index.batch import EntryBatch, SkipReason
 from stages.index.config import IndexConfig
 from stages.index.manifest import DuplicateKeyError, Manifest, write_manifest
 from stages.index.skipped import Tally
@@ -114,7 +114,7 @@ def run(
             raise
         scan = _Scan(config, source, Zone.of(zone) if zone else None, progress, drop=duplicates.rows)
         manifest_zone = scan.write(output)
-        scan.tally.blame(Fault.DUPLICATE, len(duplicates.rows), duplicates.keys)
+        scan.tally.blame(SkipReason.DUPLICATE, len(duplicates.rows), duplicates.keys)
     tally = scan.tally
     return IndexResult(
         split=split,
@@ -173,7 +173,7 @@ class _Scan:
         for found, done in entries:
             check_range(found)
             if self.tally.rows == 0:
-                self._told_by = "exif" if found.latlon[found.faults == Fault.NONE][:1].any() else "names"
+                self._told_by = "exif" if found.latlon[found.faults == SkipReason.NONE][:1].any() else "names"
                 self._zone = self._zone or zone_of_first(found)
             place(found, self._zone)
             self.tally.blame_faulty(found)
@@ -186,8 +186,8 @@ class _Scan:
             if self._progress:
                 self._progress(min(done, total) if total else done, total or done)
 
-    def _batch(self, found: Found) -> pa.RecordBatch:
-        good = found.faults == Fault.NONE
+    def _batch(self, found: EntryBatch) -> pa.RecordBatch:
+        good = found.faults == SkipReason.NONE
         numbers = self._passed + np.cumsum(good) - 1
         self._passed += int(good.sum())
         if len(self._drop):
@@ -205,7 +205,7 @@ class _Scan:
         return batch if good.all() else batch.filter(pa.array(good))
 
 
-def _open(source: Path) -> Iterator[tuple[Found, int]]:
+def _open(source: Path) -> Iterator[tuple[EntryBatch, int]]:
     """Return the batches of a source, by its kind."""
     if source.is_dir():
         return found_in_folder(source)

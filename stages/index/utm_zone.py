@@ -10,7 +10,7 @@ import numpy.typing as npt
 import utm
 
 from stages.errors import InputError
-from stages.index.batch import Fault, Found
+from stages.index.batch import EntryBatch, SkipReason
 
 BEYOND_DEG = 3.0  # how far past the zone's border, or the equator, a position is still forced into the zone
 FARTHEST_M = 2e7
@@ -64,9 +64,9 @@ class Zone:
         return positions
 
 
-def zone_of_first(found: Found) -> Zone | None:
+def zone_of_first(found: EntryBatch) -> Zone | None:
     """Return the zone of the first usable row, or None if no row is usable or that one tells none."""
-    usable = np.flatnonzero(found.faults == Fault.NONE)
+    usable = np.flatnonzero(found.faults == SkipReason.NONE)
     if not len(usable):
         return None
     row = usable[0]
@@ -80,7 +80,7 @@ def zone_of_first(found: Found) -> Zone | None:
     return Zone(int(found.zone_numbers[row]), chr(found.bands[row]))
 
 
-def check_range(found: Found) -> None:
+def check_range(found: EntryBatch) -> None:
     """Give a fault to every row whose position is not a number or lies nowhere on Earth."""
     first, second = found.positions.T
     finite = np.isfinite(first) & np.isfinite(second)
@@ -88,19 +88,19 @@ def check_range(found: Found) -> None:
         on_earth = (first >= -80) & (first <= 84) & (second >= -180) & (second <= 180)
         in_reach = (np.abs(first) <= FARTHEST_M) & (np.abs(second) <= FARTHEST_M)
     good = np.where(found.latlon, on_earth, in_reach)
-    unblamed = found.faults == Fault.NONE
-    found.faults[unblamed & ~finite] = Fault.NOT_A_NUMBER
-    found.faults[unblamed & finite & ~good] = Fault.OUT_OF_RANGE
+    unblamed = found.faults == SkipReason.NONE
+    found.faults[unblamed & ~finite] = SkipReason.NOT_A_NUMBER
+    found.faults[unblamed & finite & ~good] = SkipReason.OUT_OF_RANGE
 
 
-def place(found: Found, zone: Zone | None) -> None:
+def place(found: EntryBatch, zone: Zone | None) -> None:
     """Turn all positions into metres of one zone; rows too far from it get a fault.
 
     Rows that state no zone are taken to lie in it; without a zone all positions stay as they are.
     """
     if zone is None:
         return
-    usable = found.faults == Fault.NONE
+    usable = found.faults == SkipReason.NONE
     same_half = (found.bands >= ord("N")) == zone.northern
     stray = usable & ~found.latlon & (found.zone_numbers > 0)
     stray &= (found.zone_numbers != zone.number) | ~same_half
@@ -116,4 +116,4 @@ def place(found: Found, zone: Zone | None) -> None:
     found.positions[convert] = zone.metres(found.positions[convert])
     found.latlon[convert] = False
     lost = convert[np.isnan(found.positions[convert, 0])]
-    found.faults[lost] = Fault.TOO_FAR
+    found.faults[lost] = SkipReason.TOO_FAR

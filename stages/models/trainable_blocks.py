@@ -62,7 +62,7 @@ class TailSettings:
         return cls(**{**held, "aggregator": AggregatorSettings(**values["aggregator"])})
 
 
-class Tail(nn.Module):
+class TrainableBlocks(nn.Module):
     """The blocks after the cut and an aggregator: cached tensor in, feature out (method, section 9).
 
     Normalisations keep the statistics they were published with: the module stays in evaluation mode,
@@ -139,14 +139,14 @@ def tail_settings(recipe: Recipe, outputs: tuple[str, ...], aggregator: Aggregat
     return TailSettings(recipe.backbone, recipe.image_size, cuts[0], outputs, aggregator)
 
 
-def untrained_tail(settings: TailSettings) -> Tail:
+def untrained_tail(settings: TailSettings) -> TrainableBlocks:
     """Return a tail whose weights are still to be filled in."""
     with torch.device("meta"):
-        tail = Tail(settings, empty_model(settings.backbone, settings.image_size))
+        tail = TrainableBlocks(settings, empty_model(settings.backbone, settings.image_size))
     return tail.to_empty(device="cpu")
 
 
-def pretrained_tail(settings: TailSettings, recipe: Recipe, weights: str | None) -> Tail:
+def pretrained_tail(settings: TailSettings, recipe: Recipe, weights: str | None) -> TrainableBlocks:
     """Return a tail with the weights that the backbone has there; those of an aggregator are random.
 
     Parameters
@@ -172,4 +172,4 @@ def pretrained_tail(settings: TailSettings, recipe: Recipe, weights: str | None)
             f"with {recipe.weights!r} ({recipe.weights_id[:12]}...): the tail goes on from those weights, "
             "name their file in extract.weights"
         )
-    return Tail(settings, load_model(name, weights, size))
+    return TrainableBlocks(settings, load_model(name, weights, size))

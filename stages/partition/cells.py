@@ -18,7 +18,7 @@ Codes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Cut:
+class CellPartition:
     """One partition: its classes, sorted by (group, p, q, heading), and who belongs to them.
 
     Attributes
@@ -83,7 +83,7 @@ def cut(
     min_images: int,
     span: int = 1,
     offset: int = 0,
-) -> Cut:
+) -> CellPartition:
     """Return the squares of a lattice that keep at least `min_images` images, as classes (4.1 to 4.5).
 
     Parameters
@@ -193,7 +193,7 @@ def numbered(
     group: npt.NDArray[np.int64],
     images: npt.NDArray[np.int64],
     heading: npt.NDArray[np.int64] | None = None,
-) -> Cut:
+) -> CellPartition:
     """Return classes found in any order as a partition, numbered in the order of (group, p, q, heading).
 
     Parameters
@@ -203,7 +203,7 @@ def numbered(
     place_of
         Block of rows -> place of their classes in the arrays below, -1 for none.
     cells, span, group, images, heading
-        As in `Cut`, class by class.
+        As in `CellPartition`, class by class.
     """
     bins = np.zeros(len(cells), np.int64) if heading is None else heading
     order = np.lexsort((bins, cells[:, 1], cells[:, 0], group))
@@ -214,7 +214,9 @@ def numbered(
     for block in blocks(rows):
         labels[block] = class_of[place_of(block)]
     found = None if heading is None else heading[order]
-    return Cut(cells[order], span[order], group[order].astype(np.int32), images[order], labels, found)
+    return CellPartition(
+        cells[order], span[order], group[order].astype(np.int32), images[order], labels, found
+    )
 
 
 def blocks(rows: int) -> list[slice]:

@@ -15,12 +15,12 @@ from stages.files import replacing
 from stages.index.hashing import key_hashes
 from stages.index.manifest import Manifest
 from stages.partition import grid
-from stages.partition.cells import Cut
+from stages.partition.cells import CellPartition
 from stages.partition.classes import ClassTable, ViewPlan, in_class
 from stages.partition.config import PartitionConfig
 from stages.partition.places import Places
 from stages.partition.schemes.registry import SCHEMES
-from stages.partition.tail_augmentation import Tail, long_tail, view_counts
+from stages.partition.tail_augmentation import LongTail, long_tail, view_counts
 
 Progress = Callable[[int, int], None]
 
@@ -140,7 +140,7 @@ def run(
 def _view_counts(
     source: Manifest,
     labels: npt.NDArray[np.int32],
-    tail: Tail,
+    tail: LongTail,
     config: PartitionConfig,
     seed: int,
     progress: Progress | None,
@@ -157,7 +157,9 @@ def _view_counts(
     return counts
 
 
-def _class_table(cuts: tuple[Cut, ...], tails: list[Tail], config: PartitionConfig, zone: str) -> ClassTable:
+def _class_table(
+    cuts: tuple[CellPartition, ...], tails: list[LongTail], config: PartitionConfig, zone: str
+) -> ClassTable:
     """Return the classes of all partitions, one after the other; their groups are numbered on."""
     heading_groups = config.heading.groups if config.scheme == "heading" else 1
     groups = config.groups_per_side**2 * heading_groups
@@ -185,7 +187,7 @@ def _class_table(cuts: tuple[Cut, ...], tails: list[Tail], config: PartitionConf
     )
 
 
-def _joined_labels(cuts: tuple[Cut, ...]) -> npt.NDArray[np.int32]:
+def _joined_labels(cuts: tuple[CellPartition, ...]) -> npt.NDArray[np.int32]:
     """Return the class of every row in each partition, (rows, partitions), or (rows,) of the only one."""
     if len(cuts) == 1:
         return cuts[0].labels

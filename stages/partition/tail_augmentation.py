@@ -12,7 +12,7 @@ from stages.partition.config import PartitionConfig
 
 
 @dataclass(frozen=True)
-class Tail:
+class LongTail:
     """How the classes split into head, mid and tail (section 5.1, 5.2 of the method).
 
     Attributes
@@ -30,7 +30,7 @@ class Tail:
     p_aug: npt.NDArray[np.float32]
 
 
-def long_tail(images: npt.NDArray[np.int64], config: PartitionConfig) -> Tail:
+def long_tail(images: npt.NDArray[np.int64], config: PartitionConfig) -> LongTail:
     """Return p_aug(c) = clip(p_max * (tail_count / n_c) ** gamma, p_min, p_max) and the bucket of each class.
 
     Parameters
@@ -45,7 +45,7 @@ def long_tail(images: npt.NDArray[np.int64], config: PartitionConfig) -> Tail:
     tail_count, head_count = np.quantile(images, quantiles, method="lower").tolist()
     bucket = np.where(images <= tail_count, "tail", np.where(images > head_count, "head", "mid"))
     p_aug = np.clip(config.p_max * (tail_count / images) ** config.gamma, config.p_min, config.p_max)
-    return Tail(int(tail_count), bucket, p_aug.astype(np.float32))
+    return LongTail(int(tail_count), bucket, p_aug.astype(np.float32))
 
 
 def view_counts(

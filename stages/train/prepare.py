@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from cache.reader import FeatureReader
-from cache.storage.paths import Place
+from cache.storage.paths import StoragePath
 from stages.devices import why_unusable
 from stages.errors import ConfigError, InputError
 from stages.index.manifest import Manifest
@@ -24,7 +24,7 @@ from stages.partition.places import Places
 from stages.train.config import TrainConfig
 from stages.train.data.holdout import hold_out, visit_numbers
 from stages.train.data.load import chosen_inputs, load_rows, open_views
-from stages.train.data.source import Source
+from stages.train.data.source import FeatureSource
 from stages.train.loop.validation import Validation
 
 Groups = Literal["all"] | tuple[int, ...]
@@ -47,7 +47,7 @@ class Files:
         return self.pooled if self.tail is None else (*self.pooled, self.tail.source)
 
 
-def open_files(config: TrainConfig, partition: Path, features: Place, manifest: Path) -> Files:
+def open_files(config: TrainConfig, partition: Path, features: StoragePath, manifest: Path) -> Files:
     """Return the inputs, opened and found to belong together.
 
     Raises
@@ -194,9 +194,9 @@ def open_source(
     config: TrainConfig,
     files: Files,
     partition: Path,
-    views: Place | None,
+    views: StoragePath | None,
     trained: npt.NDArray[np.bool_],
-) -> Source:
+) -> FeatureSource:
     """Return what may be read: the marked rows and their views.
 
     Raises
@@ -206,7 +206,7 @@ def open_source(
     """
     plan = ViewPlan.load(partition / "views.parquet") if config.augment_views else None
     reader = open_views(views, plan, files.reader) if plan else None
-    return Source(files.reader, files.inputs, files.labels, trained, reader, plan)
+    return FeatureSource(files.reader, files.inputs, files.labels, trained, reader, plan)
 
 
 def load_validation(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cache.storage.paths import Place
+from cache.storage.paths import StoragePath
 from stages.errors import ConfigError, InputError
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.localiser import Localiser
@@ -21,7 +21,7 @@ from stages.models.localiser.predict import calibrate
 from stages.train.config import TrainConfig
 from stages.train.data.feed import open_feed, schedule_of
 from stages.train.data.residency import choose_residency, step_bytes
-from stages.train.data.source import Source, TrainingSet
+from stages.train.data.source import FeatureSource, TrainingSet
 from stages.train.init.initialise import initialise
 from stages.train.loop.checkpoint import Checkpoints, identity_of
 from stages.train.loop.distributed import Ranks
@@ -71,7 +71,7 @@ class Run:
     config: TrainConfig
     files: Files
     partition: Path
-    views: Place | None
+    views: StoragePath | None
     base: Path
     groups: Groups
     seed: int
@@ -167,7 +167,7 @@ class Run:
         return calibrate(localiser, *images, radius_m=radius_m, fusion=self.fusion).to_dict()
 
     def _begin(
-        self, everything: Source, source: Source, held: Mask, *, fresh: bool
+        self, everything: FeatureSource, source: FeatureSource, held: Mask, *, fresh: bool
     ) -> tuple[Localiser, TrainingSet | None]:
         """Return the untrained localiser and the features, unless they are streamed."""
         localiser = begin_localiser(self.config, self.files, self.base, self.groups, self.seed, self.weights)
@@ -190,7 +190,7 @@ class Run:
             )
         return localiser, resident
 
-    def _beside_bytes(self, localiser: Localiser, source: Source, held: Mask) -> int:
+    def _beside_bytes(self, localiser: Localiser, source: FeatureSource, held: Mask) -> int:
         """Return what lies on the device beside weights and features; next to nothing without a tail."""
         if localiser.tail is None:
             return 0

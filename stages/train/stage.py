@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cache.storage.paths import Place
+from cache.storage.paths import StoragePath
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.predict import drop_calibration, note
 from stages.partition.classes import in_class
@@ -25,8 +25,8 @@ def run(
     config: TrainConfig,
     *,
     partition: Path,
-    features: Place,
-    views: Place | None,
+    features: StoragePath,
+    views: StoragePath | None,
     manifest: Path,
     output: Path,
     base: Path | None = None,

@@ -23,7 +23,7 @@ from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.spec import MAX_CHUNK_ROWS, MIN_CHUNK_ROWS, StoreSpec
 from cache.storage.lifecycle import zarr_place
-from cache.storage.paths import Place, read_values
+from cache.storage.paths import StoragePath, read_values
 from cache.storage.remote import RemotePath
 from cache.store import create_or_open, drop_reusable, open_store, reusable, row_ids
 from cache.timings import log_timing, total_timings
@@ -52,7 +52,7 @@ def features(spec: StoreSpec, chunk: int) -> dict[str, np.ndarray]:
     return {name: numbers / 8 + np.arange(length) for name, length in spec.outputs.items()}
 
 
-def filled(path: Place, rows: int = 150, chunks: list[int] | None = None):
+def filled(path: StoragePath, rows: int = 150, chunks: list[int] | None = None):
     spec = StoreSpec(rows, OUTPUTS, "float16", 64)
     store = create_or_open(path, spec, RECIPE, ids(rows))
     writer = ChunkWriter(store)
@@ -61,7 +61,7 @@ def filled(path: Place, rows: int = 150, chunks: list[int] | None = None):
     return store
 
 
-def content(folder: Place) -> dict[str, bytes]:
+def content(folder: StoragePath) -> dict[str, bytes]:
     if isinstance(folder, RemotePath):
         return {name: (folder / name).read_bytes() for name in sorted(folder.sizes())}
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
@@ -273,7 +273,7 @@ def test_another_recipe_is_refused_with_the_differences(folder):
 def test_other_rows_move_the_store_aside_where_it_is_found_again(folder):
     path = folder / "database.zarr"
     store = filled(path)
-    assert create_or_open(path, store.spec, RECIPE, ids(150)).born == store.born
+    assert create_or_open(path, store.spec, RECIPE, ids(150)).identity == store.identity
     longer = StoreSpec(160, OUTPUTS, "float16", 64)
     new = create_or_open(path, longer, RECIPE, ids(160))
     assert store.replaced()

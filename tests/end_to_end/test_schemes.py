@@ -18,7 +18,7 @@ from stages.models.localiser.localiser import Localiser
 from stages.partition.classes import ViewPlan
 from stages.partition.config import HeadingConfig, HierarchyConfig, QuadtreeConfig
 from stages.partition.stage import run as partition
-from stages.train.data.samplers import Roster
+from stages.train.data.samplers import ClassImages
 from stages.train.stage import run as train
 from stages.votes import place_scores
 from tests.stages.partition.test_stage import config as partition_config
@@ -117,7 +117,7 @@ def test_a_roster_lists_an_image_under_its_class_in_each_partition():
     labels = np.stack([random.integers(-1, 4, 50), random.integers(-1, 3, 50)], axis=1)
     labels[:, 1] = np.where(labels[:, 1] < 0, -1, labels[:, 1] + 4)
     viewed = np.sort(random.choice(50, 12))
-    roster = Roster(labels, 7, np.full(7, 0.5), viewed)
+    roster = ClassImages(labels, 7, np.full(7, 0.5), viewed)
     for number in range(7):
         mine = np.flatnonzero((labels == number).any(axis=1))
         assert roster.order[roster.starts[number] : roster.ends[number]].tolist() == mine.tolist()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cache.errors import RecipeMismatch
 from cache.reader import FeatureReader
-from cache.storage.paths import Place
+from cache.storage.paths import StoragePath
 from stages.errors import InputError
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.cell_index import CellIndex
@@ -27,7 +27,7 @@ FLOAT16_BYTES = 2
 
 
 @dataclass(frozen=True)
-class Found:
+class LocaliserResult:
     """What one localiser says of the readable queries.
 
     Attributes
@@ -56,7 +56,7 @@ class Database:
     manifest: Manifest
 
     @classmethod
-    def open(cls, features: Place, manifest: Path, localiser: Localiser) -> Database:
+    def open(cls, features: StoragePath, manifest: Path, localiser: Localiser) -> Database:
         """Return the database, found to fit the localiser.
 
         Raises
@@ -92,7 +92,7 @@ def cell_ranking(localiser: Localiser, features: Features, top: int, config: Eva
     return localiser.predict(features, top=top, score=score)  # type: ignore[arg-type]
 
 
-def classify(localiser: Localiser, features: Features, top: int, config: EvalConfig) -> Found:
+def classify(localiser: Localiser, features: Features, top: int, config: EvalConfig) -> LocaliserResult:
     """Answers from the heads alone (4.20, 4.21), or from their evidence taken together."""
     begun, answers = time.perf_counter(), None
     if config.score == "fused":
@@ -100,19 +100,19 @@ def classify(localiser: Localiser, features: Features, top: int, config: EvalCon
         positions = answers.positions
     else:
         positions = cell_ranking(localiser, features, top, config).positions
-    return Found(positions, time.perf_counter() - begun, model_bytes(localiser), answers)
+    return LocaliserResult(positions, time.perf_counter() - begun, model_bytes(localiser), answers)
 
 
 def retrieve(
     localiser: Localiser, database: Database, features: Features, top: int, config: EvalConfig
-) -> Found:
+) -> LocaliserResult:
     """Positions of the most alike photos of the whole database."""
     space, positions = PhotoSpace(localiser, config.space), database.manifest.positions()
     begun = time.perf_counter()
     found = nearest_photos(space.vectors(features), database.reader, space, top)
     places = np.where(found.rows[:, :, None] >= 0, positions[np.maximum(found.rows, 0)], np.nan)
     seconds = time.perf_counter() - begun
-    return Found(places, seconds, _photo_bytes(database, space) + positions.nbytes)
+    return LocaliserResult(places, seconds, _photo_bytes(database, space) + positions.nbytes)
 
 
 def hybrid(
@@ -122,7 +122,7 @@ def hybrid(
     top: int,
     config: EvalConfig,
     folder: Path | None = None,
-) -> Found:
+) -> LocaliserResult:
     """Positions that the photos in the best cells and around them speak for; the index waits in `folder`."""
     space = PhotoSpace(localiser, config.space)
     positions, cell_m = database.manifest.positions(), localiser.classes.cell_m
@@ -131,7 +131,7 @@ def hybrid(
     begun = time.perf_counter()
     found = ranker.locate(features, top)
     seconds = time.perf_counter() - begun
-    return Found(found.positions, seconds, model_bytes(localiser) + index.nbytes)
+    return LocaliserResult(found.positions, seconds, model_bytes(localiser) + index.nbytes)
 
 
 def model_bytes(localiser: Localiser) -> int:
@@ -148,7 +148,7 @@ def compare(
     top: int,
     config: EvalConfig,
     folder: Path | None = None,
-) -> dict[str, Found]:
+) -> dict[str, LocaliserResult]:
     """Return what each configured localiser says, by its name.
 
     Raises
@@ -167,7 +167,7 @@ def compare(
     return found
 
 
-def spread(found: Found, readable: npt.NDArray[np.bool_]) -> Found:
+def spread(found: LocaliserResult, readable: npt.NDArray[np.bool_]) -> LocaliserResult:
     """Return the same with a row for every query; an unreadable one has no position."""
     positions = np.full((len(readable), *found.positions.shape[1:]), np.nan)
     positions[readable] = found.positions

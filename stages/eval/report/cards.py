@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from stages.eval.report.gallery import Album, DatabasePhotos, nearest_rows, thumbnails_of
-from stages.eval.report.inputs import Source
+from stages.eval.report.inputs import ReportInputs
 from stages.eval.report.outcomes import Outcomes
 from stages.eval.report.page import metres, plain
 
@@ -19,12 +19,12 @@ def card_id(query: int) -> str:
     return f"query-{query}"
 
 
-def cards_html(source: Source, chosen: list[int], album: Album, number_on_map: dict[int, int]) -> str:
+def cards_html(source: ReportInputs, chosen: list[int], album: Album, number_on_map: dict[int, int]) -> str:
     """Return the cards of the chosen queries, in order.
 
     Parameters
     ----------
-    source : Source
+    source : ReportInputs
         What they are made of.
     chosen : list of int
         Rows of the queries.
@@ -62,7 +62,7 @@ def cards_html(source: Source, chosen: list[int], album: Album, number_on_map: d
 
 
 def _guess(
-    source: Source,
+    source: ReportInputs,
     photos: DatabasePhotos,
     album: Album,
     query: int,
@@ -89,7 +89,7 @@ def _shot(thumbs: list[str], name: str, detail: str, kind: str) -> str:
     )
 
 
-def _head(source: Source, query: int, place: int, number: int | None) -> str:
+def _head(source: ReportInputs, query: int, place: int, number: int | None) -> str:
     error = metres(source.outcomes.error_m[query])
     verdict = {"right": "right", "wrong": "wrong", "outside": "wrong, and no cell could have been right"}
     button = "" if number is None else f'<button type="button" data-item="{number}">Show on map</button>'
@@ -100,7 +100,7 @@ def _head(source: Source, query: int, place: int, number: int | None) -> str:
     )
 
 
-def _kind(source: Source, query: int) -> str:
+def _kind(source: ReportInputs, query: int) -> str:
     if source.outcomes.right[query]:
         return "right"
     return "wrong" if source.reachable[query] else "outside"

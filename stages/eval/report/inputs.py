@@ -18,7 +18,7 @@ from stages.partition.places import Places
 
 
 @dataclass(frozen=True)
-class Source:
+class ReportInputs:
     """Everything that the report is made of.
 
     Attributes
@@ -54,7 +54,7 @@ class Source:
 
 def open_source(
     config: ReportConfig, predictions: Path, classes: Path, labels: Path, database: Path, queries: Path
-) -> Source:
+) -> ReportInputs:
     """Return what the report is made of, once its parts are known to belong together.
 
     Raises
@@ -84,4 +84,4 @@ def open_source(
     if len(places) and len(outcomes):
         distance = KDTree(places.centres).query(outcomes.truth)[0][:, 0]
         reachable = distance <= outcomes.radius_m
-    return Source(config, outcomes, reachable, table, places, seen, known, label, query_row)
+    return ReportInputs(config, outcomes, reachable, table, places, seen, known, label, query_row)

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.eval.report.cards import card_id
-from stages.eval.report.inputs import Source
+from stages.eval.report.inputs import ReportInputs
 from stages.eval.report.map_view import MapItem
 
 OTHERS = 4
 """Runners-up that the map shows of the chosen query."""
 
 
-def map_items(source: Source, chosen: Sequence[int]) -> tuple[list[MapItem], dict[int, int]]:
+def map_items(source: ReportInputs, chosen: Sequence[int]) -> tuple[list[MapItem], dict[int, int]]:
     """Return what the map shows, worst first, and each query's number there."""
     outcomes = source.outcomes
     order = np.argsort(-outcomes.error_m, kind="stable")
@@ -29,7 +29,7 @@ def map_items(source: Source, chosen: Sequence[int]) -> tuple[list[MapItem], dic
     return [_item(source, int(query), int(query) in set(chosen)) for query in order], number
 
 
-def _item(source: Source, query: int, has_card: bool) -> MapItem:
+def _item(source: ReportInputs, query: int, has_card: bool) -> MapItem:
     outcomes = source.outcomes
     answered = bool(outcomes.answered[query])
     confidence = None if outcomes.confidence is None else float(outcomes.confidence[query])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from stages.partition.places import Places
 
-Place = tuple[float, float]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class MapItem:
     """
 
     label: str
-    truth: Place | None
-    answer: Place | None
-    others: tuple[Place, ...]
+    truth: Point | None
+    answer: Point | None
+    others: tuple[Point, ...]
     error_m: float | None
     score: float | None
     confidence: float | None

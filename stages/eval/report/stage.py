@@ -19,7 +19,7 @@ from stages.eval.report import sections
 from stages.eval.report.cards import cards_html
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.gallery import Album, chosen_queries
-from stages.eval.report.inputs import Source, open_source
+from stages.eval.report.inputs import ReportInputs, open_source
 from stages.eval.report.map_items import map_items
 from stages.eval.report.map_view import map_data
 from stages.eval.report.outcomes import Outcomes, images_of_true_cell
@@ -147,7 +147,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return numbers
 
 
-def _plots(source: Source, numbers: dict[str, Any], recall: Curve, folder: Path) -> list[Plot]:
+def _plots(source: ReportInputs, numbers: dict[str, Any], recall: Curve, folder: Path) -> list[Plot]:
     """Write the plots' data and figures; return those plots that there is data for."""
     outcomes = source.outcomes
     calibrated = outcomes.confidence is not None
@@ -194,7 +194,7 @@ def _threshold(outcomes: Outcomes) -> float | None:
     return float(outcomes.confidence[given].min())
 
 
-def _facts(source: Source, metrics: dict[str, Any]) -> list[str]:
+def _facts(source: ReportInputs, metrics: dict[str, Any]) -> list[str]:
     """What was evaluated, in a line."""
     first: dict[str, Any] = next(iter(metrics.values()), {})
     classes, places = source.classes, source.places

@@ -30,7 +30,7 @@ _OPEN_SHARDS = 16
 
 
 @dataclass(frozen=True)
-class Place:
+class ImageLocation:
     """Where one image lies.
 
     Attributes
@@ -62,14 +62,17 @@ class ImageSource:
         self._shards: OrderedDict[int, Shard] = OrderedDict()
         self._lock = Lock()
 
-    def places(self, start: int, stop: int) -> list[Place]:
+    def places(self, start: int, stop: int) -> list[ImageLocation]:
         """Return where the images of manifest rows start .. stop - 1 lie."""
         if not self.packed:
-            return [Place(key) for key in self.manifest.keys(start, stop)]
+            return [ImageLocation(key) for key in self.manifest.keys(start, stop)]
         columns = self.manifest.part(["key", SHARD, SLOT], start, stop).to_pydict()
-        return [Place(*values) for values in zip(columns["key"], columns[SHARD], columns[SLOT], strict=True)]
+        return [
+            ImageLocation(*values)
+            for values in zip(columns["key"], columns[SHARD], columns[SLOT], strict=True)
+        ]
 
-    def read(self, place: Place, *, decode_at_least: int | None = None) -> Image.Image:
+    def read(self, place: ImageLocation, *, decode_at_least: int | None = None) -> Image.Image:
         """Return the picture: RGB, upright; see `stages.images.read.read_image`.
 
         Raises
@@ -82,7 +85,7 @@ class ImageSource:
         content, path = self.content(place), self.manifest.image_path(place.key)
         return decode_image(content, path, decode_at_least=decode_at_least)
 
-    def content(self, place: Place) -> bytes:
+    def content(self, place: ImageLocation) -> bytes:
         """Return the encoded image.
 
         Raises
@@ -157,7 +160,7 @@ class Shard:
         """Bytes of all its images."""
         return int(self._offsets[-1])
 
-    def content(self, place: Place, path: Path) -> bytes:
+    def content(self, place: ImageLocation, path: Path) -> bytes:
         """Return the encoded image of a place; `path` names it in errors.
 
         Raises

@@ -18,7 +18,7 @@ from stages.errors import InputError
 from stages.images.read import UnreadableImage, decode_image
 from stages.index.manifest import Manifest
 from stages.index.packs.config import PackConfig
-from stages.index.packs.reader import FORMAT, ImageSource, Place, Shard, shard_path
+from stages.index.packs.reader import FORMAT, ImageLocation, ImageSource, Shard, shard_path
 
 _JPEG = b"\xff\xd8\xff"
 
@@ -61,7 +61,7 @@ def pack_shard(config: PackConfig, manifest: Path, output: Path, number: int) ->
     return Packed(number, len(places), shard.size, made, tuple(faults))
 
 
-def identify(config: PackConfig, places: list[Place]) -> str:
+def identify(config: PackConfig, places: list[ImageLocation]) -> str:
     """Return what tells a shard of these images and settings from any other."""
     named = json.dumps([asdict(config), [place.key for place in places]])
     return hashlib.sha256(named.encode()).hexdigest()
@@ -107,7 +107,9 @@ def _source(manifest: Path, mtime_ns: int) -> ImageSource:
     return ImageSource(Manifest.open(manifest))
 
 
-def _write(path: Path, config: PackConfig, source: ImageSource, places: list[Place], identity: str) -> None:
+def _write(
+    path: Path, config: PackConfig, source: ImageSource, places: list[ImageLocation], identity: str
+) -> None:
     images, reasons = [], []
     for place in places:
         content, reason = b"", ""

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from stages.errors import InputError
-from stages.index.batch import Fault, Found
+from stages.index.batch import EntryBatch, SkipReason
 from stages.index.manifest import REQUIRED
 from stages.index.utm_zone import Zone
 
@@ -21,7 +21,7 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _METRES, _DEGREES = ("utm_east", "utm_north"), ("lat", "lon")
 
 
-def found_in_table(path: Path) -> Iterator[tuple[Found, int]]:
+def found_in_table(path: Path) -> Iterator[tuple[EntryBatch, int]]:
     """Yield the rows of a CSV in the file's order, and how many bytes have been read.
 
     Raises
@@ -53,8 +53,8 @@ def found_in_table(path: Path) -> Iterator[tuple[Found, int]]:
     except pa.ArrowInvalid as error:
         raise InputError(f"{path} is no readable CSV: {error}") from error
     if ragged:
-        found = Found.blank(pa.array(ragged, pa.string()))
-        found.faults[:] = Fault.RAGGED
+        found = EntryBatch.blank(pa.array(ragged, pa.string()))
+        found.faults[:] = SkipReason.RAGGED
         found.further = {name: pa.repeat("", len(ragged)) for name in _further(names, position)}
         yield found, done
 
@@ -94,12 +94,14 @@ def _further(names: list[str], position: tuple[str, str]) -> list[str]:
     return [name for name in names if name not in used]
 
 
-def _find(batch: pa.RecordBatch, position: tuple[str, str]) -> Found:
-    found = Found.blank(batch["path"])
-    found.faults[pc.equal(pc.binary_length(batch["path"]), 0).to_numpy(zero_copy_only=False)] = Fault.NO_KEY
+def _find(batch: pa.RecordBatch, position: tuple[str, str]) -> EntryBatch:
+    found = EntryBatch.blank(batch["path"])
+    found.faults[pc.equal(pc.binary_length(batch["path"]), 0).to_numpy(zero_copy_only=False)] = (
+        SkipReason.NO_KEY
+    )
     for axis, name in enumerate(position):
         found.positions[:, axis], empty = _numbers(batch[name])
-        found.faults[empty & (found.faults == Fault.NONE)] = Fault.NO_POSITION
+        found.faults[empty & (found.faults == SkipReason.NONE)] = SkipReason.NO_POSITION
     found.latlon[:] = position == _DEGREES
     names = batch.schema.names
     if position == _METRES and "zone" in names:
@@ -124,7 +126,7 @@ def _numbers(column: pa.StringArray) -> tuple[npt.NDArray[np.float64], npt.NDArr
     return np.asarray(pc.fill_null(numbers, np.nan).to_numpy(zero_copy_only=False), np.float64), empty
 
 
-def _read_zones(column: pa.StringArray, found: Found) -> None:
+def _read_zones(column: pa.StringArray, found: EntryBatch) -> None:
     """Read zones such as 10S; an empty one says nothing."""
     encoded = pc.dictionary_encode(pc.utf8_trim_whitespace(column))
     codes = encoded.indices.to_numpy()
@@ -135,7 +137,7 @@ def _read_zones(column: pa.StringArray, found: Found) -> None:
         try:
             zone = Zone.of(text)
         except InputError:
-            found.faults[rows[found.faults[rows] == Fault.NONE]] = Fault.BAD_ZONE
+            found.faults[rows[found.faults[rows] == SkipReason.NONE]] = SkipReason.BAD_ZONE
             continue
         found.zone_numbers[rows] = zone.number
         found.bands[rows] = ord(zone.band)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.images.formats import HEIC_SUFFIXES
-from stages.index.batch import Fault, Found
+from stages.index.batch import EntryBatch, SkipReason
 from stages.index.exif import read_exif
 from stages.index.sources.sfxl_names import parse_names
 
@@ -18,7 +18,7 @@ BATCH_ROWS = 1 << 18
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", *HEIC_SUFFIXES)
 
 
-def found_in_folder(root: Path) -> Iterator[tuple[Found, int]]:
+def found_in_folder(root: Path) -> Iterator[tuple[EntryBatch, int]]:
     """Yield the images below a folder sorted by key, and how many have been seen so far.
 
     The position comes from the name where it carries one, otherwise from the
@@ -73,19 +73,19 @@ def _leads_up(link: Path) -> bool:
     return link.parent.resolve().is_relative_to(link.resolve())
 
 
-def _find(root: Path, keys: list[str]) -> Found:
+def _find(root: Path, keys: list[str]) -> EntryBatch:
     shown = [os.fsencode(key).decode("utf-8", "backslashreplace") for key in keys]
     found = parse_names(pa.array(shown, pa.string()))
     stamps: dict[int, str] = {}
     for row in np.flatnonzero(found.faults).tolist():
         if shown[row] != keys[row]:
-            found.faults[row] = Fault.NOT_TEXT
-        elif found.faults[row] == Fault.NO_POSITION:
+            found.faults[row] = SkipReason.NOT_TEXT
+        elif found.faults[row] == SkipReason.NO_POSITION:
             photo = read_exif(root / keys[row])
-            if isinstance(photo, Fault):
+            if isinstance(photo, SkipReason):
                 found.faults[row] = photo
                 continue
-            found.faults[row] = Fault.NONE
+            found.faults[row] = SkipReason.NONE
             found.latlon[row] = True
             found.positions[row] = photo.latitude, photo.longitude
             found.heading[row] = photo.heading

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.index.batch import Found
+from stages.index.batch import EntryBatch
 from stages.index.manifest import REQUIRED, Manifest
 from stages.index.utm_zone import Zone
 
 
-def found_in_manifest(path: Path) -> Iterator[tuple[Found, int]]:
+def found_in_manifest(path: Path) -> Iterator[tuple[EntryBatch, int]]:
     """Yield the rows of a manifest in its order, and how many bytes have been read.
 
     Raises
@@ -24,7 +24,7 @@ def found_in_manifest(path: Path) -> Iterator[tuple[Found, int]]:
     zone = Zone.of(manifest.zone) if manifest.zone else None
     size, done = path.stat().st_size, 0
     for batch in manifest.batches():
-        found = Found.blank(batch["key"])
+        found = EntryBatch.blank(batch["key"])
         found.positions[:] = np.stack([batch["utm_east"].to_numpy(), batch["utm_north"].to_numpy()], axis=1)
         found.heading[:] = batch["heading"].to_numpy()
         found.timestamp = batch["timestamp"]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stages.index.batch import Fault, Found
+from stages.index.batch import EntryBatch, SkipReason
 from stages.index.sources.sfxl_name import SEPARATORS, Fields, parse_name
 
 AT, SLASH = ord("@"), ord("/")
@@ -65,7 +65,7 @@ class Layout:
         """Return the layout of a sample name and what ends it, or None if it is not a regular one."""
         at = tuple(i for i, byte in enumerate(name) if byte == AT)
         fields = parse_name(name.decode())
-        if len(at) != SEPARATORS or b"/" in name[at[0] :] or isinstance(fields, Fault):
+        if len(at) != SEPARATORS or b"/" in name[at[0] :] or isinstance(fields, SkipReason):
             return None
         lowest = np.full(len(name + end), AT + 1, np.uint8)
         span = np.full(len(name + end), 254, np.uint8)
@@ -110,7 +110,7 @@ class Layout:
         """The lowest bytes and spans of a whole block: a long row is quicker than many short ones."""
         return np.tile(self.lowest, self.block_rows), np.tile(self.span, self.block_rows)
 
-    def put(self, above: Bytes, rows: slice | Rows, found: Found) -> None:
+    def put(self, above: Bytes, rows: slice | Rows, found: EntryBatch) -> None:
         """Put what names that fit say, but for the timestamp, into those rows of `found`.
 
         The numbers are to the bit what float() makes of their text: the digits make whole numbers
@@ -130,7 +130,7 @@ class Layout:
         return block[:, self.at[12] + 1 : self.at[13]]
 
     def read(
-        self, text: Bytes, starts: Rows, lengths: Rows, rows: Rows, found: Found, stamps: Stamps
+        self, text: Bytes, starts: Rows, lengths: Rows, rows: Rows, found: EntryBatch, stamps: Stamps
     ) -> Mask:
         """Read those rows that have this layout into `found` and `stamps`, and return which they are."""
         matched: Mask = lengths[rows] == len(self.lowest)

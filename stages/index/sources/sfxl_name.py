@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.index.batch import Fault
+from stages.index.batch import SkipReason
 
 SEPARATORS = 15
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{0,9})?", re.ASCII)
@@ -30,7 +30,7 @@ class Fields:
     timestamp: str
 
 
-def parse_name(name: str) -> Fields | Fault:
+def parse_name(name: str) -> Fields | SkipReason:
     """Return what one name says, or what is wrong with it; the slow and exact reading.
 
     Parameters
@@ -40,15 +40,15 @@ def parse_name(name: str) -> Fields | Fault:
     """
     fields = name.rpartition("/")[2].split("@")
     if len(fields) < 4 or not (fields[1] or fields[2]):
-        return Fault.NO_POSITION
+        return SkipReason.NO_POSITION
     if not (_NUMBER.fullmatch(fields[1]) and _NUMBER.fullmatch(fields[2])):
-        return Fault.NOT_A_NUMBER
+        return SkipReason.NOT_A_NUMBER
     zone, band = (fields[3], fields[4].upper()) if len(fields) > 5 else ("", "")
     if zone or band:
         if not (zone.isascii() and zone.isdigit() and 1 <= int(zone) <= 60):
-            return Fault.BAD_ZONE
+            return SkipReason.BAD_ZONE
         if len(band) != 1 or band not in _BANDS:
-            return Fault.BAD_ZONE
+            return SkipReason.BAD_ZONE
     whole = len(fields) > SEPARATORS
     heading = float(fields[9]) if whole and _NUMBER.fullmatch(fields[9]) else np.nan
     timestamp = fields[13] if whole else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from stages.index.batch import Fault, Found
+from stages.index.batch import EntryBatch, SkipReason
 from stages.index.sources.sfxl_columns import Bytes, Layout, Rows, Stamps
 from stages.index.sources.sfxl_name import parse_name
 
@@ -13,7 +13,7 @@ LONGEST = 1 << 16  # bytes of a path
 LAYOUTS = 48  # beyond so many layouts in one batch the names are read one by one
 
 
-def parse_names(keys: pa.StringArray) -> Found:
+def parse_names(keys: pa.StringArray) -> EntryBatch:
     """Return the positions, zones, headings and timestamps that the names state.
 
     Parameters
@@ -21,7 +21,7 @@ def parse_names(keys: pa.StringArray) -> Found:
     keys
         Paths that end in SF-XL names. One that does not gets a fault.
     """
-    found = Found.blank(keys)
+    found = EntryBatch.blank(keys)
     text, starts, lengths = _bytes_of(keys)
     stamps = Stamps(len(keys))
     rest: Rows = np.arange(len(keys))
@@ -46,7 +46,7 @@ def parse_names(keys: pa.StringArray) -> Found:
     return found
 
 
-def read_alike(text: Bytes) -> Found | None:
+def read_alike(text: Bytes) -> EntryBatch | None:
     """Return what lines of one layout say, as SF-XL's are, or None if they are of several.
 
     Parameters
@@ -64,7 +64,7 @@ def read_alike(text: Bytes) -> Found | None:
         return None
     lines = text.reshape(rows, length + 1)
     body = np.empty((rows, length), np.uint8)
-    found = Found.blank(_strings(body))
+    found = EntryBatch.blank(_strings(body))
     for start in range(0, rows, layout.block_rows):
         place = slice(start, min(start + layout.block_rows, rows))
         above, departs = layout.check(lines[place])
@@ -91,9 +91,9 @@ def _count_odd(text: Bytes) -> int:
     return int(np.count_nonzero((text ^ np.uint8(0x0F)).view(np.int8) <= ord("/") ^ 0x0F))
 
 
-def _read_slowly(name: str, row: int, found: Found, stamps: Stamps) -> None:
+def _read_slowly(name: str, row: int, found: EntryBatch, stamps: Stamps) -> None:
     fields = parse_name(name)
-    if isinstance(fields, Fault):
+    if isinstance(fields, SkipReason):
         found.faults[row] = fields
         return
     found.positions[row] = fields.east, fields.north

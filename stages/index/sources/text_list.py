@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.errors import InputError
-from stages.index.batch import Fault, Found
+from stages.index.batch import EntryBatch, SkipReason
 from stages.index.sources.sfxl_columns import Bytes
 from stages.index.sources.sfxl_names import parse_names, read_alike
 
@@ -24,13 +24,13 @@ _LONGEST = 1 << 16
 _MARK = b"\xef\xbb\xbf"
 
 
-def found_in_list(path: Path) -> Iterator[tuple[Found, int]]:
+def found_in_list(path: Path) -> Iterator[tuple[EntryBatch, int]]:
     """Yield what the lines of a text file name, in the file's order, and how many bytes have been read.
 
     Blank lines count for nothing; a line may end in LF or CRLF.
     """
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-    pending: deque[tuple[Future[Found], Bytes, int]] = deque()
+    pending: deque[tuple[Future[EntryBatch], Bytes, int]] = deque()
     spare: list[Bytes] = []
     with ThreadPoolExecutor(workers) as pool:
         for room, text, done in _texts(path, spare):
@@ -41,7 +41,9 @@ def found_in_list(path: Path) -> Iterator[tuple[Found, int]]:
             yield _first(pending, spare)
 
 
-def _first(pending: deque[tuple[Future[Found], Bytes, int]], spare: list[Bytes]) -> tuple[Found, int]:
+def _first(
+    pending: deque[tuple[Future[EntryBatch], Bytes, int]], spare: list[Bytes]
+) -> tuple[EntryBatch, int]:
     """Return what the first piece named, when it is read, and spare its room."""
     future, room, done = pending.popleft()
     found = future.result()
@@ -88,7 +90,7 @@ def _after_last_line(block: Bytes) -> int:
     return 0
 
 
-def _parse(text: Bytes) -> Found:
+def _parse(text: Bytes) -> EntryBatch:
     """Return what lines name that each end with a line end."""
     found = read_alike(text)
     if found is not None:
@@ -97,7 +99,7 @@ def _parse(text: Bytes) -> Found:
     return _parse_lines(raw.replace(b"\r\n", b"\n") if b"\r" in raw else raw)
 
 
-def _parse_lines(text: bytes) -> Found:
+def _parse_lines(text: bytes) -> EntryBatch:
     """Return what lines of any kind name that each end with a line feed."""
     keys = _lines(np.frombuffer(text, np.uint8))
     try:
@@ -107,13 +109,13 @@ def _parse_lines(text: bytes) -> Found:
     return parse_names(keys)
 
 
-def _parse_bytes(text: bytes) -> Found:
+def _parse_bytes(text: bytes) -> EntryBatch:
     """Return what lines name of which some are no UTF-8; those get a fault."""
     lines = [line for line in text.split(b"\n") if line]
     shown = [line.decode("utf-8", "backslashreplace") for line in lines]
     found = parse_names(pa.array(shown, pa.string()))
     is_text = np.array([key.encode() == line for key, line in zip(shown, lines, strict=True)])
-    found.faults[~is_text] = Fault.NOT_TEXT
+    found.faults[~is_text] = SkipReason.NOT_TEXT
     return found
 
 

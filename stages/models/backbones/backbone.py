@@ -23,7 +23,7 @@ from stages.models.backbones.registry import (
     require_image_size,
     spec_of,
 )
-from stages.models.backbones.split import Cut, Rest, cut_named, cut_of, trunk
+from stages.models.backbones.split import Rest, SplitPoint, cut_named, cut_of, trunk
 from stages.models.backbones.weights import RANDOM, file_id, find_weights, reachable, state_id
 
 __all__ = [
@@ -60,7 +60,7 @@ class BackboneCard:
     preprocess: Preprocess
 
     @property
-    def cut(self) -> Cut | None:
+    def cut(self) -> SplitPoint | None:
         """Where it is cut, if one of its outputs is what leaves its first blocks."""
         cuts = [blocks for blocks in map(cut_named, self.outputs) if blocks is not None]
         return cut_of(self.name, self.image_size, cuts[0]) if cuts else None

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from stages.models.backbones.create import empty_model
 from stages.models.backbones.registry import cut_named, cut_output, require_cut, require_image_size, spec_of
 
-__all__ = ["Cut", "Rest", "cut_named", "cut_of", "trunk"]
+__all__ = ["Rest", "SplitPoint", "cut_named", "cut_of", "trunk"]
 
 
 @dataclass(frozen=True)
-class Cut:
+class SplitPoint:
     """The tensor that leaves a backbone's first blocks, as tokens.
 
     Attributes
@@ -53,7 +53,7 @@ class Cut:
         return cut_output(self.blocks)
 
 
-def cut_of(backbone_name: str, image_size: int, blocks: int) -> Cut:
+def cut_of(backbone_name: str, image_size: int, blocks: int) -> SplitPoint:
     """Return the shape of what leaves a backbone's first blocks, without loading its weights.
 
     Raises
@@ -65,9 +65,9 @@ def cut_of(backbone_name: str, image_size: int, blocks: int) -> Cut:
     require_image_size(backbone_name, image_size)
     require_cut(backbone_name, blocks)
     if spec.kind == "vit":  # every block gives what it takes
-        return Cut(blocks, spec.prefix, image_size // spec.step, spec.length)
+        return SplitPoint(blocks, spec.prefix, image_size // spec.step, spec.length)
     tokens, channels = _feature_map(backbone_name, image_size, blocks)
-    return Cut(blocks, 0, isqrt(tokens), channels)
+    return SplitPoint(blocks, 0, isqrt(tokens), channels)
 
 
 @lru_cache(maxsize=8)
@@ -121,12 +121,12 @@ class Rest(nn.Module):
         The timm model, made quick or not.
     kind : {"vit", "cnn"}
         Transformer or convolutional network.
-    cut : Cut
+    cut : SplitPoint
         Where it was cut.
 
     Attributes
     ----------
-    cut : Cut
+    cut : SplitPoint
         As given.
     blocks : nn.Sequential
         The blocks after the cut; none if the cut is after the last one.
@@ -134,7 +134,7 @@ class Rest(nn.Module):
         The final normalisation; of a CNN, its last convolution and what follows it.
     """
 
-    def __init__(self, model: nn.Module, kind: str, cut: Cut) -> None:
+    def __init__(self, model: nn.Module, kind: str, cut: SplitPoint) -> None:
         super().__init__()
         self.kind, self.cut = kind, cut
         self.blocks = nn.Sequential(*islice(model.get_submodule("blocks").children(), cut.blocks, None))

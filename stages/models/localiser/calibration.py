@@ -19,7 +19,7 @@ import torch
 
 from stages.errors import InputError
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
-from stages.models.localiser.confidence import Confidence, Signs, fit_confidence
+from stages.models.localiser.confidence import Confidence, ConfidenceFeatures, fit_confidence
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -79,7 +79,7 @@ class Calibration:
         evidence: Floats = cosines / np.array(self.temperatures)[groups]
         return evidence
 
-    def confidences(self, signs: Signs) -> Floats:
+    def confidences(self, signs: ConfidenceFeatures) -> Floats:
         """Return the probability that each first answer is right; NaN where that was not fitted."""
         return np.full(len(signs.share), np.nan) if self.confidence is None else self.confidence.of(signs)
 
@@ -186,7 +186,7 @@ def _answered(
     shown: npt.NDArray[np.bool_],
     radius_m: float,
     fusion: FusionConfig,
-) -> tuple[Signs, npt.NDArray[np.bool_]]:
+) -> tuple[ConfidenceFeatures, npt.NDArray[np.bool_]]:
     """Signs of the fused first answers if only the classes `shown` (n, K) existed, and which are right."""
     heads = np.where(shown, calibration.evidence(held.cosines, held.groups), -np.inf)
     some = np.isfinite(heads).any(axis=1)
@@ -199,7 +199,7 @@ def _answered(
     evidence, likeness = weigh(calibration, of_best(heads), of_best(held.cosines), likeness)
     points = np.take_along_axis(held.centres[some], best[:, :, None], axis=1)
     fused = first_answers(evidence, points, radius_m, fusion)
-    signs = Signs.of(fused, points, np.where(np.isfinite(evidence), likeness, -1.0), radius_m)
+    signs = ConfidenceFeatures.of(fused, points, np.where(np.isfinite(evidence), likeness, -1.0), radius_m)
     away = np.linalg.norm(fused.positions[:, 0] - held.truth[some], axis=1)
     return signs, away <= radius_m
 

@@ -27,7 +27,7 @@ OUTSIDE_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
-class Signs:
+class ConfidenceFeatures:
     """What the confidence of each first answer rests on, each of shape (B,).
 
     Attributes
@@ -45,7 +45,7 @@ class Signs:
     near: Floats
 
     @classmethod
-    def of(cls, fused: Fused, points: Floats, likeness: Floats, radius_m: float) -> Signs:
+    def of(cls, fused: Fused, points: Floats, likeness: Floats, radius_m: float) -> ConfidenceFeatures:
         """Return the signs of answers made of `points` (B, C, 2) that look so alike, (B, C)."""
         share = np.clip(fused.mass[:, 0], 1e-6, 1 - 1e-6)
         away = np.linalg.norm(points - fused.positions[:, :1], axis=2)
@@ -88,7 +88,7 @@ class Confidence:
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
         }
 
-    def of(self, signs: Signs) -> Floats:
+    def of(self, signs: ConfidenceFeatures) -> Floats:
         """Return the probability that each first answer is right, (B,)."""
         known = _logistic(np.stack([signs.likeness, np.ones(len(signs.share))], 1) @ np.array(self.inside))
         table = np.stack([signs.share, signs.near, np.ones(len(signs.share))], 1)
@@ -96,16 +96,18 @@ class Confidence:
         return _logistic(self.scale[0] * np.log(product / (1 - product)) + self.scale[1])
 
 
-def fit_confidence(inside: Signs, right: Bools, outside: Signs, *, abstain_cost: float) -> Confidence | None:
+def fit_confidence(
+    inside: ConfidenceFeatures, right: Bools, outside: ConfidenceFeatures, *, abstain_cost: float
+) -> Confidence | None:
     """Return the models that held-out images ask for; None if none of their answers is right.
 
     Parameters
     ----------
-    inside : Signs
+    inside : ConfidenceFeatures
         Of the held-out images as they are, (n,).
     right : ndarray of bool, shape (n,)
         Whether their answers are.
-    outside : Signs
+    outside : ConfidenceFeatures
         Of held-out images with the classes around them struck out; none in a tiny city.
     abstain_cost : float
         Share of the right answers that the threshold may withhold.

@@ -24,7 +24,7 @@ from stages.partition.classes import ClassTable
 from stages.partition.places import Places
 
 if TYPE_CHECKING:
-    from stages.models.trainable_blocks import Tail, TailSettings
+    from stages.models.trainable_blocks import TailSettings, TrainableBlocks
 
 __all__ = ["Localiser", "Predictions", "Score"]
 
@@ -53,7 +53,7 @@ class Localiser:
         Where each class lies.
     exemplars : Exemplars or None
         What each class looks like; set once the weights are trained.
-    tail : Tail or None
+    tail : TrainableBlocks or None
         What was cut off the backbone and is trained with the rest; None: pooled outputs are all there is.
     """
 
@@ -62,7 +62,7 @@ class Localiser:
     heads: list[Head]
     classes: ClassTable
     exemplars: Exemplars | None = None
-    tail: Tail | None = None
+    tail: TrainableBlocks | None = None
     _units: list[Tensor] | None = None
 
     @classmethod

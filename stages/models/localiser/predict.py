@@ -13,7 +13,7 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.models.localiser.calibration import Calibration, HeldOut, fit, probabilities, weigh
 from stages.models.localiser.cell_fusion import FusionConfig, fuse
-from stages.models.localiser.confidence import Signs
+from stages.models.localiser.confidence import ConfidenceFeatures
 from stages.models.localiser.localiser import Localiser
 
 _LOOKED_AT = 256
@@ -85,7 +85,7 @@ def answer(
     seen = look(localiser, features, top=fusion.candidates, calibration=calibration)
     points, weights = localiser.positions_of(seen.class_id), probabilities(seen.evidence)
     fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
-    confidence = calibration.confidences(Signs.of(fused, points, seen.likeness, radius_m))
+    confidence = calibration.confidences(ConfidenceFeatures.of(fused, points, seen.likeness, radius_m))
     below = 0.0 if calibration.confidence is None else calibration.confidence.abstain_below
     near = np.take_along_axis(seen.class_id, np.maximum(fused.nearest, 0), axis=1)
     near = np.where(fused.nearest >= 0, near, -1)
@@ -93,7 +93,7 @@ def answer(
 
 
 @dataclass(frozen=True)
-class Seen:
+class ScoredClasses:
     """The classes that the heads hold best, and all that speaks for them; each of shape (B, top).
 
     Attributes
@@ -111,12 +111,12 @@ class Seen:
     likeness: npt.NDArray[np.float64]
 
 
-def look(localiser: Localiser, features: Features, *, top: int, calibration: Calibration) -> Seen:
+def look(localiser: Localiser, features: Features, *, top: int, calibration: Calibration) -> ScoredClasses:
     """Return the best `top` classes of each feature with their evidence, from heads and exemplars."""
     class_id, heads = localiser.evidence(features, top=top, calibration=calibration)
     cosines = heads * np.array(calibration.temperatures)[_groups(localiser, class_id)]
     evidence, likeness = weigh(calibration, heads, cosines, _likeness(localiser, features, class_id))
-    return Seen(class_id, evidence, np.where(class_id >= 0, likeness, -1.0))
+    return ScoredClasses(class_id, evidence, np.where(class_id >= 0, likeness, -1.0))
 
 
 def calibrate(

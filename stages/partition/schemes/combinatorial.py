@@ -9,13 +9,13 @@ drawn at random from adaptive cells; these are squares.
 
 from __future__ import annotations
 
-from stages.partition.cells import Cut
+from stages.partition.cells import CellPartition
 from stages.partition.cells import cut as cut_lattice
 from stages.partition.config import PartitionConfig
 from stages.partition.schemes.base import Images
 
 
-def cut(images: Images, config: PartitionConfig) -> tuple[Cut, ...]:
+def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition, ...]:
     """Return the squares of each grid that keep enough images."""
     positions, grids = images.positions(), config.combinatorial.grids
     return tuple(

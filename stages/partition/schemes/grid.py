@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from stages.partition.cells import Cut
+from stages.partition.cells import CellPartition
 from stages.partition.cells import cut as cut_lattice
 from stages.partition.config import PartitionConfig
 from stages.partition.schemes.base import Images
 
 
-def cut(images: Images, config: PartitionConfig) -> tuple[Cut]:
+def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition]:
     """Return the one partition: cells that keep enough images (4.1 to 4.5)."""
     return (
         cut_lattice(

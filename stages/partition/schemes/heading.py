@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from stages.errors import InputError
 from stages.partition import grid
-from stages.partition.cells import Cut, blocks, code, count, numbered, require_class
+from stages.partition.cells import CellPartition, blocks, code, count, numbered, require_class
 from stages.partition.config import PartitionConfig
 from stages.partition.schemes.base import Images
 
 
-def cut(images: Images, config: PartitionConfig) -> tuple[Cut]:
+def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition]:
     """Return the one partition: bins of headings of a cell that keep enough images.
 
     Raises

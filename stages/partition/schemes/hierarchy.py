@@ -7,13 +7,13 @@ from afar, corrects what is hard. HGE's cells are adaptive; these are squares.
 
 from __future__ import annotations
 
-from stages.partition.cells import Cut
+from stages.partition.cells import CellPartition
 from stages.partition.cells import cut as cut_lattice
 from stages.partition.config import PartitionConfig
 from stages.partition.schemes.base import Images
 
 
-def cut(images: Images, config: PartitionConfig) -> tuple[Cut, ...]:
+def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition, ...]:
     """Return the cells that keep enough images, then the squares of each coarser grid that do."""
     positions = images.positions()
     return tuple(

@@ -12,12 +12,12 @@ from __future__ import annotations
 import numpy as np
 
 from stages.partition import grid
-from stages.partition.cells import Cut, code, count, numbered, require_class
+from stages.partition.cells import CellPartition, code, count, numbered, require_class
 from stages.partition.config import PartitionConfig
 from stages.partition.schemes.base import Images
 
 
-def cut(images: Images, config: PartitionConfig) -> tuple[Cut]:
+def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition]:
     """Return the one partition: leaves of the tree that keep enough images."""
     positions = images.positions()
     places = np.full(len(positions), -1, np.int32)

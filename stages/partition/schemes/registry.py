@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stages.partition.cells import Cut
+from stages.partition.cells import CellPartition
 from stages.partition.config import PartitionConfig, Scheme
 from stages.partition.schemes import combinatorial, grid, heading, hierarchy, quadtree
 from stages.partition.schemes.base import Images
 
-SCHEMES: dict[Scheme, Callable[[Images, PartitionConfig], tuple[Cut, ...]]] = {
+SCHEMES: dict[Scheme, Callable[[Images, PartitionConfig], tuple[CellPartition, ...]]] = {
     "grid": grid.cut,
     "quadtree": quadtree.cut,
     "hierarchy": hierarchy.cut,

@@ -16,9 +16,9 @@ from stages.models.heads.margin_loss import Buffers
 from stages.partition.classes import ClassTable
 from stages.train.config import TrainConfig
 from stages.train.data.load import Rows
-from stages.train.data.samplers import GroupSampler, Roster
+from stages.train.data.samplers import ClassImages, GroupSampler
 from stages.train.data.schedule import Schedule
-from stages.train.data.source import Source, TrainingSet
+from stages.train.data.source import FeatureSource, TrainingSet
 from stages.train.data.streaming import PartOrder
 
 _PART_BYTES = 2 << 30
@@ -69,7 +69,7 @@ class StreamedFeed:
 
     Parameters
     ----------
-    source : Source
+    source : FeatureSource
         The stores.
     order : PartOrder
         Which blocks make a part.
@@ -79,7 +79,7 @@ class StreamedFeed:
         Reads ahead.
     """
 
-    def __init__(self, source: Source, order: PartOrder, make: Make, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, source: FeatureSource, order: PartOrder, make: Make, pool: ThreadPoolExecutor) -> None:
         self.source, self.order, self.make, self._pool = source, order, make, pool
         self._ranges: list[Rows] = list(source.reader.blocks())
         self._number = -1
@@ -111,7 +111,7 @@ Feed = ResidentFeed | StreamedFeed
 
 
 def schedule_of(
-    config: TrainConfig, source: Source, classes: ClassTable, groups: tuple[int, ...]
+    config: TrainConfig, source: FeatureSource, classes: ClassTable, groups: tuple[int, ...]
 ) -> Schedule:
     """Return the schedule of those groups that can learn: with one class there is nothing to tell apart."""
     labels = source.labels[source.rows]
@@ -125,7 +125,7 @@ def schedule_of(
 @contextmanager
 def open_feed(
     config: TrainConfig,
-    source: Source,
+    source: FeatureSource,
     resident: TrainingSet | None,
     classes: ClassTable,
     groups: tuple[int, ...],
@@ -138,7 +138,7 @@ def open_feed(
     ----------
     config : TrainConfig
         Sizes and sampling.
-    source : Source
+    source : FeatureSource
         The stores.
     resident : TrainingSet or None
         All features, unless they are streamed.
@@ -163,7 +163,7 @@ def open_feed(
         yield StreamedFeed(source, order, make, pool)
 
 
-def _order_of_parts(config: TrainConfig, source: Source, steps_per_epoch: int, seed: int) -> PartOrder:
+def _order_of_parts(config: TrainConfig, source: FeatureSource, steps_per_epoch: int, seed: int) -> PartOrder:
     """Return the parts of a store: as many rows as configured, or fewer where these are long.
 
     They depend on settings and stores alone, so that processes that train together have the same.
@@ -179,7 +179,7 @@ def _order_of_parts(config: TrainConfig, source: Source, steps_per_epoch: int, s
 def _part(
     config: TrainConfig, classes: ClassTable, groups: tuple[int, ...], data: TrainingSet, seed: int
 ) -> Part:
-    roster = Roster(data.classes, len(classes), classes.p_aug, data.view_images)
+    roster = ClassImages(data.classes, len(classes), classes.p_aug, data.view_images)
     samplers = {
         group: GroupSampler(
             roster,

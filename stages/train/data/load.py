@@ -13,8 +13,8 @@ from torch import Tensor
 
 from cache.errors import RecipeMismatch, StoreError
 from cache.reader import FeatureReader
-from cache.storage.lifecycle import there
-from cache.storage.paths import Place
+from cache.storage.lifecycle import store_exists
+from cache.storage.paths import StoragePath
 from stages.errors import ConfigError
 from stages.models.backbones.registry import pooled_among
 from stages.models.heads.margin_loss import Buffers
@@ -145,7 +145,7 @@ def _require_finite(features: npt.NDArray[np.floating], reader: FeatureReader, s
         )
 
 
-def open_views(path: Place | None, plan: ViewPlan, database: FeatureReader) -> FeatureReader:
+def open_views(path: StoragePath | None, plan: ViewPlan, database: FeatureReader) -> FeatureReader:
     """Return the store of the planned views.
 
     Raises
@@ -155,7 +155,7 @@ def open_views(path: Place | None, plan: ViewPlan, database: FeatureReader) -> F
     RecipeMismatch
         If another backbone made it.
     """
-    if path is None or not there(path):
+    if path is None or not store_exists(path):
         raise StoreError(
             f"{len(plan)} views are planned but {path or 'their store'} does not exist: run "
             "`pipeline extract --split views`, or set train.augment_views to false"

@@ -12,9 +12,9 @@ from torch import Tensor
 from stages.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stages.models.trainable_blocks import Tail
+    from stages.models.trainable_blocks import TrainableBlocks
 
-Place = Literal["device", "host", "stream"]
+ResidencyKind = Literal["device", "host", "stream"]
 _SHARE = 0.7
 """Of the free memory; the rest is for batches, logits and whatever else runs."""
 
@@ -31,7 +31,7 @@ class Residency:
         For a person to read.
     """
 
-    place: Place
+    place: ResidencyKind
     reason: str
 
     def where(self, device: torch.device) -> torch.device:
@@ -96,7 +96,7 @@ def free_bytes(device: torch.device) -> tuple[int, int]:
     return int(torch.cuda.mem_get_info(device)[0]), host
 
 
-def step_bytes(tail: Tail, batch_rows: int) -> int:
+def step_bytes(tail: TrainableBlocks, batch_rows: int) -> int:
     """Return the memory that a step takes for what a tail activates, about.
 
     What is kept of one image for the backward pass, in float32, is counted; a step has that of its whole
@@ -104,7 +104,7 @@ def step_bytes(tail: Tail, batch_rows: int) -> int:
 
     Parameters
     ----------
-    tail : Tail
+    tail : TrainableBlocks
         Of any weights.
     batch_rows : int
         Images and views of a batch.

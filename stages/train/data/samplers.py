@@ -17,7 +17,7 @@ Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchIndices:
     """What one step reads: the images drawn and, on top of them, some of their views.
 
     Attributes
@@ -47,7 +47,7 @@ class Batch:
     noise_seed: int
 
 
-class Roster:
+class ClassImages:
     """The images of every class and the views of every image.
 
     Parameters
@@ -98,7 +98,7 @@ class GroupSampler:
 
     Parameters
     ----------
-    roster : Roster
+    roster : ClassImages
         Images and views.
     classes : slice
         Class ids of the group.
@@ -116,7 +116,7 @@ class GroupSampler:
 
     def __init__(
         self,
-        roster: Roster,
+        roster: ClassImages,
         classes: slice,
         *,
         sampling: Literal["class", "image"],
@@ -139,7 +139,7 @@ class GroupSampler:
         """How many images there are to draw from."""
         return int(self.roster.counts[self.classes].sum())
 
-    def draw(self, step: int, size: int) -> Batch:
+    def draw(self, step: int, size: int) -> BatchIndices:
         """Return the batch of a step: `size` images and the views that join them."""
         roster, random = self.roster, np.random.default_rng([*self.seed, step])
         if self.sampling == "class":
@@ -157,7 +157,7 @@ class GroupSampler:
         # Drawn last, so that nothing before it depends on whether it is wanted.
         mixture = random.random(len(chosen), np.float32) if self.mix_views else None
         noise_seed = int(random.integers(1 << 32))
-        return Batch(images, drawn, views, drawn[chosen], faced, chosen, mixture, noise_seed)
+        return BatchIndices(images, drawn, views, drawn[chosen], faced, chosen, mixture, noise_seed)
 
     def _faced(self, drawn: Indices, random: np.random.Generator) -> Indices | None:
         """Classes drawn, and of all others a random share."""

@@ -16,7 +16,7 @@ from cache.reader import FeatureReader
 from stages.models.heads.margin_loss import Buffers
 from stages.partition.classes import ViewPlan, in_class
 from stages.train.data.load import Rows, load_rows
-from stages.train.data.samplers import Batch
+from stages.train.data.samplers import BatchIndices
 
 Block = tuple[Tensor, npt.NDArray[np.int64]]
 """Features (n, F) and the class id of each, (n,) or (n, P)."""
@@ -44,7 +44,7 @@ class TrainingSet:
     views: Tensor
     view_images: npt.NDArray[np.int64]
 
-    def of(self, batch: Batch, device: torch.device, buffers: Buffers | None = None) -> Tensor:
+    def of(self, batch: BatchIndices, device: torch.device, buffers: Buffers | None = None) -> Tensor:
         """Features of a batch on the device, images first, then views: (B + A, F) float32.
 
         They lie in the buffers, where these are given, until the next call.
@@ -77,7 +77,7 @@ def _rows(features: Tensor, rows: npt.NDArray[np.int64], device: torch.device, b
 
 
 @dataclass(frozen=True)
-class Source:
+class FeatureSource:
     """What may be read of the stores: the rows to train on, and the views of them.
 
     Attributes
@@ -106,7 +106,7 @@ class Source:
     plan: ViewPlan | None
     checked: tuple[set[int], set[int]] = field(init=False, default_factory=lambda: (set(), set()))
 
-    def of_classes(self, classes: npt.NDArray[np.bool_]) -> Source:
+    def of_classes(self, classes: npt.NDArray[np.bool_]) -> FeatureSource:
         """Return the same with only the images of the marked classes, shape (K,)."""
         return dataclasses.replace(self, rows=self.rows & in_class(self.labels, classes))
 

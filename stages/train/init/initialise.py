@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from stages.models.localiser.localiser import Localiser
-from stages.models.trainable_blocks import Tail
+from stages.models.trainable_blocks import TrainableBlocks
 from stages.train.config import TrainConfig
-from stages.train.data.source import Block, Source, TrainingSet
+from stages.train.data.source import Block, FeatureSource, TrainingSet
 from stages.train.init.pca import (
     SAMPLE_ROWS,
     class_means,
@@ -31,7 +31,7 @@ _LEAST_SHARE = 0.02
 def initialise(
     config: TrainConfig,
     localiser: Localiser,
-    source: Source,
+    source: FeatureSource,
     resident: TrainingSet | None,
     groups: tuple[int, ...],
     *,
@@ -46,7 +46,7 @@ def initialise(
         Which weights.
     localiser : Localiser
         Its weights are set in place; those of a tail's blocks stay.
-    source : Source
+    source : FeatureSource
         The features.
     resident : TrainingSet or None
         The same in memory, unless they are streamed.
@@ -78,10 +78,10 @@ def _begin_projection(
 
 
 def _begin_behind(
-    tail: Tail,
+    tail: TrainableBlocks,
     config: TrainConfig,
     localiser: Localiser,
-    features: Source | TrainingSet,
+    features: FeatureSource | TrainingSet,
     *,
     images: int,
     seed: int,
@@ -124,7 +124,7 @@ def _of_block(block: Block, before: int, stride: int) -> Block:
 
 
 @torch.no_grad()
-def _local_features(tail: Tail, blocks: Iterable[Block], seed: int) -> Tensor:
+def _local_features(tail: TrainableBlocks, blocks: Iterable[Block], seed: int) -> Tensor:
     """Return some local features of each image behind a tail's blocks, (n, C), drawn without repeats."""
     random, found = torch.Generator().manual_seed(seed), []
     for features, _ in blocks:

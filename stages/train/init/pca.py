@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from stages.models.heads.heads import Projection
 from stages.models.localiser.localiser import Localiser
-from stages.train.data.source import Block, Source
+from stages.train.data.source import Block, FeatureSource
 
 SAMPLE_ROWS = 1 << 17
 """Rows that components are estimated from; more change them little."""
@@ -47,7 +47,7 @@ def moments(blocks: Iterable[Block]) -> tuple[Tensor, Tensor]:
     return _mean_and_deviation(rows, total, squares)
 
 
-def store_moments(source: Source) -> tuple[Tensor, Tensor]:
+def store_moments(source: FeatureSource) -> tuple[Tensor, Tensor]:
     """Return what `moments` does, over the whole store with dask's threads: a chunk each in memory."""
 
     def of_chunk(start: int, stop: int) -> tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from stages.models.heads.class_balance import Classwise, balanced_weights, falling_margins, log_priors
 from stages.models.heads.heads import HeadSettings
 from stages.train.config import TrainConfig
-from stages.train.data.samplers import Batch
+from stages.train.data.samplers import BatchIndices
 
 
 def classwise_of(
@@ -49,14 +49,14 @@ def classwise_of(
     return Classwise(*(None if values is None else values.float().to(device) for values in found))
 
 
-def vary(features: Tensor, batch: Batch, noise: float, gain: Tensor) -> None:
+def vary(features: Tensor, batch: BatchIndices, noise: float, gain: Tensor) -> None:
     """Mix views with their originals and add noise, in place, as the batch says.
 
     Parameters
     ----------
     features : Tensor
         Of the images, then of the views, shape (B + A, F), float32.
-    batch : Batch
+    batch : BatchIndices
         Shares of the originals, and the seed of the noise.
     noise : float
         Deviation of the noise on standardised features.

@@ -17,7 +17,7 @@ from stages.models.heads.margin_loss import Buffers
 from stages.models.localiser.localiser import Localiser
 from stages.train.config import TrainConfig
 from stages.train.data.feed import Feed, Part
-from stages.train.data.samplers import Batch
+from stages.train.data.samplers import BatchIndices
 from stages.train.loop.batch_variation import classwise_of, vary
 from stages.train.loop.distributed import Ranks
 from stages.train.loop.optimiser import DenseAdam, SampledAdam, SharedAdam
@@ -148,7 +148,7 @@ class Trainer:
                 features = tail(tensors)[:rows]
         return self.localiser.projection(features)  # type: ignore[no-any-return]
 
-    def _labels(self, batch: Batch, group: int) -> npt.NDArray[np.int64]:
+    def _labels(self, batch: BatchIndices, group: int) -> npt.NDArray[np.int64]:
         """Number in the group of each class of a batch; takes note of what was drawn."""
         classes = np.concatenate([batch.image_classes, batch.view_classes])
         np.add.at(self.state.drawn, classes, 1)

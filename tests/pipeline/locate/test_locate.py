@@ -22,7 +22,7 @@ from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from pipeline.cli import main
 from pipeline.locate.answer import distance_on_earth_m, printable
-from pipeline.locate.localiser import Localiser, photos_of
+from pipeline.locate.localiser import PhotoLocaliser, photos_of
 from stages.errors import InputError, WeightsError
 from stages.images import formats as opening
 from stages.images.read import UnreadableImage
@@ -32,7 +32,7 @@ from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.confidence import Confidence
-from stages.models.localiser.localiser import Localiser as TrainedLocaliser
+from stages.models.localiser.localiser import Localiser
 from stages.models.trainable_blocks import pretrained_tail, tail_settings
 from tests.support.tiny_photos import CONFIG, listed, run
 from tests.support.training_city import partition
@@ -66,7 +66,7 @@ def save_localiser(folder, of, *, calibrated=False, zone="10S", places=40):
     random = np.random.default_rng(0)
     table, _ = partition(random.uniform(0, 120, (places, 2)) + CORNER)
     torch.manual_seed(0)
-    trained = TrainedLocaliser.new(
+    trained = Localiser.new(
         replace(table, zone=zone), of, ("avg",), 16, HeadSettings("aamc", 30.0, 0.2, False)
     )
     for head in trained.heads:
@@ -92,7 +92,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def localiser(model):
-    return Localiser.load(model)
+    return PhotoLocaliser.load(model)
 
 
 def scene(width=160, height=120, seed=1):
@@ -123,7 +123,7 @@ def call(capsys, *arguments):
 def test_importing_the_package_is_light():
     script = "import sys, pipeline; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[3])
-    assert pipeline.Localiser is Localiser
+    assert pipeline.Localiser is PhotoLocaliser
     with pytest.raises(AttributeError, match="Localizer"):
         pipeline.Localizer  # noqa: B018
 
@@ -149,7 +149,7 @@ def test_latitude_and_longitude_are_those_of_the_utm_position(localiser, tmp_pat
 def test_the_southern_half_of_the_world_is_south(tmp_path):
     save_localiser(tmp_path / "south", recipe(), zone="56H")
     scene().save(tmp_path / "a.jpg")
-    answer = Localiser.load(tmp_path / "south").locate(tmp_path / "a.jpg")
+    answer = PhotoLocaliser.load(tmp_path / "south").locate(tmp_path / "a.jpg")
     assert -53 < answer.latitude < -52
     assert 150 < answer.longitude < 156
 
@@ -301,7 +301,7 @@ def test_the_distance_to_the_exif_position(localiser, tmp_path):
 def test_confidence_and_abstention(tmp_path, capsys):
     save_localiser(tmp_path / "model", recipe(), calibrated=True)
     scene().save(tmp_path / "a.jpg")
-    answer = Localiser.load(tmp_path / "model").locate(tmp_path / "a.jpg")
+    answer = PhotoLocaliser.load(tmp_path / "model").locate(tmp_path / "a.jpg")
     assert 0 < answer.confidence < 1
     assert answer.abstained == (answer.confidence < 0.5)
     assert sum(place.score for place in answer.places) <= 1
@@ -318,17 +318,17 @@ def test_other_weights_are_refused(model, tmp_path, capsys):
     weights = tmp_path / "other.pth"
     weights.write_bytes(b"other weights")
     with pytest.raises(WeightsError, match="not the weights"):
-        Localiser.load(model, weights=weights)
+        PhotoLocaliser.load(model, weights=weights)
     scene().save(tmp_path / "a.jpg")
     code, _, err = call(capsys, "locate", tmp_path / "a.jpg", "--model", model, "--weights", weights)
     assert code == 1
     assert "--weights" in err
     named = save_localiser(tmp_path / "named", replace(recipe(), weights="mine.pth"))
     with pytest.raises(WeightsError, match=r"mine\.pth"):
-        Localiser.load(named)
+        PhotoLocaliser.load(named)
     other = save_localiser(tmp_path / "other", replace(recipe(), preprocessing={"resize": 1}))
     with pytest.raises(RecipeMismatch, match="resize"):
-        Localiser.load(other)
+        PhotoLocaliser.load(other)
 
 
 def test_a_weights_file_with_the_same_content_will_do(localiser, tmp_path):
@@ -337,13 +337,13 @@ def test_a_weights_file_with_the_same_content_will_do(localiser, tmp_path):
     file = next(Path(package.__file__).parent.rglob("*.pth"))
     named = save_localiser(tmp_path / "named", replace(recipe(), weights="mine.pth"))
     scene().save(tmp_path / "a.jpg")
-    answer = Localiser.load(named, weights=file).locate(tmp_path / "a.jpg")
+    answer = PhotoLocaliser.load(named, weights=file).locate(tmp_path / "a.jpg")
     assert answer.as_dict() == localiser.locate(tmp_path / "a.jpg").as_dict()
 
 
 def test_a_localiser_without_classes_is_refused(tmp_path):
     with pytest.raises(InputError, match="train-heads"):
-        Localiser.load(tmp_path / "absent")
+        PhotoLocaliser.load(tmp_path / "absent")
 
 
 def test_the_map_is_a_page_of_its_own(model, tmp_path, capsys):
@@ -382,7 +382,7 @@ def test_a_localiser_with_a_tail_answers_as_it_does_to_stored_features(tmp_path,
     settings = tail_settings(reader.recipe, ("cls",), AggregatorSettings(kind, 4, 8, 4))
     table, _ = partition(np.random.default_rng(0).uniform(0, 120, (40, 2)) + CORNER)
     torch.manual_seed(0)
-    trained = TrainedLocaliser.new(
+    trained = Localiser.new(
         table, reader.recipe, ("cls", "cut11"), 16, HeadSettings("aamc", 30.0, 0.2, False), settings
     )
     trained.tail = pretrained_tail(settings, reader.recipe, None)
@@ -392,7 +392,7 @@ def test_a_localiser_with_a_tail_answers_as_it_does_to_stored_features(tmp_path,
     expected = trained.predict(stored, top=3, score="softmax")
     trained.save(tmp_path / "localiser")
     shutil.rmtree(tmp_path / "database.zarr")
-    answer = Localiser.load(tmp_path / "localiser").locate(photo, top=3)
+    answer = PhotoLocaliser.load(tmp_path / "localiser").locate(photo, top=3)
     assert [place.class_id for place in answer.places] == expected.class_id[0].tolist()
     assert [place.score for place in answer.places] == np.round(expected.score[0].astype(float), 5).tolist()
     found = [(place.utm_east, place.utm_north) for place in answer.places]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from stages.errors import InputError
-from stages.index.batch import Fault
+from stages.index.batch import SkipReason
 from stages.index.config import IndexConfig
 from stages.index.manifest import DuplicateKeyError, Manifest
 from stages.index.sources.folder import keys_below
@@ -60,10 +60,10 @@ def assert_read_alike(names):
 def assert_same(found, names):
     for row, text in enumerate(names):
         fields = parse_name(text)
-        if isinstance(fields, Fault):
+        if isinstance(fields, SkipReason):
             assert found.faults[row] == fields, text
             continue
-        assert found.faults[row] == Fault.NONE, text
+        assert found.faults[row] == SkipReason.NONE, text
         assert found.positions[row].tolist() == [fields.east, fields.north]
         assert found.zone_numbers[row] == fields.zone_number
         assert chr(found.bands[row]).strip("\0") == fields.band

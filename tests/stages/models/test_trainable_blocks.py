@@ -21,7 +21,7 @@ from stages.models.aggregators.config import AggregatorSettings
 from stages.models.backbones.backbone import load_backbone
 from stages.models.backbones.create import random_model
 from stages.models.localiser.localiser import Localiser
-from stages.models.trainable_blocks import Tail, TailSettings
+from stages.models.trainable_blocks import TailSettings, TrainableBlocks
 from stages.partition.places import Places
 from stages.train import prepare
 from stages.train.data.feed import open_feed, schedule_of
@@ -332,7 +332,7 @@ def test_a_component_that_hardly_varies_is_not_blown_up(tmp_path):
 def test_no_image_is_no_feature(name):
     size, blocks = NETWORKS[name]
     settings = TailSettings(name, size, blocks, ("avg",), aggregated("netvlad"))
-    tail = Tail(settings, random_model(name, size))
+    tail = TrainableBlocks(settings, random_model(name, size))
     assert tail.in_parts(torch.empty(0, tail.cut.length)).shape == (0, tail.length)
 
 

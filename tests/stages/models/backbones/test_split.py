@@ -16,7 +16,7 @@ from stages.models.backbones.backbone import BACKBONES, Backbone, describe_backb
 from stages.models.backbones.create import empty_model, random_model
 from stages.models.backbones.optimise import fuse_activations, make_quick
 from stages.models.backbones.pooling import pooled
-from stages.models.backbones.split import Cut, Rest, cut_named, cut_of, trunk
+from stages.models.backbones.split import Rest, SplitPoint, cut_named, cut_of, trunk
 from tests.support.tiny_photos import CONFIG, content, draw, listed, run
 
 ROWS = 70
@@ -62,10 +62,10 @@ def test_blocks_and_prefix_are_those_of_the_model(name):
 
 def test_a_cut_knows_its_shape():
     vit = cut_of("dinov2_vitb14_reg", 224, 10)
-    assert vit == Cut(blocks=10, prefix=5, side=16, channels=768)
+    assert vit == SplitPoint(blocks=10, prefix=5, side=16, channels=768)
     assert (vit.name, vit.tokens, vit.length) == ("cut10", 261, 261 * 768)
-    assert cut_of("efficientnet_lite0", 224, 4) == Cut(blocks=4, prefix=0, side=14, channels=80)
-    assert cut_of("efficientnet_lite0", 64, 7) == Cut(blocks=7, prefix=0, side=2, channels=320)
+    assert cut_of("efficientnet_lite0", 224, 4) == SplitPoint(blocks=4, prefix=0, side=14, channels=80)
+    assert cut_of("efficientnet_lite0", 64, 7) == SplitPoint(blocks=7, prefix=0, side=2, channels=320)
     names = ("cut10", "cut0", "cls", "cut", "cut010", "acut1", "cut1\n")
     assert [cut_named(name) for name in names] == [10, 0, None, None, None, None, None]
 

@@ -11,7 +11,7 @@ import pytest
 from stages.errors import ConfigError
 from stages.models.localiser.calibration import Calibration, HeldOut, first_answers, fit, probabilities
 from stages.models.localiser.cell_fusion import FusionConfig, fuse
-from stages.models.localiser.confidence import OUTSIDE_WEIGHT, Signs
+from stages.models.localiser.confidence import OUTSIDE_WEIGHT, ConfidenceFeatures
 from stages.models.localiser.predict import drop_calibration, note
 
 ORIGIN = np.array([540_000.0, 4_170_000.0])
@@ -173,7 +173,7 @@ def test_confidence_is_honest_inside_and_low_outside():
         likeness = np.where(shown, alike, -1.0)
         evidence = np.where(shown, heads + found.likeness * alike, -np.inf)
         fused = first_answers(evidence, centres, 25, FUSION)
-        return fused, found.confidences(Signs.of(fused, centres, likeness, 25))
+        return fused, found.confidences(ConfidenceFeatures.of(fused, centres, likeness, 25))
 
     fused, inside = confidence(np.ones_like(alike, bool))
     right = np.linalg.norm(fused.positions[:, 0] - truth, axis=1) <= 25
@@ -190,7 +190,7 @@ def test_too_few_images_calibrate_nothing():
     found = fitted(*(part[:20] for part in held_out()))
     assert found == Calibration.plain(2, FUSION)
     one = np.array([0.5])
-    assert np.isnan(found.confidences(Signs(one, one, one))).all()
+    assert np.isnan(found.confidences(ConfidenceFeatures(one, one, one))).all()
 
 
 def test_calibration_survives_json():

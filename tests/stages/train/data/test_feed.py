@@ -22,7 +22,7 @@ from stages.train.data import load as reading
 from stages.train.data.feed import open_feed
 from stages.train.data.load import load_rows
 from stages.train.data.residency import choose_residency, step_bytes
-from stages.train.data.samplers import GroupSampler, Roster
+from stages.train.data.samplers import ClassImages, GroupSampler
 from stages.train.data.schedule import Schedule
 from stages.train.data.streaming import PartOrder
 from stages.train.init.pca import moments, store_moments
@@ -244,7 +244,7 @@ def test_heads_larger_than_memory_are_refused(tmp_path, monkeypatch):
 
 def test_a_softmax_over_a_share_of_the_classes():
     classes = np.arange(200).repeat(3)
-    roster = Roster(classes, 260, np.zeros(260), np.zeros(0, np.int64))
+    roster = ClassImages(classes, 260, np.zeros(260), np.zeros(0, np.int64))
     options = {"sampling": "class", "augment": False, "class_sampling": 0.25, "seed": (1,)}
     sampler = GroupSampler(roster, slice(40, 260), **options)
     times = np.zeros(260)

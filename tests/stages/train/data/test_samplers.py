@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from stages.train.data.holdout import hold_out
-from stages.train.data.samplers import GroupSampler, Roster
+from stages.train.data.samplers import ClassImages, GroupSampler
 
 CLASSES = np.array([2, 0, 1, 0, 2, 2, 5, 2, 0, 2] * 4)  # classes 3 and 4 have no image
 
 
 def sampler(sampling="class", classes=slice(0, 3), p_aug=None, views=(), seed=(0,), augment=True):
     p_aug = np.zeros(6) if p_aug is None else p_aug
-    roster = Roster(CLASSES, 6, p_aug, np.array(views, np.int64))
+    roster = ClassImages(CLASSES, 6, p_aug, np.array(views, np.int64))
     return GroupSampler(roster, classes, sampling=sampling, augment=augment, seed=seed)
 
 

@@ -14,7 +14,7 @@ from stages.models.heads.class_balance import ALIKE, Classwise, balanced_weights
 from stages.models.heads.heads import HeadSettings
 from stages.models.heads.margin_loss import loss_and_gradients, margin_cosine
 from stages.models.heads.margin_loss_compiled import fused_loss_and_gradients
-from stages.train.data.samplers import GroupSampler, Roster
+from stages.train.data.samplers import ClassImages, GroupSampler
 from stages.train.loop.batch_variation import classwise_of, vary
 from stages.train.stage import run
 from tests.support.training_city import CONFIG, VALIDATION, build_city
@@ -149,7 +149,7 @@ def test_switches_that_are_off_change_nothing():
 
 def drawn(mix_views):
     classes, views = np.repeat(np.arange(3), 5), np.arange(10).repeat(2)
-    roster = Roster(classes, 3, np.ones(3), views)
+    roster = ClassImages(classes, 3, np.ones(3), views)
     sampler = GroupSampler(
         roster, slice(0, 3), sampling="class", augment=True, mix_views=mix_views, seed=(0, 1)
     )
