@@ -34,6 +34,7 @@ from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.exemplars import Exemplars
 from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.scoring import best_scores
 from stages.partition.classes import ClassTable
 from stages.partition.grid import centres, group_of
 
@@ -112,11 +113,11 @@ def bench_classify(localiser, queries, repeat):
 
     exemplars = torch.randn(len(localiser.classes), 2, features.shape[1], dtype=torch.float16)
     alike = Exemplars(exemplars, torch.zeros(features.shape[1]))
-    ids, _ = localiser.evidence(features, top=FUSION.candidates, calibration=plain)
+    ids, _ = best_scores(localiser, features, FUSION.candidates, "calibrated", plain)
     works = {
         "matrix products alone": products,
         "matrix products and top-k": floor,
-        "classification": lambda: localiser.evidence(features, top=FUSION.candidates, calibration=plain),
+        "classification": lambda: best_scores(localiser, features, FUSION.candidates, "calibrated", plain),
         "likeness to exemplars, 2 a class": lambda: alike.likeness(features, ids),
     }
     alone, least, whole, _ = compared(works, queries, repeat).values()

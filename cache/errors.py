@@ -1,4 +1,4 @@
-"""What goes wrong with stored features, in words that name the way out."""
+"""Store errors; each message says how to fix the fault."""
 
 from __future__ import annotations
 

@@ -1,8 +1,42 @@
-"""Whether a device can be used."""
+"""Devices to compute on, by name."""
 
 from __future__ import annotations
 
 import torch
+
+from stages.errors import ConfigError
+
+
+def resolve_device(names: str) -> str:
+    """Return the devices that a name stands for; "auto" is the GPU if there is one, else the CPU.
+
+    Parameters
+    ----------
+    names : str
+        "auto", "cpu", "cuda", "cuda:1", or several: "cuda:0,cuda:1".
+
+    Raises
+    ------
+    ConfigError
+        If this machine cannot use one of them.
+    """
+    if names == "auto":
+        names = "cuda" if torch.cuda.is_available() else "cpu"
+    for device in names.split(","):
+        if reason := why_unusable(device):
+            raise ConfigError(
+                f"device {device!r} cannot be used ({reason}): expected auto, cpu or a GPU of this machine "
+                "such as cuda:0"
+            )
+    return names
+
+
+def describe_device(names: str) -> str:
+    """Return resolved devices as the results show them: with the GPU's name or the number of CPU threads."""
+    first = names.split(",")[0]
+    if first.startswith("cuda"):
+        return f"{names} ({torch.cuda.get_device_name(first)})"
+    return f"{names} ({torch.get_num_threads()} threads)"
 
 
 def why_unusable(device: str) -> str | None:

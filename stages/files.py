@@ -1,34 +1,31 @@
-"""Parquet files that appear whole or not at all, with a JSON note in their metadata."""
+"""Files that stages write: atomic replacement, Parquet with a JSON note, printable names."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cache.storage.paths import replacing
 from stages.errors import InputError
+
+__all__ = ["Progress", "note_bytes", "note_of", "open_parquet", "printable", "replacing", "write_table"]
 
 NOTE_KEY = b"placecache"
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` if the block succeeds and vanishes if it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+def printable(name: str | Path) -> str:
+    """Return a name with every character that cannot be printed replaced by U+FFFD."""
+    text = str(name).encode("utf-8", "replace").decode()
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:

@@ -44,27 +44,31 @@ def sync(path: StoragePath) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: StoragePath, content: bytes | memoryview) -> None:
-    """Write a file so that a reader, or a crash, meets all of it or none of it.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it becomes `path` if the block succeeds.
 
-    Its content is on the disk before it has its name. The name itself follows when the file system
-    next writes its journal, at the latest with the next file that is forced to the disk: a power cut
-    may lose the file, never tear it. Who replaces a file and must not find the old one again syncs
-    the folder.
+    The content is forced to the disk before it gets its name, so a reader or a crash sees the old file,
+    the new file, or none, but never a part. The rename itself may be lost in a power cut: a caller that
+    must never see the old file again also syncs the folder.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomic(path: StoragePath, content: bytes | memoryview) -> None:
+    """Write a file so that a reader, or a crash, sees all of it or none of it; see `replacing`."""
     if isinstance(path, RemotePath):
         path.write_bytes(content)
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:  # a full disk, most of the time: leave no crumbs on it
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def create_new(path: StoragePath, content: bytes) -> bool:

@@ -19,6 +19,8 @@ from pipeline.console import size
 from pipeline.project.params import Params
 from pipeline.project.paths import SPLITS, Paths
 from pipeline.runners.dask_cluster import connect, cores, local_workers
+from stages.devices import resolve_device
+from stages.errors import ConfigError
 from stages.extract.plan import recipe_for
 
 _LEDGER_BYTES = 4096  # a file of the ledger takes a block of the disk
@@ -55,6 +57,11 @@ def needed_bytes(rows: int, recipe: Recipe) -> int:
 def _device(params: Params, device: str) -> Iterator[Finding]:
     import torch
 
+    try:
+        device = resolve_device(device)
+    except ConfigError as fault:
+        yield Finding.of("device", fault)
+        return
     if not device.startswith("cuda"):
         threads = params.extract.threads if params.extract.threads != "auto" else torch.get_num_threads()
         text = f"{device}, {threads} of {cores()} cores, no GPU that PyTorch can use"
@@ -68,13 +75,7 @@ def _device(params: Params, device: str) -> Iterator[Finding]:
         else:
             yield Finding("device", "note", text, "a GPU is many times faster")
         return
-    if not torch.cuda.is_available():
-        yield Finding("device", "blocks", f"{device}: PyTorch finds no GPU", "give --device cpu")
-        return
     count = torch.cuda.device_count()
-    if device != "cuda" and device not in {f"cuda:{number}" for number in range(count)}:
-        yield Finding("device", "blocks", f"{device}: this machine has {count} GPUs", "give --device cuda:0")
-        return
     gpu = torch.cuda.get_device_properties(device)
     text = f"{device}, {gpu.name}, {size(gpu.total_memory)}, {count} on this machine"
     faster = params.extract.precision == "float32" and torch.cuda.is_bf16_supported()

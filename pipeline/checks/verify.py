@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from cache.integrity import ChunkFault, check_chunk
 from cache.spec import StoreSpec
 from cache.store import open_store
 from pipeline.project.paths import Paths
+from stages.files import Progress
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Verdict:
         return f"{rows.start}-{rows.stop - 1}"
 
 
-def verify_split(paths: Paths, split: str, progress: Callable[[int, int], None]) -> Verdict:
+def verify_split(paths: Paths, split: str, progress: Progress) -> Verdict:
     """Return what is wrong with one split's store; every byte of it is read.
 
     Raises

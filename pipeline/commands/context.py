@@ -55,39 +55,16 @@ def source_of(params: Params, paths: Paths, split: str) -> Path:
     return paths.toycity / split
 
 
-def resolve(device: str) -> str:
-    """Return the device that `auto` stands for here."""
-    import torch
-
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def one_device(device: str) -> str:
-    """Return the one device that is meant, once it is known to work.
+    """Return the one device that is meant.
 
     Raises
     ------
     ConfigError
-        If this machine does not have it, or several are named.
+        If this machine cannot use it, or several are named.
     """
-    from stages.devices import why_unusable
+    from stages.devices import resolve_device
 
-    resolved = resolve(device)
-    if reason := why_unusable(resolved):
-        raise ConfigError(
-            f"--device is {device!r}, which cannot be used ({reason}): expected auto, cpu or one GPU of "
-            "this machine such as cuda:0"
-        )
-    return resolved
-
-
-def device_name(device: str) -> str:
-    """Return a device in words, so that nobody is on the CPU without knowing."""
-    import torch
-
-    resolved = resolve(device)
-    if resolved.startswith("cuda") and torch.cuda.is_available():
-        return f"{resolved} ({torch.cuda.get_device_name(resolved.split(',')[0])})"
-    return f"{resolved} ({torch.get_num_threads()} threads)"
+    if "," in device:
+        raise ConfigError(f"--device is {device!r}: expected one device such as cuda:0")
+    return resolve_device(device)

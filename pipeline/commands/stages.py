@@ -11,10 +11,8 @@ from pipeline import metrics_table as scores
 from pipeline.commands.context import (
     DEVICE,
     SCHEDULER,
-    device_name,
     one_device,
     project_of,
-    resolve,
     shards_of,
     source_of,
 )
@@ -84,11 +82,12 @@ def extract(
 ) -> None:
     """Put images and planned views through the frozen backbone, once; run it again to continue."""
     from pipeline.runners.extract import extract_split, storage_line
+    from stages.devices import describe_device, resolve_device
 
     params, paths = project_of(context)
-    chosen = shards_of(params, shards)
+    chosen, resolved = shards_of(params, shards), resolve_device(device)
     for split in splits or SPLITS:
-        console.say(f"extract {split}: {params.extract.backbone} on {device_name(device)}")
+        console.say(f"extract {split}: {params.extract.backbone} on {describe_device(resolved)}")
         console.say(storage_line(params, paths, split))
         with console.progress(f"extract {split}") as progress:
             result = extract_split(
@@ -96,7 +95,7 @@ def extract(
                 paths,
                 split,
                 shards=chosen,
-                device=resolve(device),
+                device=resolved,
                 replace=replace,
                 keep=keep,
                 repair=repair,
@@ -121,11 +120,13 @@ def train_heads(
 ) -> None:
     """Train the projection and the groups' heads from cached features; run it again to continue."""
     from pipeline.runners.train import train
+    from stages.devices import describe_device, resolve_device
 
     params, paths = project_of(context)
+    resolved = resolve_device(device)
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks
-        console.say(f"train-heads: on {device_name(device)}")
-    result = train(params, paths, groups=groups, frozen=frozen, device=resolve(device), scheduler=scheduler)
+        console.say(f"train-heads: on {describe_device(resolved)}")
+    result = train(params, paths, groups=groups, frozen=frozen, device=resolved, scheduler=scheduler)
     if result is not None:
         console.facts("train-heads", result.facts())
 

@@ -9,7 +9,7 @@ import click
 from cache.storage.folder_lock import locked
 from pipeline import console
 from pipeline import metrics_table as scores
-from pipeline.commands.context import DEVICE, SCHEDULER, one_device, project_of, resolve
+from pipeline.commands.context import DEVICE, SCHEDULER, one_device, project_of
 from pipeline.commands.options import SeedRange
 from pipeline.project.paths import SPLITS, Paths
 
@@ -169,7 +169,7 @@ def doctor(context: click.Context, scheduler: str | None, device: str) -> int:
 
     params, paths = project_of(context)
     blocked = False
-    for finding in examine(params, paths, device=resolve(device), scheduler=scheduler):
+    for finding in examine(params, paths, device=device, scheduler=scheduler):
         blocked |= finding.blocks
         console.finding(finding.mark, finding.subject, finding.text, finding.remedy)
     return int(blocked)

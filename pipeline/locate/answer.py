@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.files import printable
+
 EARTH_RADIUS_M = 6_371_009.0
 
 
@@ -93,12 +95,6 @@ class Answer:
             "exif": exif,
             "places": [asdict(place) for place in self.places],
         }
-
-
-def printable(path: Path) -> str:
-    """Return a file's name as text that can be printed and written anywhere."""
-    text = str(path).encode("utf-8", "replace").decode()
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def distance_on_earth_m(here: tuple[float, float], there: tuple[float, float]) -> float:

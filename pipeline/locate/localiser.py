@@ -24,7 +24,7 @@ from stages.index.utm_zone import Zone
 from stages.models.backbones.backbone import Backbone, describe_backbone, load_backbone
 from stages.models.backbones.weights import PRETRAINED, RANDOM
 from stages.models.localiser.localiser import Localiser
-from stages.models.localiser.predict import answer
+from stages.models.localiser.predict import answer, predict
 
 Features = npt.NDArray[np.floating[Any]]
 
@@ -120,7 +120,7 @@ class PhotoLocaliser:
     def _places(self, features: Features, top: int) -> tuple[tuple[Candidate, ...], float | None, bool]:
         """Places, confidence of the first, and whether it is too low."""
         if self.trained.meta.get("fusion") is None:
-            found = self.trained.predict(features, top=top, score="softmax")
+            found = predict(self.trained, features, top=top, score="softmax")
             positions, scores, class_ids = found.positions[0], found.score[0], found.class_id[0]
             confidence, abstained = math.nan, False
         else:

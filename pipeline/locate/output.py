@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import console
-from pipeline.locate.answer import Answer, Candidate, printable
+from pipeline.locate.answer import Answer, Candidate
 from pipeline.locate.localiser import PhotoLocaliser
 from stages.eval.report.gallery import Album
 from stages.eval.report.map_view import MapItem, map_data, map_html
 from stages.eval.report.page import document, metres
-from stages.files import replacing
+from stages.files import printable, replacing
 from stages.images.read import UnreadableImage
 from stages.index.utm_zone import Zone
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace as changed
 
@@ -16,11 +16,9 @@ from pipeline.runners.dask_cluster import connect, cores, local_workers, map_sha
 from stages.errors import ConfigError
 from stages.extract.plan import recipe_for
 from stages.extract.stage import ExtractResult, ShardOrder, ShardResult, extract_shard, run
-from stages.files import open_parquet
+from stages.files import Progress, open_parquet
 from stages.index.manifest import Manifest
 from stages.partition.classes import ViewPlan
-
-Progress = Callable[[int, int], None]
 
 
 def storage_line(params: Params, paths: Paths, split: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from cache.reader import FeatureReader
@@ -11,11 +10,11 @@ from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from stages.errors import InputError
 from stages.extract.import_export import TransferResult, export_hdf5, export_npy, import_npy
+from stages.files import Progress
 from stages.index import stage as index
 from stages.index.config import IndexConfig
 from stages.index.manifest import Manifest
 
-Progress = Callable[[int, int], None]
 _EXPORTS = {".h5": export_hdf5, ".hdf5": export_hdf5, ".npy": export_npy}
 
 

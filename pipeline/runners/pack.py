@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.project.params import Params
+from stages.files import Progress
 from stages.index import stage as index
 from stages.index.packs.stage import PackResult, run
-
-Progress = Callable[[int, int], None]
 
 
 def pack(params: Params, source: Path, output: Path, *, workers: int, progress: Progress) -> PackResult:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich import progress as bars
 
 from pipeline import console
 from pipeline.project.params import Params
@@ -18,6 +18,7 @@ from pipeline.runners.dask_cluster import connect, map_shards
 from stages.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    from stages.files import Progress
     from stages.train.loop.trainer import LogLine
     from stages.train.stage import TrainResult
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 class TrainingProgress:
     """What moves the bar: `progress(done, total)` and `report(line of the log)`."""
 
-    progress: Callable[[int, int], None]
+    progress: Progress
     report: Callable[[LogLine], None]
 
 
@@ -34,11 +35,11 @@ class TrainingProgress:
 def training_bar(*, shown: bool) -> Iterator[TrainingProgress]:
     """Yield a bar that shows loss, samples/s and the last LR@1; silent unless `shown`, on a terminal."""
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}"),
-        TimeRemainingColumn(),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[numbers]}"),
+        bars.TimeRemainingColumn(),
     )
     validated, silent = "", not (shown and console.err.is_terminal)
 
@@ -49,7 +50,7 @@ def training_bar(*, shown: bool) -> Iterator[TrainingProgress]:
         numbers = f"loss {line.loss:.3g}  {line.samples_per_s:,.0f} samples/s{validated}"
         bar.update(task, numbers=numbers)
 
-    with Progress(*columns, console=console.err, transient=True, disable=silent) as bar:
+    with bars.Progress(*columns, console=console.err, transient=True, disable=silent) as bar:
         task = bar.add_task("train", total=None, numbers="")
         yield TrainingProgress(lambda done, total: bar.update(task, completed=done, total=total), report)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.errors import ConfigError
+from stages.errors import require
 from stages.models.localiser.cell_fusion import FusionConfig
 
 LocaliserName = Literal["classify", "retrieve", "hybrid"]
@@ -36,11 +36,11 @@ class HybridConfig:
     prior_weight: float
 
     def __post_init__(self) -> None:
-        _expect("hybrid.cells", self.cells, self.cells > 0, "a positive number such as 10")
-        _expect("hybrid.neighbours", self.neighbours, self.neighbours >= 0, "0 or more rings")
-        _expect("hybrid.photos", self.photos, self.photos > 0, "a positive number such as 64")
-        _expect("hybrid.temperature", self.temperature, self.temperature > 0, "a positive number")
-        _expect("hybrid.prior_weight", self.prior_weight, self.prior_weight >= 0, "0 or more")
+        require("eval.hybrid.cells", self.cells, self.cells > 0, "a positive number such as 10")
+        require("eval.hybrid.neighbours", self.neighbours, self.neighbours >= 0, "0 or more rings")
+        require("eval.hybrid.photos", self.photos, self.photos > 0, "a positive number such as 64")
+        require("eval.hybrid.temperature", self.temperature, self.temperature > 0, "a positive number")
+        require("eval.hybrid.prior_weight", self.prior_weight, self.prior_weight >= 0, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,13 @@ class EvalConfig:
     hybrid: HybridConfig
 
     def __post_init__(self) -> None:
-        _expect("radius_m", self.radius_m, self.radius_m > 0, "a positive distance such as 25")
+        require("eval.radius_m", self.radius_m, self.radius_m > 0, "a positive distance such as 25")
         fine = len(self.top) > 0 and min(self.top) > 0
-        _expect("top", list(self.top), fine, "numbers from 1 such as [1, 5, 10, 20]")
-        _expect("localisers", list(self.localisers), "classify" in self.localisers, "classify among them")
-        _expect("query_fraction", self.query_fraction, 0 < self.query_fraction <= 1, "above 0, at most 1")
-        _expect("bootstrap", self.bootstrap, self.bootstrap >= 0, "0 or more")
-
-
-def _expect(key: str, value: object, fine: bool, expected: str) -> None:
-    if not fine:
-        raise ConfigError(f"eval.{key} is {value}: expected {expected}; edit it in params.yaml")
+        require("eval.top", list(self.top), fine, "numbers from 1 such as [1, 5, 10, 20]")
+        require(
+            "eval.localisers", list(self.localisers), "classify" in self.localisers, "classify among them"
+        )
+        require(
+            "eval.query_fraction", self.query_fraction, 0 < self.query_fraction <= 1, "above 0, at most 1"
+        )
+        require("eval.bootstrap", self.bootstrap, self.bootstrap >= 0, "0 or more")

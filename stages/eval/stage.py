@@ -18,9 +18,11 @@ from stages.eval.queries import Queries, require_fit
 from stages.eval.result import Block, EvalResult, Number, median, tidy
 from stages.eval.write import write_curve, write_json, write_predictions
 from stages.index.manifest import Manifest
-from stages.models.localiser.localiser import Localiser, Predictions, Score
-from stages.models.localiser.predict import answer
+from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import answer, predict
 from stages.models.localiser.recall import errors_m, recall_percent
+from stages.models.localiser.scoring import Score
+from stages.models.localiser.topk import Predictions
 from stages.partition.places import Places
 
 __all__ = ["EvalResult", "run"]
@@ -152,7 +154,7 @@ def _scores(localiser: Localiser, queries: Queries, config: EvalConfig) -> dict[
     names: list[Score] = ["softmax", "cosine"]
     if localiser.calibration is not None:
         names.append("calibrated")
-    ways = {name: localiser.predict(features, top=depth, score=name).positions for name in names}
+    ways = {name: predict(localiser, features, top=depth, score=name).positions for name in names}
     fused = answer(localiser, features, top=depth, fusion=config.fusion, radius_m=config.radius_m).positions
     numbers: dict[str, Number] = {}
     first: dict[str, float] = {}

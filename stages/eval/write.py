@@ -14,7 +14,7 @@ import pyarrow as pa
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.compare import LocaliserResult
 from stages.files import replacing, write_table
-from stages.models.localiser.localiser import Predictions
+from stages.models.localiser.topk import Predictions
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.errors import ConfigError
+from stages.errors import ConfigError, require
 from stages.models.backbones.registry import cut_named, cut_output, require_cut, spec_of
 
 
@@ -79,14 +79,13 @@ class ExtractConfig:
             if (blocks := cut_named(output)) is not None:
                 raise ConfigError(f"extract.outputs names {output}: set extract.cut to {blocks} instead")
         for name in ("image_size", "shards", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"extract.{name} is {getattr(self, name)}: expected 1 or more")
+            value = getattr(self, name)
+            require(f"extract.{name}", value, value >= 1, "1 or more")
         for name in ("readers", "threads"):
             value = getattr(self, name)
-            if value != "auto" and value < 1:
-                raise ConfigError(f"extract.{name} is {value}: expected auto, or 1 or more")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ConfigError(f"extract.max_bad_fraction is {self.max_bad_fraction}: expected within 0 and 1")
+            require(f"extract.{name}", value, value == "auto" or value >= 1, "auto, or 1 or more")
+        fraction = self.max_bad_fraction
+        require("extract.max_bad_fraction", fraction, 0 <= fraction <= 1, "0 to 1")
 
     @property
     def stored(self) -> tuple[str, ...]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +18,12 @@ from cache.storage.paths import StoragePath
 from cache.store import create_or_open, drop_reusable, row_ids
 from cache.writer import ChunkWriter
 from stages.errors import InputError
+from stages.files import Progress, replacing
 from stages.index.manifest import Manifest
 from stages.models.backbones.registry import pooled_among
 
 IMPORTED = "imported"
 OUTPUT = "imported"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def export_hdf5(
     """
     _require_same_rows(reader, manifest)
     moved, outputs = 0, pooled_among(reader.outputs)
-    with _replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
         for start, stop in reader.blocks():
             features, valid = reader.read(start, stop, outputs), reader.valid[start:stop]
             for row, key in enumerate(manifest.keys(start, stop)):
@@ -103,7 +100,7 @@ def export_npy(
     """
     _require_same_rows(reader, manifest)
     outputs = pooled_among(reader.outputs)
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         shape = (reader.rows, reader.length(outputs))
         array = np.lib.format.open_memmap(partial, "w+", np.dtype(reader.store.spec.dtype), shape)
         for start, stop in reader.blocks():
@@ -111,7 +108,7 @@ def export_npy(
             if progress is not None:
                 progress(stop, reader.rows)
         array.flush()
-    with _replacing(path.with_suffix(".csv")) as partial:
+    with replacing(path.with_suffix(".csv")) as partial:
         _write_list(partial, manifest)
     good = int(reader.valid.sum())
     return TransferResult(good, reader.rows - good, reader.length(outputs), path)
@@ -215,14 +212,3 @@ def _write_list(path: Path, manifest: Manifest) -> None:
         for batch in manifest.batches(["key", "utm_east", "utm_north"]):
             for key, east, north in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 writer.writerow((key, repr(east), repr(north), manifest.zone))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

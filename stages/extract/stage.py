@@ -5,20 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-import torch
-
 from cache.integrity import ChunkFault
 from cache.storage.paths import StoragePath
 from cache.storage.shard_claims import claimed
 from cache.store import drop_reusable
-from stages.devices import why_unusable
-from stages.errors import ConfigError
+from stages.devices import describe_device, resolve_device
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import RowSource, ShardOrder, open_for
 from stages.extract.read_ahead import end_readers
 from stages.extract.result import ExtractResult, ShardResult, too_many_bad
 from stages.extract.shard import backbone_for, extract_shard
 from stages.extract.todo import make_orders, reopen_damaged, rows_of, shards_with_work
+from stages.files import Progress
 from stages.images.augment import AugmentConfig
 from stages.index.manifest import Manifest
 from stages.partition.classes import ViewPlan
@@ -39,7 +37,7 @@ def run(
     augment: AugmentConfig | None = None,
     seed: int,
     device: str,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     replace: bool = False,
     keep: bool = False,
     repair: bool = False,
@@ -96,7 +94,7 @@ def run(
     begun = time.perf_counter()
     if (split == "views") != (views is not None):
         raise ValueError(f"split {split!r}: the split views, and no other, goes with a view plan")
-    _require_device(device)
+    device = resolve_device(device)
     source = RowSource(manifest, views, augment, seed)
     opened = open_for(config, source, store, replace=replace, keep=keep)
     wanted = {shard: opened.spec.shard_chunks(shard, config.shards) for shard in sorted(set(shards))}
@@ -122,7 +120,7 @@ def run(
         rows=sum(rows_of(opened, chunks) for chunks in wanted.values()),
         missing_rows=rows_of(opened, missing),
         seconds=time.perf_counter() - begun,
-        device=_device_name(device),
+        device=describe_device(device),
         damaged=tuple(faults),
     )
 
@@ -155,7 +153,7 @@ def _summary(
     )
 
 
-def _here(progress: Callable[[int, int], None] | None) -> Mapper:
+def _here(progress: Progress | None) -> Mapper:
     """Return a mapper that works in this process and reports every batch."""
 
     def work(
@@ -173,14 +171,3 @@ def _here(progress: Callable[[int, int], None] | None) -> Mapper:
             yield extract_shard(order, advance)
 
     return work
-
-
-def _require_device(devices: str) -> None:
-    for device in devices.split(","):
-        if reason := why_unusable(device):
-            raise ConfigError(f"--device is {device!r}, which cannot be used ({reason}): try --device cpu")
-
-
-def _device_name(devices: str) -> str:
-    first = devices.split(",")[0]
-    return f"{devices} ({torch.cuda.get_device_name(first)})" if first.startswith("cuda") else devices

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from stages.errors import InputError
 from stages.files import NOTE_KEY, note_bytes, note_of, open_parquet, replacing
-from stages.seal import ManifestDigest
+from stages.index.hashing import ManifestDigest
 
 ROW_GROUP_ROWS = 1 << 17  # a range of keys costs at most this many rows of decoding beyond itself
 REQUIRED = pa.schema(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.errors import InputError
+from stages.files import Progress
 from stages.index.batch import EntryBatch, SkipReason
 from stages.index.config import IndexConfig
 from stages.index.manifest import DuplicateKeyError, Manifest, write_manifest
@@ -22,8 +23,6 @@ from stages.index.sources.folder import found_in_folder
 from stages.index.sources.manifest import found_in_manifest
 from stages.index.sources.text_list import found_in_list
 from stages.index.utm_zone import Zone, check_range, place, zone_of_first
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

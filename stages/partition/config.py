@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.errors import ConfigError
+from stages.errors import require
 
 Scheme = Literal["grid", "quadtree", "hierarchy", "combinatorial", "heading"]
 
@@ -26,8 +26,8 @@ class QuadtreeConfig:
     levels: int
 
     def __post_init__(self) -> None:
-        _expect("quadtree.max_images", self.max_images, self.max_images >= 1, "1 or more")
-        _expect("quadtree.levels", self.levels, 0 <= self.levels <= 12, "0 (the grid) to 12")
+        require("partition.quadtree.max_images", self.max_images, self.max_images >= 1, "1 or more")
+        require("partition.quadtree.levels", self.levels, 0 <= self.levels <= 12, "0 (the grid) to 12")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class HierarchyConfig:
         steps = zip((1, *self.coarser), self.coarser, strict=False)
         fine = len(self.coarser) > 0 and all(step > side and step % side == 0 for side, step in steps)
         expected = "ascending multiples of one another such as [2, 4]"
-        _expect("hierarchy.coarser", list(self.coarser), fine, expected)
+        require("partition.hierarchy.coarser", list(self.coarser), fine, expected)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class CombinatorialConfig:
     grids: int
 
     def __post_init__(self) -> None:
-        _expect("combinatorial.grids", self.grids, 2 <= self.grids <= 16, "2 to 16")
+        require("partition.combinatorial.grids", self.grids, 2 <= self.grids <= 16, "2 to 16")
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class HeadingConfig:
 
     def __post_init__(self) -> None:
         whole = self.bin_deg > 0 and (360 / self.bin_deg).is_integer()
-        _expect("heading.bin_deg", self.bin_deg, whole, "a part of the circle such as 30")
+        require("partition.heading.bin_deg", self.bin_deg, whole, "a part of the circle such as 30")
         fine = self.groups >= 1 and self.bins % self.groups == 0
         expected = f"1 or another divisor of the {self.bins} bins of {self.bin_deg:g} degrees"
-        _expect("heading.groups", self.groups, fine, expected)
+        require("partition.heading.groups", self.groups, fine, expected)
 
     @property
     def bins(self) -> int:
@@ -138,20 +138,24 @@ class PartitionConfig:
     heading: HeadingConfig
 
     def __post_init__(self) -> None:
-        _expect("cell_m", self.cell_m, 0.1 <= self.cell_m <= 1e6, "0.1 to 1,000,000 metres")
-        _expect("groups_per_side", self.groups_per_side, 1 <= self.groups_per_side <= 100, "1 to 100")
-        _expect(
-            "min_images_per_class", self.min_images_per_class, self.min_images_per_class >= 1, "1 or more"
+        require("partition.cell_m", self.cell_m, 0.1 <= self.cell_m <= 1e6, "0.1 to 1,000,000 metres")
+        require(
+            "partition.groups_per_side", self.groups_per_side, 1 <= self.groups_per_side <= 100, "1 to 100"
         )
-        _expect("tail_quantile", self.tail_quantile, 0 <= self.tail_quantile <= 1, "0 to 1")
+        require(
+            "partition.min_images_per_class",
+            self.min_images_per_class,
+            self.min_images_per_class >= 1,
+            "1 or more",
+        )
+        require("partition.tail_quantile", self.tail_quantile, 0 <= self.tail_quantile <= 1, "0 to 1")
         high = f"tail_quantile ({self.tail_quantile}) to 1"
-        _expect("head_quantile", self.head_quantile, self.tail_quantile <= self.head_quantile <= 1, high)
-        _expect("p_max", self.p_max, 0 <= self.p_max <= 1, "0 (no augmentation) to 1")
-        _expect("p_min", self.p_min, 0 <= self.p_min <= self.p_max, f"0 to p_max ({self.p_max})")
-        _expect("gamma", self.gamma, self.gamma >= 0, "0 or more")
-        _expect("max_views", self.max_views, 0 <= self.max_views <= 1000, "0 (no cached views) to 1000")
-
-
-def _expect(key: str, value: object, fine: bool, expected: str) -> None:
-    if not fine:
-        raise ConfigError(f"partition.{key} is {value}: expected {expected}; mend it in params.yaml")
+        require(
+            "partition.head_quantile", self.head_quantile, self.tail_quantile <= self.head_quantile <= 1, high
+        )
+        require("partition.p_max", self.p_max, 0 <= self.p_max <= 1, "0 (no augmentation) to 1")
+        require("partition.p_min", self.p_min, 0 <= self.p_min <= self.p_max, f"0 to p_max ({self.p_max})")
+        require("partition.gamma", self.gamma, self.gamma >= 0, "0 or more")
+        require(
+            "partition.max_views", self.max_views, 0 <= self.max_views <= 1000, "0 (no cached views) to 1000"
+        )

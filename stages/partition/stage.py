@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.errors import InputError
-from stages.files import replacing
+from stages.files import Progress, replacing
 from stages.index.hashing import key_hashes
 from stages.index.manifest import Manifest
 from stages.partition import grid
@@ -21,8 +20,6 @@ from stages.partition.config import PartitionConfig
 from stages.partition.places import Places
 from stages.partition.schemes.registry import SCHEMES
 from stages.partition.tail_augmentation import LongTail, long_tail, view_counts
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

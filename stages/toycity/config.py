@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stages.errors import ConfigError
+from stages.errors import require
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,11 @@ class CityConfig:
     outside_share: float
 
     def __post_init__(self) -> None:
-        _expect("images", self.images, self.images >= 40, "at least 40")
-        _expect("queries", self.queries, self.queries >= 1, "at least 1")
-        _expect("seed", self.seed, self.seed >= 0, "0 or more")
-        _expect("image_px", self.image_px, 64 <= self.image_px <= 1024, "64 to 1024")
-        _expect("outside_share", self.outside_share, 0.0 <= self.outside_share <= 0.5, "0 to 0.5")
-
-
-def _expect(key: str, value: float, fine: bool, expected: str) -> None:
-    if not fine:
-        raise ConfigError(f"toycity.{key} is {value}, expected {expected}: edit it in params.yaml")
+        require("toycity.images", self.images, self.images >= 40, "at least 40")
+        require("toycity.queries", self.queries, self.queries >= 1, "at least 1")
+        require("toycity.seed", self.seed, self.seed >= 0, "0 or more")
+        require("toycity.image_px", self.image_px, 64 <= self.image_px <= 1024, "64 to 1024")
+        require("toycity.outside_share", self.outside_share, 0.0 <= self.outside_share <= 0.5, "0 to 0.5")
 
 
 @dataclass(frozen=True)

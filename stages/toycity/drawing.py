@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from stages.errors import InputError
+from stages.files import Progress
 from stages.toycity.config import CityConfig, CityResult
 from stages.toycity.render import Renderer
 from stages.toycity.streets import City, lay_out
@@ -26,7 +27,6 @@ DRAWING = 2
 """Version of the drawing: raise it whenever the same config would give other pictures."""
 _BATCH = 24
 _CELL_M = 10.0
-Progress = Callable[[int, int], None]
 
 
 def draw(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.errors import ConfigError
+from stages.errors import require
 from stages.models.aggregators.config import AggregatorSettings
 
 
@@ -43,11 +43,11 @@ class ValidationConfig:
     radius_m: float
 
     def __post_init__(self) -> None:
-        _require("validation.share", self.share, 0 <= self.share < 1, "0 <= share < 1")
-        _require("validation.max_images", self.max_images, self.max_images > 0, "a positive number")
-        _require("validation.times", self.times, self.times > 0, "a positive number")
-        _require("validation.patience", self.patience, self.patience > 0, "a positive number")
-        _require("validation.radius_m", self.radius_m, self.radius_m > 0, "a positive number")
+        require("train.validation.share", self.share, 0 <= self.share < 1, "0 <= share < 1")
+        require("train.validation.max_images", self.max_images, self.max_images > 0, "a positive number")
+        require("train.validation.times", self.times, self.times > 0, "a positive number")
+        require("train.validation.patience", self.patience, self.patience > 0, "a positive number")
+        require("train.validation.radius_m", self.radius_m, self.radius_m > 0, "a positive number")
 
 
 @dataclass(frozen=True)
@@ -170,34 +170,35 @@ class TrainConfig:
     validation: ValidationConfig
 
     def __post_init__(self) -> None:
-        _require("inputs", self.inputs, len(self.inputs) > 0, "all or a list of outputs such as [cls, avg]")
-        _require("scale", self.scale, self.scale > 0, "a positive number such as 100")
+        require(
+            "train.inputs", self.inputs, len(self.inputs) > 0, "all or a list of outputs such as [cls, avg]"
+        )
+        require("train.scale", self.scale, self.scale > 0, "a positive number such as 100")
         limit = 1.57 if self.head == "aamc" else 1.0
-        _require("margin", self.margin, 0 <= self.margin < limit, f"0 <= margin < {limit}")
+        require("train.margin", self.margin, 0 <= self.margin < limit, f"0 <= margin < {limit}")
         for name in ("embedding_dim", "epochs", "max_steps", "batch_size", "stream_rows"):
-            _require(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
-        _require("class_sampling", self.class_sampling, 0 < self.class_sampling <= 1, "0 < share <= 1")
+            require(f"train.{name}", getattr(self, name), getattr(self, name) > 0, "a positive number")
+        require("train.class_sampling", self.class_sampling, 0 < self.class_sampling <= 1, "0 < share <= 1")
         rates = ("learning_rate_tail", "learning_rate_projection", "learning_rate_heads", "weight_decay")
         long_tail = ("margin_power", "logit_adjustment", "feature_noise")
         for name in (*rates, *long_tail, "checkpoint_s", "exemplars"):
-            _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or a positive number")
+            require(
+                f"train.{name}", getattr(self, name), getattr(self, name) >= 0, "zero or a positive number"
+            )
         self._require_sensible_long_tail()
         kind = self.aggregator.kind
-        _require("aggregator.kind", kind, self.tail or kind == "pooled", "pooled, since train.tail is false")
+        require(
+            "train.aggregator.kind", kind, self.tail or kind == "pooled", "pooled, since train.tail is false"
+        )
 
     def _require_sensible_long_tail(self) -> None:
         beta = self.class_weight_beta
-        _require("class_weight_beta", beta, 0 <= beta < 1, "0 <= beta < 1")
+        require("train.class_weight_beta", beta, 0 <= beta < 1, "0 <= beta < 1")
         fits = self.margin_power == 0 or self.head != "linear"
-        _require("margin_power", self.margin_power, fits, "0, since a linear head has no margin")
+        require("train.margin_power", self.margin_power, fits, "0, since a linear head has no margin")
         fits = not self.mix_views or self.augment_views
-        _require("mix_views", self.mix_views, fits, "false, since train.augment_views is off")
+        require("train.mix_views", self.mix_views, fits, "false, since train.augment_views is off")
         fits = self.feature_noise == 0 or self.standardise
-        _require("feature_noise", self.feature_noise, fits, "0, since train.standardise is off")
+        require("train.feature_noise", self.feature_noise, fits, "0, since train.standardise is off")
         fits = self.feature_noise == 0 or not self.tail
-        _require("feature_noise", self.feature_noise, fits, "0, since train.tail is true")
-
-
-def _require(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"train.{name} is {value}: expected {expected}; mend it in params.yaml")
+        require("train.feature_noise", self.feature_noise, fits, "0, since train.tail is true")

@@ -12,7 +12,6 @@ import torch
 
 from cache.reader import FeatureReader
 from cache.storage.paths import StoragePath
-from stages.devices import why_unusable
 from stages.errors import ConfigError, InputError
 from stages.index.manifest import Manifest
 from stages.models.heads.heads import HeadSettings
@@ -90,23 +89,6 @@ def choose_groups(groups: Groups, classes: ClassTable) -> tuple[int, ...]:
     if unknown or not groups:
         raise ConfigError(f"groups {unknown or 'none'}: expected some of 0 to {classes.groups - 1}")
     return tuple(sorted(set(groups)))
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is the GPU if there is one.
-
-    Raises
-    ------
-    ConfigError
-        If this machine does not have it.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if reason := why_unusable(name):
-        raise ConfigError(
-            f"device {name} cannot be used ({reason}): expected auto, cpu or a GPU of this machine"
-        )
-    return torch.device(name)
 
 
 def begin_localiser(

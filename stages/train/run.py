@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cache.storage.paths import StoragePath
 from stages.errors import ConfigError, InputError
+from stages.files import Progress
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import calibrate
@@ -25,7 +26,7 @@ from stages.train.data.source import FeatureSource, TrainingSet
 from stages.train.init.initialise import initialise
 from stages.train.loop.checkpoint import Checkpoints, identity_of
 from stages.train.loop.distributed import Ranks
-from stages.train.loop.trainer import LogLine, LoopState, Progress, Trainer
+from stages.train.loop.trainer import LogLine, LoopState, Trainer
 from stages.train.loop.validation import Validation
 from stages.train.prepare import (
     Files,

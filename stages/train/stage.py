@@ -6,15 +6,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from cache.storage.paths import StoragePath
+from stages.devices import resolve_device
+from stages.files import Progress
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.predict import drop_calibration, note
 from stages.partition.classes import in_class
 from stages.train.config import TrainConfig
 from stages.train.log import write_log
 from stages.train.loop.distributed import Ranks
-from stages.train.loop.trainer import LogLine, Progress
-from stages.train.prepare import Groups, choose_device, choose_groups, open_files, split_rows
+from stages.train.loop.trainer import LogLine
+from stages.train.prepare import Groups, choose_groups, open_files, split_rows
 from stages.train.result import TrainResult, record, summarise
 from stages.train.run import Run
 
@@ -109,7 +113,7 @@ def run(
         base or output,
         groups,
         seed,
-        choose_device(device),
+        torch.device(resolve_device(device)),
         ranks,
         checkpoints,
         progress,

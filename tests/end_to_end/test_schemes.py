@@ -15,12 +15,13 @@ from stages.eval.stage import run as evaluate
 from stages.index.manifest import Manifest
 from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import predict
+from stages.models.localiser.scoring import place_scores
 from stages.partition.classes import ViewPlan
 from stages.partition.config import HeadingConfig, HierarchyConfig, QuadtreeConfig
 from stages.partition.stage import run as partition
 from stages.train.data.samplers import ClassImages
 from stages.train.stage import run as train
-from stages.votes import place_scores
 from tests.stages.partition.test_stage import config as partition_config
 from tests.support.training_city import (
     CONFIG,
@@ -161,7 +162,7 @@ def test_predictions_rank_all_places_as_a_loop_does(tmp_path, scheme, score):
     calibration = replace(Calibration.plain(classes.groups, FUSION), temperatures=temperatures)
     localiser.meta["calibration"] = calibration.to_dict()
     features = FeatureReader.open(city.folder / "queries.zarr").read(0, 20, tuple(OUTPUTS))
-    found = localiser.predict(features, top=len(places) + 2, score=score)
+    found = predict(localiser, features, top=len(places) + 2, score=score)
     scores = np.empty((20, len(classes)))
     for group, head in enumerate(localiser.heads):
         logits = head(localiser.embed(features)).double().detach()

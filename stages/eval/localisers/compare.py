@@ -19,8 +19,9 @@ from stages.eval.localisers.cell_index import CellIndex
 from stages.eval.localisers.hybrid import Hybrid
 from stages.eval.localisers.retrieval import PhotoSpace, nearest_photos
 from stages.index.manifest import Manifest
-from stages.models.localiser.localiser import Localiser, Predictions
-from stages.models.localiser.predict import Answers, answer
+from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import Answers, answer, predict
+from stages.models.localiser.topk import Predictions
 
 Features = npt.NDArray[np.floating]
 FLOAT16_BYTES = 2
@@ -87,9 +88,9 @@ class Database:
 def cell_ranking(localiser: Localiser, features: Features, top: int, config: EvalConfig) -> Predictions:
     """Return the classes one by one, by the configured score; fused answers rest on the calibrated one."""
     if config.score == "cosine" or config.score == "softmax":
-        return localiser.predict(features, top=top, score=config.score)
+        return predict(localiser, features, top=top, score=config.score)
     score = "calibrated" if localiser.calibration is not None else "cosine"
-    return localiser.predict(features, top=top, score=score)  # type: ignore[arg-type]
+    return predict(localiser, features, top=top, score=score)  # type: ignore[arg-type]
 
 
 def classify(localiser: Localiser, features: Features, top: int, config: EvalConfig) -> LocaliserResult:

@@ -9,7 +9,8 @@ import numpy as np
 from stages.eval.report.gallery import Album, DatabasePhotos, nearest_rows, thumbnails_of
 from stages.eval.report.inputs import ReportInputs
 from stages.eval.report.outcomes import Outcomes
-from stages.eval.report.page import metres, plain
+from stages.eval.report.page import metres
+from stages.files import printable
 
 _RANKS = ("1st", "2nd", "3rd")
 
@@ -96,7 +97,7 @@ def _head(source: ReportInputs, query: int, place: int, number: int | None) -> s
     return (
         f'<div class="card-head"><h3>{place + 1}. {error} off</h3>'
         f'<span class="quiet">{verdict[_kind(source, query)]}</span>{button}'
-        f"<code>{escape(plain(source.outcomes.key[query]))}</code></div>"
+        f"<code>{escape(printable(source.outcomes.key[query]))}</code></div>"
     )
 
 

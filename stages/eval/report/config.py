@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.errors import ConfigError
+from stages.errors import require
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,5 @@ class ReportConfig:
             ("photos_mb", 0),
             ("map_queries", 1),
         ):
-            if getattr(self, name) < least:
-                raise ConfigError(f"report.{name} is {getattr(self, name)}: expected {least} or more")
+            value = getattr(self, name)
+            require(f"report.{name}", value, value >= least, f"{least} or more")

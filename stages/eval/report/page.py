@@ -54,12 +54,6 @@ def json_text(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def plain(text: str) -> str:
-    """Return text with what cannot be written or shown replaced; still to be escaped."""
-    encodable = text.encode("utf-8", "replace").decode()
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in encodable)
-
-
 def table(caption: str, columns: list[str], rows: list[list[str]], *, name_column: int = -1) -> str:
     """Return a table of plain texts as HTML; one column may hold long names."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)

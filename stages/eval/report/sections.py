@@ -8,7 +8,8 @@ from typing import Any
 
 from stages.eval.plots.figure import Plot
 from stages.eval.report.map_view import MapItem, map_html
-from stages.eval.report.page import metres, plain, table
+from stages.eval.report.page import metres, table
+from stages.files import printable
 
 Metrics = dict[str, Any]
 
@@ -60,7 +61,7 @@ def map_section(items: Sequence[MapItem], *, total: int, radius_m: float) -> str
         f"is the error. Right means within {radius_m:g} m. Darker cells have more training images.{shown}"
     )
     rows = [
-        [str(number + 1), _error_of(item), _stated_of(item), plain(item.label)]
+        [str(number + 1), _error_of(item), _stated_of(item), printable(item.label)]
         for number, item in enumerate(items[:TABLE_ROWS])
     ]
     queries = table(
@@ -166,7 +167,7 @@ def _text(name: str, value: object) -> str:
     if value is None:
         return "\u2013"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return plain(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        return printable(", ".join(map(str, value)) if isinstance(value, list) else str(value))
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.1f}" if "LR@" in name else f"{value:,.4g}"

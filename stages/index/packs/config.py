@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.errors import ConfigError
+from stages.errors import require
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,6 @@ class PackConfig:
     images_per_shard: int
 
     def __post_init__(self) -> None:
-        if self.side < 0:
-            raise ConfigError(f"pack.side is {self.side}: expected pixels, or 0 to keep images as they are")
-        if not 1 <= self.quality <= 95:
-            raise ConfigError(f"pack.quality is {self.quality}: expected 1 to 95")
-        if self.images_per_shard < 1:
-            raise ConfigError(f"pack.images_per_shard is {self.images_per_shard}: expected 1 or more")
+        require("pack.side", self.side, self.side >= 0, "pixels, or 0 to keep images as they are")
+        require("pack.quality", self.quality, 1 <= self.quality <= 95, "1 to 95")
+        require("pack.images_per_shard", self.images_per_shard, self.images_per_shard >= 1, "1 or more")

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.errors import InputError
+from stages.files import Progress, replacing
 from stages.index.manifest import Manifest, write_manifest
 from stages.index.packs.config import PackConfig
 from stages.index.packs.reader import SHARD, SLOT
@@ -23,7 +24,6 @@ from stages.index.packs.writer import Packed, pack_shard
 
 MANIFEST = "manifest.parquet"
 UNREADABLE = "unreadable.csv"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,7 @@ def _with_places(source: Manifest, images_per_shard: int) -> Iterator[pa.RecordB
 
 
 def _write_list(path: Path, unreadable: Iterable[tuple[str, str]]) -> None:
-    partial_path = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial_path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("key", "reason"))
         writer.writerows(unreadable)
-    partial_path.replace(path)

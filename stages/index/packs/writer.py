@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from stages.errors import InputError
+from stages.files import replacing
 from stages.images.read import UnreadableImage, decode_image
 from stages.index.manifest import Manifest
 from stages.index.packs.config import PackConfig
@@ -120,16 +120,9 @@ def _write(
         images.append(content)
         reasons.append(reason)
     offsets = np.cumsum([0, *map(len, images)]).astype(np.uint64)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            file.attrs.update({"format": FORMAT, "identity": identity, **asdict(config)})
-            file["offsets"] = offsets
-            file["key"] = [place.key for place in places]
-            file["reason"] = reasons
-            file["images"] = np.frombuffer(b"".join(images), np.uint8)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs.update({"format": FORMAT, "identity": identity, **asdict(config)})
+        file["offsets"] = offsets
+        file["key"] = [place.key for place in places]
+        file["reason"] = reasons
+        file["images"] = np.frombuffer(b"".join(images), np.uint8)

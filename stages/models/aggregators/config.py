@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from stages.errors import ConfigError
+from stages.errors import require
 
 AggregatorKind = Literal["pooled", "gem", "netvlad", "salad"]
 
@@ -36,13 +36,23 @@ class AggregatorSettings:
 
     def __post_init__(self) -> None:
         kinds = get_args(AggregatorKind)
-        _require("kind", self.kind, self.kind in kinds, " | ".join(kinds))
-        _require("clusters", self.clusters, 2 <= self.clusters <= 4096, "within 2 and 4096, such as 64")
+        require("train.aggregator.kind", self.kind, self.kind in kinds, " | ".join(kinds))
+        require(
+            "train.aggregator.clusters",
+            self.clusters,
+            2 <= self.clusters <= 4096,
+            "within 2 and 4096, such as 64",
+        )
         least = 1 if self.kind == "salad" else 0
         expected = "a positive number such as 128" if least else "0 (as they are) or a positive number"
-        _require("channels", self.channels, self.channels >= least, expected)
+        require("train.aggregator.channels", self.channels, self.channels >= least, expected)
         fits = self.global_length >= 0
-        _require("global_length", self.global_length, fits, "0 (none) or a positive number such as 256")
+        require(
+            "train.aggregator.global_length",
+            self.global_length,
+            fits,
+            "0 (none) or a positive number such as 256",
+        )
 
     def require_reduction(self, channels: int) -> None:
         """Check that local features of so many channels can be reduced to `self.channels`.
@@ -53,10 +63,4 @@ class AggregatorSettings:
             If that is more than there are.
         """
         expected = f"at most {channels}, the channels that the backbone's local features have"
-        _require("channels", self.channels, self.channels <= channels, expected)
-
-
-def _require(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        message = f"train.aggregator.{name} is {value}: expected {expected}; mend it in params.yaml"
-        raise ConfigError(message)
+        require("train.aggregator.channels", self.channels, self.channels <= channels, expected)

@@ -15,22 +15,16 @@ from torch.nn import functional
 
 from cache.recipe import Recipe
 from stages.models.heads.heads import Head, HeadSettings, Projection
-from stages.models.localiser.calibration import Calibration, probabilities, required
+from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.exemplars import Exemplars
 from stages.models.localiser.io import fill, read_folder, write_folder
-from stages.models.localiser.scoring import Score, best_scores
-from stages.models.localiser.topk import Predictions
 from stages.partition.classes import ClassTable
 from stages.partition.places import Places
 
 if TYPE_CHECKING:
     from stages.models.trainable_blocks import TailSettings, TrainableBlocks
 
-__all__ = ["Localiser", "Predictions", "Score"]
-
 FORMAT = 2
-_SHORTLIST = 64
-"""Classes that calibrated probabilities are shared out among."""
 
 
 @dataclass
@@ -198,44 +192,6 @@ class Localiser:
         """What was fitted on held-out images, if anything was."""
         held = self.meta.get("calibration")
         return None if held is None else Calibration.from_dict(held)
-
-    @torch.no_grad()
-    def predict(
-        self, features: Tensor | npt.NDArray[np.floating[Any]], *, top: int, score: Score
-    ) -> Predictions:
-        """Return the best `top` places of each feature over all groups, eq. 4.20 and 4.21.
-
-        Parameters
-        ----------
-        features : Tensor or ndarray, shape (B, F)
-            Finite features, made by `recipe` and joined in the order of `inputs`.
-        top : int
-            How many places to give.
-        score : {"softmax", "cosine", "calibrated"}
-            What is compared across groups: the probability within the class's
-            own group (4.16), the cosine to its prototype (4.13), or the
-            probability after each group's temperature. Where several classes
-            speak for a place, the best of them or their (geometric) mean.
-
-        Raises
-        ------
-        InputError
-            If a feature is of no use, or a calibrated score is asked for without a calibration.
-        """
-        calibration = required(self.calibration) if score == "calibrated" else None
-        depth = top if calibration is None else max(top, _SHORTLIST)
-        class_id, scores = best_scores(self, features, depth, score, calibration)
-        if calibration is not None:
-            scores = np.where(class_id >= 0, probabilities(scores), -np.inf)
-        class_id = class_id[:, :top]
-        return Predictions(class_id, scores[:, :top].astype(np.float32), self.positions_of(class_id))
-
-    @torch.no_grad()
-    def evidence(
-        self, features: Tensor | npt.NDArray[np.floating[Any]], *, top: int, calibration: Calibration
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Return the best `top` places and their log probabilities up to a constant, each (B, top)."""
-        return best_scores(self, features, top, "calibrated", calibration)
 
     def positions_of(self, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return the centres of places in metres, shape (..., 2), NaN for place -1."""

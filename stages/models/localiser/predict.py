@@ -1,4 +1,4 @@
-"""Answers with a confidence: the evidence of all groups, calibrated and taken together."""
+"""Predictions of a localiser, and answers with a confidence made of the evidence of all groups."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ import numpy.typing as npt
 from torch import Tensor
 
 from stages.errors import InputError
-from stages.models.localiser.calibration import Calibration, HeldOut, fit, probabilities, weigh
+from stages.models.localiser.calibration import Calibration, HeldOut, fit, probabilities, required, weigh
 from stages.models.localiser.cell_fusion import FusionConfig, fuse
 from stages.models.localiser.confidence import ConfidenceFeatures
 from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.scoring import Score, best_scores
+from stages.models.localiser.topk import Predictions
 
 _LOOKED_AT = 256
 """Best classes of a held-out image among which its true cell is looked for."""
+
+_SHORTLIST = 64
+"""Classes that share the calibrated probability."""
 
 Features = Tensor | npt.NDArray[np.floating[Any]]
 
@@ -47,6 +52,37 @@ class Answers:
     abstain: npt.NDArray[np.bool_]
 
 
+def predict(localiser: Localiser, features: Features, *, top: int, score: Score) -> Predictions:
+    """Return the best `top` places of each feature over all groups, eq. 4.20 and 4.21.
+
+    Parameters
+    ----------
+    localiser : Localiser
+        The trained localiser.
+    features : Tensor or ndarray, shape (B, F)
+        Finite features, made by the localiser's recipe and joined in the order of its inputs.
+    top : int
+        How many places to return.
+    score : {"softmax", "cosine", "calibrated"}
+        What is compared across groups: the probability within the class's own group (4.16), the cosine to
+        its prototype (4.13), or the probability after dividing by each group's temperature. Where several
+        classes speak for a place, the best of them or their (geometric) mean counts.
+
+    Raises
+    ------
+    InputError
+        If a feature has the wrong length or is not finite, or a calibrated score is asked for without a
+        calibration.
+    """
+    calibration = required(localiser.calibration) if score == "calibrated" else None
+    depth = top if calibration is None else max(top, _SHORTLIST)
+    class_id, scores = best_scores(localiser, features, depth, score, calibration)
+    if calibration is not None:
+        scores = np.where(class_id >= 0, probabilities(scores), -np.inf)
+    class_id = class_id[:, :top]
+    return Predictions(class_id, scores[:, :top].astype(np.float32), localiser.positions_of(class_id))
+
+
 def answer(
     localiser: Localiser,
     features: Features,
@@ -62,7 +98,7 @@ def answer(
     localiser : Localiser
         Its meta says how, unless the settings below do.
     features : Tensor or ndarray, shape (B, F)
-        As for `Localiser.predict`.
+        As for `predict`.
     top : int
         How many answers to give.
     fusion : FusionConfig, optional
@@ -113,7 +149,7 @@ class ScoredClasses:
 
 def look(localiser: Localiser, features: Features, *, top: int, calibration: Calibration) -> ScoredClasses:
     """Return the best `top` classes of each feature with their evidence, from heads and exemplars."""
-    class_id, heads = localiser.evidence(features, top=top, calibration=calibration)
+    class_id, heads = best_scores(localiser, features, top, "calibrated", calibration)
     cosines = heads * np.array(calibration.temperatures)[_groups(localiser, class_id)]
     evidence, likeness = weigh(calibration, heads, cosines, _likeness(localiser, features, class_id))
     return ScoredClasses(class_id, evidence, np.where(class_id >= 0, likeness, -1.0))
@@ -144,7 +180,7 @@ def calibrate(
     """
     places = localiser.places
     depth = max(1, min(len(places), max(_LOOKED_AT, fusion.candidates)))
-    found = localiser.predict(features, top=depth, score="cosine")
+    found = predict(localiser, features, top=depth, score="cosine")
     true = found.class_id == _place_at(localiser, positions)[:, None]
     held = HeldOut(
         cosines=found.score.astype(np.float64),

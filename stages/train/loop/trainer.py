@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from stages.errors import InputError
+from stages.files import Progress
 from stages.models.heads.margin_loss import Buffers
 from stages.models.localiser.localiser import Localiser
 from stages.train.config import TrainConfig
@@ -24,7 +25,6 @@ from stages.train.loop.optimiser import DenseAdam, SampledAdam, SharedAdam
 from stages.train.loop.precision import loss_of, precision_of, row_multiple
 from stages.train.loop.validation import Validation
 
-Progress = Callable[[int, int], None]
 REPORTS = 50
 
 

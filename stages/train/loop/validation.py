@@ -18,6 +18,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import predict
 from stages.models.localiser.recall import errors_m, recall_percent
 from stages.train.config import ValidationConfig
 
@@ -64,7 +65,7 @@ class Validation:
         agree : callable, optional
             Makes processes that train together go by one result.
         """
-        predictions = localiser.predict(self.features, top=1, score=self.config.score)
+        predictions = predict(localiser, self.features, top=1, score=self.config.score)
         errors = errors_m(predictions.positions, self.positions)
         percent = agree(recall_percent(errors, self.config.radius_m, (1,))[1])
         if self.keeps(percent, step):

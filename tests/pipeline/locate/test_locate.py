@@ -21,9 +21,10 @@ from cache.errors import RecipeMismatch
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from pipeline.cli import main
-from pipeline.locate.answer import distance_on_earth_m, printable
+from pipeline.locate.answer import distance_on_earth_m
 from pipeline.locate.localiser import PhotoLocaliser, photos_of
 from stages.errors import InputError, WeightsError
+from stages.files import printable
 from stages.images import formats as opening
 from stages.images.read import UnreadableImage
 from stages.models.aggregators.config import AggregatorSettings
@@ -33,6 +34,7 @@ from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.confidence import Confidence
 from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import predict
 from stages.models.trainable_blocks import pretrained_tail, tail_settings
 from tests.support.tiny_photos import CONFIG, listed, run
 from tests.support.training_city import partition
@@ -389,7 +391,7 @@ def test_a_localiser_with_a_tail_answers_as_it_does_to_stored_features(tmp_path,
     for tensor in (*trained.tail.parameters(), *(head.prototypes for head in trained.heads)):
         torch.nn.init.normal_(tensor, std=0.1)  # as by training: no longer what the backbone has
     stored = reader.read(0, 1, trained.inputs)
-    expected = trained.predict(stored, top=3, score="softmax")
+    expected = predict(trained, stored, top=3, score="softmax")
     trained.save(tmp_path / "localiser")
     shutil.rmtree(tmp_path / "database.zarr")
     answer = PhotoLocaliser.load(tmp_path / "localiser").locate(photo, top=3)
@@ -398,4 +400,4 @@ def test_a_localiser_with_a_tail_answers_as_it_does_to_stored_features(tmp_path,
     found = [(place.utm_east, place.utm_north) for place in answer.places]
     assert np.array_equal(found, np.round(expected.positions[0], 2))
     trained.tail = pretrained_tail(settings, reader.recipe, None)
-    assert np.abs(trained.predict(stored, top=3, score="softmax").score - expected.score).max() > 1e-3
+    assert np.abs(predict(trained, stored, top=3, score="softmax").score - expected.score).max() > 1e-3

@@ -25,6 +25,7 @@ from stages.models.aggregators.config import AggregatorSettings
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import predict
 from stages.models.trainable_blocks import TailSettings
 from tests.support.training_city import RECIPE, partition, write_store
 
@@ -187,7 +188,7 @@ def test_only_proposed_cells_and_their_neighbours_are_searched(photos):
     for ring in (0, 1):
         hybrid = make(photos, cells=1, neighbours=ring, photos=300)
         rows, _ = hybrid.rank(queries)
-        best = localiser.predict(queries, top=1, score="cosine").positions[:, 0]
+        best = predict(localiser, queries, top=1, score="cosine").positions[:, 0]
         for query, mine in enumerate(rows):
             mine = mine[mine >= 0]
             reach = localiser.classes.cell_m * (ring + 0.5)
@@ -199,7 +200,7 @@ def test_only_proposed_cells_and_their_neighbours_are_searched(photos):
 def test_the_cells_probability_counts_as_much_as_configured(photos):
     _, positions, localiser, queries = photos
     rows, _ = make(photos, prior_weight=1e6).rank(queries)
-    best = localiser.predict(queries, top=1, score="cosine").positions[:, 0]
+    best = predict(localiser, queries, top=1, score="cosine").positions[:, 0]
     near = np.abs(positions - best[:, None]).max(axis=2) <= localiser.classes.cell_m / 2 + 1e-6
     near[:, list(BAD)] = False
     holds = near.any(axis=1)  # not where the best cell has unreadable photos only

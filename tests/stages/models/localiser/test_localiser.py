@@ -11,6 +11,8 @@ from stages.models.heads.heads import HeadSettings
 from stages.models.localiser import scoring as module
 from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import predict
+from stages.models.localiser.scoring import best_scores
 from stages.models.localiser.topk import best_columns, merged
 from tests.support.training_city import RECIPE, build_city, partition
 
@@ -49,7 +51,7 @@ def test_scores_are_those_of_the_equations(score):
     # A scale of 3 keeps float64 probabilities apart, so that the plain ranking is exact.
     localiser = make(settings=HeadSettings("aamc", 3.0, 0.2, False))
     expected = plain_scores(localiser, features(), score)
-    found = localiser.predict(features(), top=20, score=score)
+    found = predict(localiser, features(), top=20, score=score)
     np.testing.assert_allclose(found.score, -np.sort(-expected, axis=1)[:, :20], atol=1e-5)
     np.testing.assert_allclose(np.take_along_axis(expected, found.class_id, 1), found.score, atol=1e-5)
     np.testing.assert_array_equal(found.positions, localiser.classes.centres[found.class_id])
@@ -59,9 +61,9 @@ def test_scores_are_those_of_the_equations(score):
 @pytest.mark.parametrize("score", ["softmax", "cosine"])
 def test_blocks_change_nothing(score, monkeypatch):
     localiser = make()
-    whole = localiser.predict(features(), top=5, score=score)
+    whole = predict(localiser, features(), top=5, score=score)
     monkeypatch.setattr(module, "_SCORES_IN_MEMORY", 32)
-    pieces = localiser.predict(features(), top=5, score=score)
+    pieces = predict(localiser, features(), top=5, score=score)
     np.testing.assert_array_equal(whole.class_id, pieces.class_id)
     np.testing.assert_allclose(whole.score, pieces.score, atol=1e-5)
 
@@ -94,23 +96,23 @@ def test_merged_keeps_the_order_of_groups_and_fills_up():
 
 def test_fewer_classes_than_asked_for():
     localiser = make(np.array([[5.0, 5.0], [5.0, 45.0]]))
-    found = localiser.predict(features(3), top=4, score="cosine")
+    found = predict(localiser, features(3), top=4, score="cosine")
     assert (found.class_id[:, 2:] == -1).all()
     assert np.isneginf(found.score[:, 2:]).all()
     assert np.isnan(found.positions[:, 2:]).all()
-    assert len(localiser.predict(features(0), top=4, score="softmax").class_id) == 0
+    assert len(predict(localiser, features(0), top=4, score="softmax").class_id) == 0
 
 
 def test_a_group_of_one_class_does_not_win_every_query():
     localiser = make(np.array([[5.0, 5.0], [5.0, 45.0], [25.0, 25.0]]))
-    found = localiser.predict(features(), top=3, score="softmax")
+    found = predict(localiser, features(), top=3, score="softmax")
     assert (localiser.classes.group[found.class_id[:, 2]] == 3).all()
 
 
 @pytest.mark.parametrize("rows", [np.zeros((2, 5)), np.full((2, 24), np.nan), np.zeros(24)])
 def test_unfit_features_are_refused(rows):
     with pytest.raises(InputError):
-        make().predict(rows, top=1, score="cosine")
+        predict(make(), rows, top=1, score="cosine")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -121,14 +123,14 @@ def test_no_answer_is_given_with_a_feature_that_is_not_finite(monkeypatch, bad, 
     monkeypatch.setattr(module, "_VALUES_ASKED", 50)
     plain = Calibration((0.1,) * 4, 0.0, None, 0, None, None)
     largest = np.full_like(rows, np.finfo(dtype).max / 2)
-    localiser.predict(largest, top=1, score="cosine")  # however large, it is finite
+    predict(localiser, largest, top=1, score="cosine")  # however large, it is finite
     rows[-1, -1] = bad
     with pytest.raises(InputError, match="not finite"):
-        localiser.predict(rows, top=1, score="cosine")
+        predict(localiser, rows, top=1, score="cosine")
     with pytest.raises(InputError, match="not finite"):
-        localiser.evidence(rows, top=1, calibration=plain)
+        best_scores(localiser, rows, 1, "calibrated", plain)
     with pytest.raises(InputError, match="not finite"):
-        localiser.predict(torch.from_numpy(rows), top=1, score="softmax")
+        predict(localiser, torch.from_numpy(rows), top=1, score="softmax")
 
 
 class Largest(TorchDispatchMode):
@@ -156,7 +158,7 @@ def test_to_ask_whether_features_are_finite_takes_little_memory():
 def test_features_pass_by_block_by_block():
     many = torch.from_numpy(np.resize(features(), (100_000, 24)))
     with Largest(many) as largest:
-        make().predict(many, top=1, score="cosine")
+        predict(make(), many, top=1, score="cosine")
     assert largest.bytes < many.nbytes / 2
 
 
@@ -167,7 +169,7 @@ def test_saved_and_loaded_predicts_the_same(tmp_path):
     localiser.save(tmp_path / "localiser")  # over the old one
     loaded = Localiser.load(tmp_path / "localiser")
     for score in ("softmax", "cosine"):
-        ours, theirs = (x.predict(features(), top=7, score=score) for x in (localiser, loaded))
+        ours, theirs = (predict(x, features(), top=7, score=score) for x in (localiser, loaded))
         np.testing.assert_array_equal(ours.class_id, theirs.class_id)
         np.testing.assert_array_equal(ours.score, theirs.score)
     assert loaded.recipe == RECIPE

@@ -16,6 +16,7 @@ from stages.models.aggregators.config import AggregatorSettings
 from stages.models.backbones.backbone import describe_backbone
 from stages.models.heads.margin_loss import Buffers
 from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import predict
 from stages.models.trainable_blocks import TailSettings, untrained_tail
 from stages.train import run as passes
 from stages.train.data import load as reading
@@ -152,7 +153,7 @@ def test_streaming_learns_as_residency_does(tmp_path):
 
 def accuracy(localiser, source):
     data = source.read([(0, source.reader.rows)], CPU)
-    found = localiser.predict(data.features, top=1, score="cosine").class_id[:, 0]
+    found = predict(localiser, data.features, top=1, score="cosine").class_id[:, 0]
     return (found == data.classes).mean()
 
 
