@@ -35,7 +35,7 @@ from cache.store import open_store
 from pipeline.project.init import set_params, template
 from pipeline.project.paths import Paths
 from stages.index.manifest import Manifest
-from stages.partition.classes import ViewPlan
+from stages.partition.views import ViewPlan
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = 32

@@ -17,8 +17,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.project.params import load_params
-from stages.partition.classes import ClassTable, ViewPlan
+from stages.partition.classes import ClassTable
 from stages.partition.tail_augmentation import long_tail
+from stages.partition.views import ViewPlan
 
 LEAST, MOST = 12, 3600
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +14,10 @@ import numpy.typing as npt
 
 from cache.errors import StoreError
 from cache.integrity import check_chunk
-from cache.plain import is_plain
 from cache.recipe import Recipe
 from cache.spec import number_ranges
 from cache.storage.paths import StoragePath, read_values
-from cache.store import FeatureStore, open_store
+from cache.store import FeatureStore, is_plain, open_store
 
 if TYPE_CHECKING:
     import torch
@@ -212,3 +212,39 @@ class FeatureReader:
                 "choose among them, or add the output to extract.outputs and run `pipeline extract --replace`"
             )
         return names
+
+
+def gather(
+    reader: FeatureReader, rows: npt.NDArray[np.int64], outputs: Sequence[str] | None = None
+) -> npt.NDArray[np.floating]:
+    """Features of single rows, outputs side by side.
+
+    Only the pages that hold these rows are read from the disk. A store that
+    some other program compressed or sharded is read chunk by chunk instead.
+
+    Parameters
+    ----------
+    reader : FeatureReader
+        An open store.
+    rows : ndarray of int64, shape (n,)
+        Rows, ascending.
+    outputs : sequence of str, optional
+        Which outputs, in which order; by default all.
+
+    Returns
+    -------
+    ndarray, (n, F)
+        In the store's dtype; NaN for bad rows.
+    """
+    names = list(reader.outputs) if outputs is None else list(outputs)
+    features = np.empty((len(rows), reader.length(names)), reader.store.spec.dtype)
+    chunks = rows // reader.chunk_rows
+    starts = np.flatnonzero(np.diff(chunks, prepend=-1))
+    for low, high in itertools.pairwise(np.append(starts, len(rows))):
+        chunk, column = int(chunks[low]), 0
+        offsets = rows[low:high] - chunk * reader.chunk_rows
+        for name in names:
+            block = reader.mapped(name, chunk)
+            features[low:high, column : column + block.shape[1]] = block[offsets]
+            column += block.shape[1]
+    return features

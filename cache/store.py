@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.codecs import BytesCodec
+from zarr.core.chunk_key_encodings import DefaultChunkKeyEncoding
 
 from cache.create import ATTRIBUTE, FORMAT, LEDGER, ROW_ID, create
 from cache.errors import RecipeMismatch, StoreError
@@ -249,3 +252,14 @@ def _aside(path: StoragePath) -> StoragePath:
 
 def _number(aside: StoragePath) -> int:
     return int(aside.name.rpartition(".old")[2] or 1)
+
+
+def is_plain(array: Any) -> bool:
+    """Whether an array's chunks are files of uncompressed values in this machine's byte order."""
+    codecs, keys = array.metadata.codecs, array.metadata.chunk_key_encoding
+    if keys != DefaultChunkKeyEncoding(separator="/"):
+        return False
+    if len(codecs) != 1 or not isinstance(codecs[0], BytesCodec) or codecs[0].endian is None:
+        return False
+    # An enumeration up to Zarr 3.3, a word since.
+    return getattr(codecs[0].endian, "value", codecs[0].endian) == sys.byteorder

@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from cache.errors import StoreError
 from cache.ledger import BadRow
-from cache.plain import is_plain
 from cache.storage.paths import sync, write_atomic
-from cache.store import FeatureStore
+from cache.store import FeatureStore, is_plain
 
 
 class ChunkWriter:

@@ -7,13 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache.storage.paths import replacing
 from stages.errors import InputError
 
-__all__ = ["Progress", "note_bytes", "note_of", "open_parquet", "printable", "replacing", "write_table"]
+__all__ = [
+    "Progress",
+    "note_bytes",
+    "note_of",
+    "open_parquet",
+    "printable",
+    "read_table",
+    "replacing",
+    "write_table",
+]
 
 NOTE_KEY = b"placecache"
 
@@ -44,6 +55,24 @@ def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
         pq.write_table(
             table.replace_schema_metadata({NOTE_KEY: note_bytes(note)}), partial, compression="zstd"
         )
+
+
+def read_table(path: Path, *, made_by: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Return the columns and the note of a table that fits in memory.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or was not written by this program.
+    """
+    with open_parquet(path, made_by=made_by) as file:
+        note = note_of(file, path, made_by=made_by)
+        try:
+            table = file.read()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path} cannot be read ({error}): run `{made_by}` again") from error
+    # Writable, because torch warns about read-only arrays.
+    return {name: np.require(table[name].to_numpy(), requirements="W") for name in table.column_names}, note
 
 
 def open_parquet(path: Path, *, made_by: str) -> pq.ParquetFile:

@@ -16,7 +16,7 @@ from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from stages.extract.plan import recipe_for
 from stages.index.manifest import Manifest
-from stages.partition.classes import ViewPlan
+from stages.partition.views import ViewPlan
 
 SAMPLE = 100  # images looked for, and identities compared: enough for a wrong folder or another list
 

@@ -18,7 +18,7 @@ from stages.extract.plan import recipe_for
 from stages.extract.stage import ExtractResult, ShardOrder, ShardResult, extract_shard, run
 from stages.files import Progress, open_parquet
 from stages.index.manifest import Manifest
-from stages.partition.classes import ViewPlan
+from stages.partition.views import ViewPlan
 
 
 def storage_line(params: Params, paths: Paths, split: str) -> str:

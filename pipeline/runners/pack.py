@@ -7,7 +7,8 @@ from pathlib import Path
 from pipeline.project.params import Params
 from stages.files import Progress
 from stages.index import stage as index
-from stages.index.packs.stage import PackResult, run
+from stages.index.packs.result import PackResult
+from stages.index.packs.stage import run
 
 
 def pack(params: Params, source: Path, output: Path, *, workers: int, progress: Progress) -> PackResult:

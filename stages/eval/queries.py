@@ -9,8 +9,7 @@ import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
 from cache.errors import RecipeMismatch
-from cache.gather import gather
-from cache.reader import FeatureReader
+from cache.reader import FeatureReader, gather
 from stages.errors import InputError
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.compare import Database

@@ -19,7 +19,7 @@ from stages.extract.reuse import ReusedRows
 from stages.images.augment import AugmentConfig
 from stages.index.manifest import Manifest
 from stages.models.backbones.backbone import describe_backbone
-from stages.partition.classes import ViewPlan
+from stages.partition.views import ViewPlan
 
 _KEY_BLOCK = 1 << 17
 

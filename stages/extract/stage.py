@@ -19,7 +19,7 @@ from stages.extract.todo import make_orders, reopen_damaged, rows_of, shards_wit
 from stages.files import Progress
 from stages.images.augment import AugmentConfig
 from stages.index.manifest import Manifest
-from stages.partition.classes import ViewPlan
+from stages.partition.views import ViewPlan
 
 __all__ = ["ExtractConfig", "ExtractResult", "ShardOrder", "ShardResult", "extract_shard", "run"]
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from stages.extract.batch import ImageBatch
 from stages.extract.config import ExtractConfig
 from stages.images.gpu_jpeg import decode_batch
-from stages.images.read import Preprocess, UnreadableImage, decode_image
+from stages.images.preprocess import Preprocess
+from stages.images.read import UnreadableImage, decode_image
 from stages.models.backbones.backbone import preprocess_for
 
 

@@ -16,7 +16,8 @@ from torch.nn import functional
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from stages.images.formats import open_picture
-from stages.images.read import DAMAGE, Preprocess
+from stages.images.preprocess import Preprocess
+from stages.images.read import DAMAGE
 
 _END = b"\xff\xd9"
 

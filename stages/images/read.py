@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.errors import InputError
 from stages.images.formats import HeicReaderMissing, open_picture
-
-_LONGEST_STRIP = 32
-"""Long side over short side up to which an image is resized whole."""
 
 # What Pillow raises on damaged files, beside its own UnidentifiedImageError (an OSError).
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, struct.error, zlib.error)
@@ -79,50 +73,6 @@ def _picture(source: Path | bytes, path: Path, decode_at_least: int | None) -> I
         raise UnreadableImage(path, "more pixels than the safe limit") from error
     except DAMAGE as error:
         raise UnreadableImage(path, _reason(error, path)) from error
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """A backbone's own standard preprocessing, up to the normalisation, which happens on the device.
-
-    The shorter side is resized to `resize` pixels (bicubic, antialiased), then the centre square of
-    `image_size` pixels is cut out. Smaller images are enlarged by the same rule. Large JPEGs are
-    decoded at a reduced size first, never below `decode_at_least` pixels.
-    """
-
-    image_size: int
-    resize: int
-    interpolation: str
-    decode_at_least: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """Return the pixels of an RGB image: (S, S, 3) uint8."""
-        image = _without_far_ends(image)
-        width, height = image.size
-        short = min(width, height)
-        scaled = (self.resize * width // short, self.resize * height // short)
-        if scaled != image.size:
-            image = image.resize(scaled, Image.Resampling.BICUBIC)
-        left = round((scaled[0] - self.image_size) / 2)
-        top = round((scaled[1] - self.image_size) / 2)
-        image = image.crop((left, top, left + self.image_size, top + self.image_size))
-        return np.array(image, dtype=np.uint8)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for the recipe."""
-        return asdict(self)
-
-
-def _without_far_ends(image: Image.Image) -> Image.Image:
-    """Cut the ends off an image that is a strip, whose resized length would fill the memory."""
-    width, height = image.size
-    reach = _LONGEST_STRIP * min(width, height)
-    if max(width, height) <= reach:
-        return image
-    left, top = max(0, (width - reach) // 2), max(0, (height - reach) // 2)
-    return image.crop((left, top, left + min(width, reach), top + min(height, reach)))
 
 
 def _upright(image: Image.Image) -> Image.Image:

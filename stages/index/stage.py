@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,57 +16,13 @@ from stages.files import Progress
 from stages.index.batch import EntryBatch, SkipReason
 from stages.index.config import IndexConfig
 from stages.index.manifest import DuplicateKeyError, Manifest, write_manifest
+from stages.index.result import IndexResult
 from stages.index.skipped import Tally
 from stages.index.sources.csv import found_in_table
 from stages.index.sources.folder import found_in_folder
 from stages.index.sources.manifest import found_in_manifest
 from stages.index.sources.text_list import found_in_list
 from stages.index.utm_zone import Zone, check_range, place, zone_of_first
-
-
-@dataclass(frozen=True)
-class IndexResult:
-    """What was indexed.
-
-    Attributes
-    ----------
-    split
-        "database" or "queries".
-    rows
-        Images in the manifest.
-    skipped
-        Entries left out, by reason.
-    examples
-        The first few of them, by reason.
-    zone
-        UTM zone of all positions, "" if the source names none.
-    low, high
-        South-west and north-east corner of the box around all positions, metres.
-    seconds
-        Wall-clock time.
-    """
-
-    split: str
-    rows: int
-    skipped: dict[str, int]
-    examples: dict[str, tuple[str, ...]]
-    zone: str
-    low: tuple[float, float]
-    high: tuple[float, float]
-    seconds: float
-
-    def facts(self) -> list[tuple[str, object]]:
-        """Return the lines to show a person."""
-        lines: list[tuple[str, object]] = [("images", self.rows)]
-        for reason, count in self.skipped.items():
-            lines.append((f"skipped: {reason}", f"{count:,} (first: {', '.join(self.examples[reason])})"))
-        width, height = (high - low for low, high in zip(self.low, self.high, strict=True))
-        return [
-            *lines,
-            ("UTM zone", self.zone or "unknown"),
-            ("extent", f"{width:,.0f} x {height:,.0f} m"),
-            ("seconds", self.seconds),
-        ]
 
 
 def run(

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stages.errors import InputError
-from stages.files import note_of, open_parquet, write_table
+from stages.files import read_table, write_table
 
 _MADE_BY = "pipeline partition"
 
@@ -133,9 +132,7 @@ class ClassTable:
         InputError
             If the file is missing or is no classes table.
         """
-        with open_parquet(path, made_by=_MADE_BY) as file:
-            note = note_of(file, path, made_by=_MADE_BY)
-            columns = _columns(file, path)
+        columns, note = read_table(path, made_by=_MADE_BY)
         try:
             east, north = columns.pop("utm_east"), columns.pop("utm_north")
             columns["bucket"] = columns["bucket"].astype(np.str_)
@@ -143,79 +140,6 @@ class ClassTable:
             return cls(**arrays, **note)
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} is no classes table ({error}): run `{_MADE_BY}` again") from error
-
-
-@dataclass(frozen=True)
-class ViewPlan:
-    """Which augmented views stage one extracts, sorted by (row, view).
-
-    The number of a planned view is its row in the feature store of views.
-
-    Attributes
-    ----------
-    row
-        (V,) int64, manifest row of the image.
-    view
-        (V,) int16, number of the view among those of its image, from 0.
-    """
-
-    row: npt.NDArray[np.int64]
-    view: npt.NDArray[np.int16]
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    @classmethod
-    def of_counts(cls, counts: npt.NDArray[np.integer[Any]]) -> ViewPlan:
-        """Return the plan that gives row i counts[i] views."""
-        row = np.repeat(np.arange(len(counts)), counts)
-        first = np.repeat(np.cumsum(counts, dtype=np.int64) - counts, counts)
-        return cls(row, (np.arange(len(row)) - first).astype(np.int16))
-
-    def of(self, row: int) -> slice:
-        """Return the planned views of one image as a slice of view rows."""
-        start, stop = np.searchsorted(self.row, [row, row + 1])
-        return slice(int(start), int(stop))
-
-    def offsets(
-        self, rows: npt.NDArray[np.integer[Any]]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the first view row of each image and how many views it has.
-
-        Parameters
-        ----------
-        rows
-            (n,) manifest rows, in any order.
-
-        Returns
-        -------
-        tuple of ndarray
-            (n,) int64 starts and (n,) int64 counts.
-        """
-        start = np.searchsorted(self.row, rows, side="left")
-        stop = np.searchsorted(self.row, rows, side="right")
-        return start, stop - start
-
-    def save(self, path: Path) -> None:
-        """Write the plan as Parquet, atomically."""
-        write_table(path, pa.table({"row": self.row, "view": self.view}), {"views": len(self)})
-
-    @classmethod
-    def load(cls, path: Path) -> ViewPlan:
-        """Return the plan stored at `path`.
-
-        Raises
-        ------
-        InputError
-            If the file is missing or is no view plan.
-        """
-        with open_parquet(path, made_by=_MADE_BY) as file:
-            note_of(file, path, made_by=_MADE_BY)
-            columns = _columns(file, path)
-        try:
-            return cls(**columns)
-        except TypeError as error:
-            raise InputError(f"{path} is no view plan ({error}): run `{_MADE_BY}` again") from error
 
 
 def in_class(
@@ -234,12 +158,3 @@ def in_class(
     if classes is not None:
         mine &= classes[labels]
     return mine if labels.ndim == 1 else np.asarray(mine.any(axis=1))
-
-
-def _columns(file: pq.ParquetFile, path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        table = file.read()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}): run `{_MADE_BY}` again") from error
-    # Writable, since torch warns about wrapping arrays that are not.
-    return {name: np.require(table[name].to_numpy(), requirements="W") for name in table.column_names}

@@ -18,8 +18,9 @@ from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.exemplars import MOST_BYTES, Exemplars, choose
 from stages.models.localiser.localiser import Localiser
 from stages.models.trainable_blocks import TailSettings, pretrained_tail, tail_settings
-from stages.partition.classes import ClassTable, ViewPlan, in_class
+from stages.partition.classes import ClassTable, in_class
 from stages.partition.places import Places
+from stages.partition.views import ViewPlan
 from stages.train.config import TrainConfig
 from stages.train.data.holdout import hold_out, visit_numbers
 from stages.train.data.load import chosen_inputs, load_rows, open_views

@@ -17,9 +17,9 @@ from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import predict
 from stages.models.localiser.scoring import place_scores
-from stages.partition.classes import ViewPlan
 from stages.partition.config import HeadingConfig, HierarchyConfig, QuadtreeConfig
 from stages.partition.stage import run as partition
+from stages.partition.views import ViewPlan
 from stages.train.data.samplers import ClassImages
 from stages.train.stage import run as train
 from tests.stages.partition.test_stage import config as partition_config

@@ -16,8 +16,9 @@ from stages.eval.config import EvalConfig, HybridConfig
 from stages.index.manifest import write_manifest
 from stages.models.aggregators.config import AggregatorSettings
 from stages.models.localiser.cell_fusion import FusionConfig
-from stages.partition.classes import ClassTable, ViewPlan
+from stages.partition.classes import ClassTable
 from stages.partition.grid import cells, centres, group_of
+from stages.partition.views import ViewPlan
 from stages.train.config import TrainConfig, ValidationConfig
 
 CELL_M = 20.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from stages.models.aggregators.base import Aggregator
 from stages.models.aggregators.config import AggregatorKind, AggregatorSettings
-from stages.models.aggregators.gem import Aggregator, GeM
+from stages.models.aggregators.gem import GeM
 from stages.models.aggregators.netvlad import NetVLAD
 from stages.models.aggregators.salad import Salad
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.errors import ConfigError
-from stages.models.aggregators.gem import Aggregator
+from stages.models.aggregators.base import Aggregator
 
 FIRST_RATIO = 100.0
 """How much likelier a local feature's nearest cluster is than the second nearest, at first."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.models.aggregators.gem import Aggregator
+from stages.models.aggregators.base import Aggregator
 
 HIDDEN = 512
 """Units of the hidden layer of each perceptron."""

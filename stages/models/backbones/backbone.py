@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import ConfigError
-from stages.images.read import Preprocess
+from stages.images.preprocess import Preprocess
 from stages.models.backbones.checkpoint import load_weights
 from stages.models.backbones.create import empty_model, random_model
 from stages.models.backbones.optimise import fuse_activations, keep_freed_memory, make_quick

@@ -18,7 +18,7 @@ from cache.storage.paths import StoragePath
 from stages.errors import ConfigError
 from stages.models.backbones.registry import pooled_among
 from stages.models.heads.margin_loss import Buffers
-from stages.partition.classes import ViewPlan
+from stages.partition.views import ViewPlan
 
 Rows = tuple[int, int]
 """The first row of a range and the one after its last."""

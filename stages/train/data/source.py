@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cache.reader import FeatureReader
 from stages.models.heads.margin_loss import Buffers
-from stages.partition.classes import ViewPlan, in_class
+from stages.partition.classes import in_class
+from stages.partition.views import ViewPlan
 from stages.train.data.load import Rows, load_rows
 from stages.train.data.samplers import BatchIndices
 

@@ -18,7 +18,7 @@ from pipeline.project.init import set_params, template
 from pipeline.project.params import load_params
 from pipeline.project.paths import Paths
 from pipeline.runners.extract import storage_line
-from stages.partition.classes import ViewPlan
+from stages.partition.views import ViewPlan
 from tests.support.tiny_photos import CONFIG, draw, listed, run
 
 ROWS = 100

@@ -27,7 +27,7 @@ from stages.images.augment import AugmentConfig, augment
 from stages.images.read import read_image
 from stages.index.manifest import Manifest
 from stages.models.backbones.backbone import Backbone, load_backbone
-from stages.partition.classes import ViewPlan
+from stages.partition.views import ViewPlan
 from tests.support.tiny_photos import CONFIG, content, draw, listed, run
 
 ROWS = 150

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.errors import InputError
-from stages.partition.classes import ClassTable, ViewPlan
+from stages.partition.classes import ClassTable
+from stages.partition.views import ViewPlan
 
 
 def table():

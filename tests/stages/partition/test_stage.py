@@ -14,7 +14,7 @@ from stages.index.hashing import uniforms
 from stages.index.manifest import write_manifest
 from stages.partition import grid
 from stages.partition.cells import cut
-from stages.partition.classes import ClassTable, ViewPlan
+from stages.partition.classes import ClassTable
 from stages.partition.config import (
     CombinatorialConfig,
     HeadingConfig,
@@ -24,6 +24,7 @@ from stages.partition.config import (
 )
 from stages.partition.stage import run
 from stages.partition.tail_augmentation import long_tail, view_counts
+from stages.partition.views import ViewPlan
 
 
 def config(**changes):

@@ -11,7 +11,7 @@ from cache.errors import StoreError
 from stages.errors import ConfigError, InputError
 from stages.eval.stage import run as evaluate
 from stages.models.heads.margin_loss_compiled import _pieces
-from stages.partition.classes import ViewPlan
+from stages.partition.views import ViewPlan
 from stages.train.data.holdout import visit_numbers
 from stages.train.data.samplers import GroupSampler
 from stages.train.loop.validation import Validation

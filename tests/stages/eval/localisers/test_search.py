@@ -11,8 +11,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from cache.gather import gather
-from cache.reader import FeatureReader
+from cache.reader import FeatureReader, gather
 from cache.recipe import Recipe
 from stages.errors import InputError
 from stages.eval.config import HybridConfig

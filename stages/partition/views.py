@@ -1,0 +1,87 @@
+"""The view plan: which augmented views of which images are extracted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from stages.errors import InputError
+from stages.files import read_table, write_table
+
+_MADE_BY = "pipeline partition"
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Which augmented views stage one extracts, sorted by (row, view).
+
+    The number of a planned view is its row in the feature store of views.
+
+    Attributes
+    ----------
+    row
+        (V,) int64, manifest row of the image.
+    view
+        (V,) int16, number of the view among those of its image, from 0.
+    """
+
+    row: npt.NDArray[np.int64]
+    view: npt.NDArray[np.int16]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @classmethod
+    def of_counts(cls, counts: npt.NDArray[np.integer[Any]]) -> ViewPlan:
+        """Return the plan that gives row i counts[i] views."""
+        row = np.repeat(np.arange(len(counts)), counts)
+        first = np.repeat(np.cumsum(counts, dtype=np.int64) - counts, counts)
+        return cls(row, (np.arange(len(row)) - first).astype(np.int16))
+
+    def of(self, row: int) -> slice:
+        """Return the planned views of one image as a slice of view rows."""
+        start, stop = np.searchsorted(self.row, [row, row + 1])
+        return slice(int(start), int(stop))
+
+    def offsets(
+        self, rows: npt.NDArray[np.integer[Any]]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the first view row of each image and how many views it has.
+
+        Parameters
+        ----------
+        rows
+            (n,) manifest rows, in any order.
+
+        Returns
+        -------
+        tuple of ndarray
+            (n,) int64 starts and (n,) int64 counts.
+        """
+        start = np.searchsorted(self.row, rows, side="left")
+        stop = np.searchsorted(self.row, rows, side="right")
+        return start, stop - start
+
+    def save(self, path: Path) -> None:
+        """Write the plan as Parquet, atomically."""
+        write_table(path, pa.table({"row": self.row, "view": self.view}), {"views": len(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> ViewPlan:
+        """Return the plan stored at `path`.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or is no view plan.
+        """
+        columns, _ = read_table(path, made_by=_MADE_BY)
+        try:
+            return cls(**columns)
+        except TypeError as error:
+            raise InputError(f"{path} is no view plan ({error}): run `{_MADE_BY}` again") from error
