@@ -1,4 +1,4 @@
-"""The program: its commands put together, its errors in one line."""
+"""The command line: all commands in one group; an expected error is printed as one line."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ import click
 
 from cache.errors import PlacecacheError
 from pipeline import console
-from pipeline.commands import stages as stage_commands
-from pipeline.commands import tools as tool_commands
+from pipeline.commands import everyday, stages, tools
+from pipeline.commands.help import GroupWithHeadings
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=GroupWithHeadings, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="placecache")
 @click.option(
     "--project",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
-    help="Folder that holds params.yaml (default: this one).",
+    help="Folder that holds params.yaml (default: the current folder).",
 )
 @click.pass_context
 def cli(context: click.Context, project: Path) -> None:
-    """Say where in a city a photo was taken.
+    """Find out where in a city a photo was taken.
 
-    The stages, in order: index, partition, extract, train-heads, eval. `dvc repro` runs those that are due.
+    `dvc repro` runs the stages that are out of date, in the order listed.
     """
     context.obj = project
 
 
-for command in (*stage_commands.COMMANDS, *tool_commands.COMMANDS):
-    cli.add_command(command)
+cli.add_heading("Stages", stages.COMMANDS)
+cli.add_heading("Everyday", everyday.COMMANDS)
+cli.add_heading("Tools", tools.COMMANDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line: an error on purpose is one line and exit 1 (2 for a wrong call)."""
+    """Run the command line and exit: 1 after an expected error, 2 after a wrong call, 130 after Ctrl-C."""
     try:
         code = cli.main(args=arguments, standalone_mode=False)
     except click.UsageError as fault:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         console.error("interrupted: run the same command again to continue")
         sys.exit(130)
-    except (PlacecacheError, click.ClickException) as fault:
+    except (PlacecacheError, click.ClickException, OSError) as fault:
         console.error(str(fault))
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

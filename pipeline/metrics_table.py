@@ -1,4 +1,4 @@
-"""What metrics.json says, as tables for a person."""
+"""Print metrics.json as tables."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from pathlib import Path
 
 from pipeline import console
 
-Block = dict[str, object]
-SIDE_NOTES = ("queries", "unreadable", "chance", "ceiling", "radius_m", "score", "weights")
+Metrics = dict[str, object]
+BELOW_THE_TABLE = ("queries", "unreadable", "chance", "ceiling", "radius_m", "score", "weights")
 
 
-def show(metrics: Path, *, whole: bool) -> None:
-    """Print the localisers side by side; with `whole`, also scores, confidence and kinds of query first."""
-    numbers: dict[str, Block] = json.loads(metrics.read_text(encoding="utf-8"))
-    compared = {name: block for name, block in numbers.items() if "ms_per_query" in block}
-    if whole:
-        for title, block in numbers.items():
-            if title not in compared:
-                console.facts(title, list(block.items()))
-    first = next(iter(compared.values()))
-    names = [name for name in first if not name.endswith((" low", " high")) and name not in SIDE_NOTES]
-    rows = [[name.replace("_", " "), *(_cell(block, name) for block in compared.values())] for name in names]
-    console.table(f"queries within {first['radius_m']} m, percent (95 % interval)", ("", *compared), rows)
-    console.say("  ".join(f"{name.replace('_', ' ')} {first[name]}" for name in SIDE_NOTES if name in first))
+def show(path: Path, *, localisers_only: bool) -> None:
+    """Print the localisers side by side, below its other sections unless `localisers_only`."""
+    sections: dict[str, Metrics] = json.loads(path.read_text(encoding="utf-8"))
+    localisers = {name: metrics for name, metrics in sections.items() if "ms_per_query" in metrics}
+    if not localisers_only:
+        for title, metrics in sections.items():
+            if title not in localisers:
+                console.facts(title, list(metrics.items()))
+    first = next(iter(localisers.values()))
+    names = [name for name in first if not name.endswith((" low", " high")) and name not in BELOW_THE_TABLE]
+    rows = [[name.replace("_", " "), *(_cell(each, name) for each in localisers.values())] for name in names]
+    console.table(f"queries within {first['radius_m']} m, percent (95 % interval)", ("", *localisers), rows)
+    notes = [f"{name.replace('_', ' ')} {first[name]}" for name in BELOW_THE_TABLE if name in first]
+    console.say("  ".join(notes))
 
 
-def _cell(block: Block, name: str) -> object:
-    """A figure, with its interval where there is one."""
-    low, high = block.get(f"{name} low"), block.get(f"{name} high")
-    value = block.get(name, "")
+def _cell(metrics: Metrics, name: str) -> object:
+    """Return a number, followed by its interval if it has one."""
+    low, high = metrics.get(f"{name} low"), metrics.get(f"{name} high")
+    value = metrics.get(name, "")
     if low is None or high is None:
         return value
     return f"{console.cell(value)} ({console.cell(low)}-{console.cell(high)})"

@@ -59,7 +59,7 @@ def time_spent(paths: Paths) -> Iterator[tuple[str, str]]:
         yield "", "waited for " + ", for ".join(f"{what} {share:.0%}" for what, share in waits.items())
 
 
-def runs(paths: Paths) -> Iterator[tuple[str, str]]:
+def running_extractions(paths: Paths) -> Iterator[tuple[str, str]]:
     """Yield, per split that is being extracted just now, who does it."""
     for split in SPLITS:
         for holder in dict.fromkeys(str(claim) for claim in claims_on(paths.features(split))):

@@ -1,30 +1,41 @@
-"""What every command starts from: the project it runs in, its device, its shards, its sources."""
+"""What most commands start from: the project's settings and paths, a device, shards, image sources.
+
+Everything slow to import is imported inside functions, here and in the commands, so that `pipeline --help`
+answers at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cache.storage.paths import place_of
 from pipeline import console
-from pipeline.project.params import Params, load_params
 from pipeline.project.paths import Paths
 from stages.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.project.params import Params
 
 DEVICE = click.option(
     "--device",
     default="auto",
     show_default=True,
-    help="auto (the GPU if there is one), cpu, cuda, cuda:1; extract: also several, cuda:0,cuda:1.",
+    help="auto (a GPU if there is one), cpu, cuda or cuda:1; extract also takes several: cuda:0,cuda:1.",
 )
 
-SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Dask: local:WORKERS or tcp://host:port.")
+SCHEDULER = click.option(
+    "--scheduler", metavar="ADDRESS", help="Dask cluster: local:WORKERS or tcp://host:port."
+)
 
 
 def project_of(context: click.Context) -> tuple[Params, Paths]:
-    """Return the parameters and the paths of the project that the command runs in."""
+    """Return the settings and the paths of the project that the command runs in."""
+    from cache.storage.paths import place_of
+    from pipeline.project.params import load_params
+
     project: Path = context.obj
     params = load_params(project / "params.yaml")
     extract = params.extract
@@ -33,18 +44,25 @@ def project_of(context: click.Context) -> tuple[Params, Paths]:
 
 
 def shards_of(params: Params, shards: tuple[int, ...] | None) -> Sequence[int]:
-    """Return the shards asked for, all if none were, once they are known to exist."""
-    every = range(params.extract.shards)
-    beyond = [shard for shard in shards or () if shard not in every]
-    if beyond:
+    """Return the requested shards, all by default.
+
+    Raises
+    ------
+    ConfigError
+        If one is not among the `extract.shards` shards.
+    """
+    all_shards = range(params.extract.shards)
+    unknown = [shard for shard in shards or () if shard not in all_shards]
+    if unknown:
         raise ConfigError(
-            f"--shards names {beyond[0]}, expected 0 to {every[-1]}: extract.shards is {len(every)}"
+            f"--shards names {unknown[0]}, expected 0 to {all_shards[-1]}: "
+            f"extract.shards is {len(all_shards)}"
         )
-    return shards or every
+    return shards or all_shards
 
 
 def source_of(params: Params, paths: Paths, split: str) -> Path:
-    """Return where a split's images are; the toy city is drawn first if it is not there yet."""
+    """Return where a split's images are; the toy city is drawn first if it does not exist yet."""
     source: str = getattr(params.data, split)
     if source != "toycity":
         return paths.project / source
@@ -56,12 +74,12 @@ def source_of(params: Params, paths: Paths, split: str) -> Path:
 
 
 def one_device(device: str) -> str:
-    """Return the one device that is meant.
+    """Return the device that a name such as "auto" stands for.
 
     Raises
     ------
     ConfigError
-        If this machine cannot use it, or several are named.
+        If this machine cannot use it, or the name lists several.
     """
     from stages.devices import resolve_device
 

@@ -1,4 +1,4 @@
-"""Click types for what is chosen at run time: shards, seeds and groups."""
+"""Click types of options: splits, shards, seeds and groups."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import re
 
 import click
 
+from pipeline.project.paths import SPLITS
+
 _PART = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
-_MOST = 1_000_000  # a slip such as 0-99999999 must not fill the memory
+_MOST = 1_000_000  # a typing error such as 0-99999999 must not fill the memory
+
+SPLIT = click.Choice(SPLITS)
 
 
 def numbers_of(text: str) -> tuple[int, ...]:
@@ -16,7 +20,7 @@ def numbers_of(text: str) -> tuple[int, ...]:
     Raises
     ------
     ValueError
-        If a part is neither a number nor a rising range; the message says which.
+        If a part is neither a number nor an increasing range.
     """
     numbers: set[int] = set()
     for part in text.split(","):
@@ -34,14 +38,14 @@ def numbers_of(text: str) -> tuple[int, ...]:
 
 
 class ShardRange(click.ParamType):  # type: ignore[type-arg]
-    """Shard numbers, "5", "0-63" or "0,3,7-9" -> a sorted tuple of int."""
+    """Shard numbers: "5", "0-63" or "0,3,7-9" becomes a sorted tuple of int."""
 
     name = "shards"
 
     def convert(
         self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        """Return the shard numbers; a text that names none is a one-line error."""
+        """Return the numbers, or fail with a one-line error."""
         if isinstance(value, tuple):
             return value
         try:
@@ -51,15 +55,15 @@ class ShardRange(click.ParamType):  # type: ignore[type-arg]
 
 
 class SeedRange(ShardRange):
-    """Seeds, "0", "0-4" or "0,3" -> a sorted tuple of int."""
+    """Seeds: "0", "0-4" or "0,3" becomes a sorted tuple of int."""
 
     name = "seeds"
 
 
 class GroupSet(click.ParamType):  # type: ignore[type-arg]
-    """Group numbers, "0,3" or "0-2" -> a sorted tuple of int; "all" -> None.
+    """Group numbers: "0,3" or "0-2" becomes a sorted tuple of int, "all" becomes None.
 
-    That the groups exist is for the caller to check, who knows N x N.
+    The caller checks that the groups exist.
     """
 
     name = "groups"
@@ -67,7 +71,7 @@ class GroupSet(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...] | None:
-        """Return the group numbers, or None for all; a text that names none is a one-line error."""
+        """Return the group numbers, None for all, or fail with a one-line error."""
         if isinstance(value, tuple):
             return value
         if value.strip().lower() == "all":

@@ -1,4 +1,4 @@
-"""The stages as commands, in the data's way: parse, call, show; no logic."""
+"""The stages as commands, in the order of the data: parse arguments, call one stage, print a table."""
 
 from __future__ import annotations
 
@@ -6,24 +6,16 @@ import os
 
 import click
 
-from pipeline import console
-from pipeline import metrics_table as scores
-from pipeline.commands.context import (
-    DEVICE,
-    SCHEDULER,
-    one_device,
-    project_of,
-    shards_of,
-    source_of,
-)
-from pipeline.commands.options import GroupSet, ShardRange
+from pipeline import console, metrics_table
+from pipeline.commands.context import DEVICE, SCHEDULER, one_device, project_of, shards_of, source_of
+from pipeline.commands.options import SPLIT, GroupSet, ShardRange
 from pipeline.project.paths import SPLITS
 
 
 @click.command()
 @click.pass_context
 def index(context: click.Context) -> None:
-    """Find the images and their positions: a manifest per split."""
+    """Find the images and their positions."""
     from stages.index.stage import run
 
     params, paths = project_of(context)
@@ -46,7 +38,10 @@ def index(context: click.Context) -> None:
 @click.command()
 @click.pass_context
 def partition(context: click.Context) -> None:
-    """Cut the city into classes and groups, and plan the views of the long tail."""
+    """Divide the city into classes and groups, and plan views.
+
+    Images of classes with few images get planned views: augmented copies, made by `extract`.
+    """
     from stages.partition.stage import run
 
     params, paths = project_of(context)
@@ -62,11 +57,11 @@ def partition(context: click.Context) -> None:
 
 
 @click.command()
-@click.option("--shards", type=ShardRange(), help="Work shards to do, such as 0-63 (default: all).")
-@click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Default: all three.")
-@click.option("--keep", is_flag=True, help="Put features of another recipe aside until that recipe returns.")
-@click.option("--replace", is_flag=True, help="Drop features made by another recipe and begin anew.")
-@click.option("--repair", is_flag=True, help="Check what is done first and do damaged chunks again.")
+@click.option("--shards", type=ShardRange(), help="Shards to extract, such as 0-63 (default: all).")
+@click.option("--split", "splits", type=SPLIT, multiple=True, help="Split to extract (default: all three).")
+@click.option("--keep", is_flag=True, help="Set features made with other settings aside, for later use.")
+@click.option("--replace", is_flag=True, help="Delete features made with other settings.")
+@click.option("--repair", is_flag=True, help="Check finished chunks first and redo damaged ones.")
 @SCHEDULER
 @DEVICE
 @click.pass_context
@@ -80,7 +75,10 @@ def extract(
     scheduler: str | None,
     device: str,
 ) -> None:
-    """Put images and planned views through the frozen backbone, once; run it again to continue."""
+    """Compute the features of images and planned views.
+
+    Each passes through the frozen backbone once. Run it again to continue after an interruption.
+    """
     from pipeline.runners.extract import extract_split, storage_line
     from stages.devices import describe_device, resolve_device
 
@@ -107,10 +105,16 @@ def extract(
 
 @click.command("train-heads")
 @click.option(
-    "--groups", type=GroupSet(), default="all", show_default=True, help="all, or numbers: 0,3 or 0-2."
+    "--groups",
+    type=GroupSet(),
+    default="all",
+    show_default=True,
+    help="Groups to train: all, 0,3 or 0-2.",
 )
 @click.option(
-    "--frozen", is_flag=True, help="Keep projection and tail of the localiser at hand, train heads alone."
+    "--frozen",
+    is_flag=True,
+    help="Train heads only; keep the projection and trained blocks of the existing localiser.",
 )
 @SCHEDULER
 @DEVICE
@@ -118,13 +122,16 @@ def extract(
 def train_heads(
     context: click.Context, groups: tuple[int, ...] | None, frozen: bool, scheduler: str | None, device: str
 ) -> None:
-    """Train the projection and the groups' heads from cached features; run it again to continue."""
+    """Train the projection and the heads from cached features.
+
+    Run it again to continue after an interruption.
+    """
     from pipeline.runners.train import train
     from stages.devices import describe_device, resolve_device
 
     params, paths = project_of(context)
     resolved = resolve_device(device)
-    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes; only the first one prints
         console.say(f"train-heads: on {describe_device(resolved)}")
     result = train(params, paths, groups=groups, frozen=frozen, device=resolved, scheduler=scheduler)
     if result is not None:
@@ -135,18 +142,21 @@ def train_heads(
 @DEVICE
 @click.pass_context
 def evaluate(context: click.Context, device: str) -> None:
-    """Localise the queries and write metrics.json, predictions and the LR@N curve."""
+    """Localise the queries and measure how many are right.
+
+    Writes metrics.json, predictions.parquet and the LR@N curve.
+    """
     from pipeline.runners.evaluate import evaluate as run
 
     params, paths = project_of(context)
     run(params, paths, device=one_device(device))
-    scores.show(paths.metrics, whole=True)
+    metrics_table.show(paths.metrics, localisers_only=False)
 
 
 @click.command("report")
 @click.pass_context
 def write_report(context: click.Context) -> None:
-    """Write report.html: numbers, map, plots, and photos of the worst failures."""
+    """Write report.html: numbers, map, plots and worst failures."""
     from stages.eval.report.stage import run
 
     params, paths = project_of(context)

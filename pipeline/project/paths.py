@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cache.storage.paths import StoragePath
+if TYPE_CHECKING:
+    from cache.storage.paths import StoragePath
 
 SPLITS = ("database", "queries", "views")
 

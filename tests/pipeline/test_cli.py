@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cli import cli, main
+from pipeline.commands.help import LINE
 from pipeline.project.init import set_params, template
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -66,12 +69,51 @@ def leaf_commands(group: click.Group, prefix: str = "") -> list[tuple[str, click
 
 
 @pytest.mark.parametrize(("name", "command"), leaf_commands(cli))
-def test_every_command_is_explained_and_stands_in_the_readme(name, command):
+def test_every_command_has_help_and_is_in_the_readme(name, command):
     assert command.help
+    assert len(command.help.splitlines()[0]) <= LINE
     assert f"pipeline {name}" in README or f"make {name}" in README
     for parameter in command.params:
         if isinstance(parameter, click.Option) and parameter.name != "help":
             assert parameter.help, f"{name} --{parameter.name} has no help"
+
+
+def test_help_lists_commands_in_the_order_of_use(capsys):
+    assert call("--help") == 0
+    usage = capsys.readouterr().out
+    lines = usage[usage.index("Stages:") :].splitlines()
+    assert [line.split()[0] for line in lines if line] == [
+        *("Stages:", "index", "partition", "extract", "train-heads", "eval", "report"),
+        *("Everyday:", "init", "demo", "locate", "status"),
+        *("Tools:", "doctor", "verify", "pack", "import", "export", "experiments"),
+    ]
+    assert not any(line.endswith("...") for line in lines)
+    assert max(map(len, usage.splitlines())) <= 80
+
+
+def test_help_imports_nothing_slow():
+    script = """
+import sys
+from pipeline.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    sys.exit(", ".join({"torch", "pyarrow", "numpy", "zarr", "dask", "scipy"} & sys.modules.keys()) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: ")
+
+
+def test_a_system_error_is_one_line(tmp_path, capsys):
+    project = lay_out(tmp_path / "project", **{"data.database": "photos"})
+    (project / "photos").mkdir()
+    (project / "photos" / name_at(550000, "photo")).touch()
+    (project / "data").write_text("a file where a folder is needed")
+    assert call("--project", str(project), "index") == 1
+    errors = capsys.readouterr().err.strip()
+    assert errors.startswith("error: [Errno ")
+    assert "\n" not in errors
 
 
 def test_the_stages_in_order_end_in_metrics(finished, capsys):
@@ -104,7 +146,7 @@ def test_some_groups_are_trained_against_the_projection_that_is_there(project, c
         (["extract", "--shards", "5-2"], 2, "5-2 runs backwards"),
         (["extract", "--shards", "64"], 1, "--shards names 64, expected 0 to 63"),
         (["extract", "--split", "photos"], 2, "'photos' is not one of"),
-        (["extract", "--device", "warp"], 1, "--device"),
+        (["extract", "--device", "warp"], 1, "device 'warp' cannot be used"),
         (["train-heads", "--groups", "9"], 1, "9"),
         (["train-heads", "--groups", "a"], 2, "neither a number nor a range"),
         (["evaluate"], 2, "No such command"),
