@@ -157,11 +157,11 @@ def evaluate(context: click.Context, device: str) -> None:
 @click.pass_context
 def write_report(context: click.Context) -> None:
     """Write report.html: numbers, map, plots and worst failures."""
-    from stages.eval.report.stage import run
+    from stages.eval.report.stage import ReportInputs, run
 
     params, paths = project_of(context)
-    result = run(
-        params.report,
+    inputs = ReportInputs(
+        config=params.report,
         predictions=paths.predictions,
         metrics=paths.metrics,
         recall_curve=paths.curve,
@@ -172,6 +172,7 @@ def write_report(context: click.Context) -> None:
         output=paths.report,
         plots=paths.plots,
     )
+    result = run(inputs)
     console.facts("report", result.facts())
 
 

@@ -1,10 +1,10 @@
-"""How located photos are shown: lines for people, JSON for programs, a page with a map."""
+"""Located photos as lines for people, JSON for programs, or a page with a map."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ from pipeline import console
 from pipeline.locate.answer import Answer, Candidate
 from pipeline.locate.localiser import PhotoLocaliser
 from stages.eval.report.gallery import Album
-from stages.eval.report.map_view import MapItem, map_data, map_html
-from stages.eval.report.page import document, metres
+from stages.eval.report.map_data import MapItem, map_data
+from stages.eval.report.page import metres, render
 from stages.files import printable, replacing
 from stages.images.read import UnreadableImage
 from stages.index.utm_zone import Zone
@@ -23,7 +23,19 @@ Outcome = Answer | UnreadableImage
 
 THUMBNAIL_PX = 240
 PHOTOS_BYTES = 6_000_000
-"""What the photos in a map's page may take together."""
+"""Limit of all photos in a map's page together."""
+
+
+@dataclass(frozen=True)
+class PhotoCard:
+    """A photo beside its answer; `geo` is the content of a geo: link, `thumbnail` a data URI."""
+
+    id: str
+    photo: Path
+    position: str
+    geo: str | None
+    thumbnail: str | None
+    facts: list[tuple[str, object]]
 
 
 def show(outcome: Outcome) -> None:
@@ -75,30 +87,15 @@ def write_map(path: Path, localiser: PhotoLocaliser, outcomes: Sequence[Outcome]
     """Write a self-contained page: the map of all answers, and each photo with its places."""
     album = Album(THUMBNAIL_PX, PHOTOS_BYTES)
     answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
-    items = [_item(answer, number) for number, answer in enumerate(answers)]
-    cards = "".join(_card(answer, number, album) for number, answer in enumerate(answers))
-    faults = "".join(
-        f"<li>{escape(printable(fault.path))}: {escape(fault.reason)}</li>"
-        for fault in outcomes
-        if isinstance(fault, UnreadableImage)
-    )
-    count = f"{len(answers):,} photo{'s' if len(answers) != 1 else ''}"
-    symbols = (
-        "A diamond is where the localiser puts a photo, a ring where its EXIF GPS says it was taken. "
-        "Choose a photo to see the runners-up, by number."
-    )
-    unreadable = f"<section><h2>Unreadable</h2><ul>{faults}</ul></section>" if faults else ""
-    body = (
-        f"<header><h1>Where {count} {'were' if len(answers) != 1 else 'was'} taken</h1></header><main>"
-        f'<section><p class="symbols">{symbols}</p>'
-        f"{map_html(items, title='Map of the photos', unknown='Photos')}</section>"
-        f"<section>{cards}</section>{unreadable}</main><footer>made by placecache</footer>"
-    )
+    cards = [_card(answer, number, album) for number, answer in enumerate(answers)]
+    items = [_item(answer, card.id) for answer, card in zip(answers, cards, strict=True)]
     radius_m = float(localiser.trained.meta.get("fusion", {}).get("radius_m", 0.0))
-    page = document(
-        "Located photos",
-        body,
-        data=map_data(localiser.trained.places, items, radius_m=radius_m, focus="items"),
+    page = render(
+        "located.html",
+        map_data=map_data(localiser.trained.places, items, radius_m=radius_m, focus="items"),
+        items=items,
+        cards=cards,
+        unreadable=[outcome for outcome in outcomes if isinstance(outcome, UnreadableImage)],
     )
     with replacing(path) as partial:
         partial.write_text(page, encoding="utf-8")
@@ -114,7 +111,16 @@ def utm_text(place: Candidate) -> str:
     return f"{place.zone} {place.utm_east:.0f} E {place.utm_north:.0f} N".strip()
 
 
-def _item(answer: Answer, number: int) -> MapItem:
+def _card(answer: Answer, number: int, album: Album) -> PhotoCard:
+    first = answer.places[0]
+    position, geo = utm_text(first), None
+    if first.latitude is not None:
+        position, geo = degrees(first), f"{first.latitude},{first.longitude}"
+    rows = [(name, value) for name, value in facts(answer) if name != "position"]
+    return PhotoCard(f"photo-{number}", answer.photo, position, geo, album.thumbnail(answer.photo), rows)
+
+
+def _item(answer: Answer, card: str) -> MapItem:
     first, *others = answer.places
     truth = None
     if answer.exif is not None and first.zone:
@@ -131,28 +137,5 @@ def _item(answer: Answer, number: int) -> MapItem:
         confidence=answer.confidence,
         abstained=answer.abstained,
         right=None,
-        card=f"photo-{number}",
-    )
-
-
-def _card(answer: Answer, number: int, album: Album) -> str:
-    thumb = album.thumbnail(answer.photo)
-    picture = '<span class="none">no photo to show</span>'
-    if thumb is not None:
-        picture = f'<img src="{thumb}" alt="Photo {number + 1}" loading="lazy">'
-    rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>"
-        for name, value in facts(answer)
-        if name != "position"
-    )
-    first = answer.places[0]
-    title = utm_text(first)
-    if first.latitude is not None:
-        title = f'<a href="geo:{first.latitude},{first.longitude}">{degrees(first)}</a>'
-    return (
-        f'<article class="card outside" id="photo-{number}"><div class="card-head"><h3>{title}</h3>'
-        f'<button type="button" data-item="{number}">Show on map</button>'
-        f"<code>{escape(printable(answer.photo))}</code></div>"
-        f'<div class="shots"><figure class="shot query"><div>{picture}</div></figure>'
-        f'<div class="facts-table"><table>{rows}</table></div></div></article>'
+        card=card,
     )

@@ -10,6 +10,7 @@ import torch
 
 from cache.reader import FeatureReader
 from stages.eval.report.config import ReportConfig
+from stages.eval.report.stage import ReportInputs
 from stages.eval.report.stage import run as report
 from stages.eval.stage import run as evaluate
 from stages.index.manifest import Manifest
@@ -97,8 +98,8 @@ def test_a_scheme_is_trained_evaluated_and_reported(tmp_path, scheme):
         known = [place for place in ids if place >= 0]
         assert len(known) == len(set(known))
         assert max(known) < cut.places
-    said = report(
-        QUIET,
+    inputs = ReportInputs(
+        config=QUIET,
         predictions=city.folder / "predictions.parquet",
         metrics=city.folder / "metrics.json",
         recall_curve=city.folder / "lr_curve.csv",
@@ -109,7 +110,7 @@ def test_a_scheme_is_trained_evaluated_and_reported(tmp_path, scheme):
         output=city.folder / "report.html",
         plots=city.folder / "plots",
     )
-    assert said.queries == 100
+    assert report(inputs).queries == 100
     assert f"{cut.places:,} cells of 20" in (city.folder / "report.html").read_text()
 
 

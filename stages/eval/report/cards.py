@@ -1,18 +1,40 @@
-"""A card per chosen query: its photo beside the photos of the cells that were predicted."""
+"""A card per chosen query: its photo beside photos of the predicted cells."""
 
 from __future__ import annotations
 
-from html import escape
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from stages.eval.report.data import ReportData
 from stages.eval.report.gallery import Album, DatabasePhotos, nearest_rows, thumbnails_of
-from stages.eval.report.inputs import ReportInputs
-from stages.eval.report.outcomes import Outcomes
 from stages.eval.report.page import metres
-from stages.files import printable
 
 _RANKS = ("1st", "2nd", "3rd")
+
+
+@dataclass(frozen=True)
+class PhotoFigure:
+    """Thumbnails (data URIs) with a caption; `kind` is query, truth, right or wrong."""
+
+    photos: list[str]
+    name: str
+    detail: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """A query beside its predicted cells; `kind` is right, wrong or outside, `map_number` its place there."""
+
+    id: str
+    kind: str
+    key: str
+    error_m: float
+    map_number: int | None
+    query: PhotoFigure
+    shots: list[PhotoFigure]
 
 
 def card_id(query: int) -> str:
@@ -20,94 +42,66 @@ def card_id(query: int) -> str:
     return f"query-{query}"
 
 
-def cards_html(source: ReportInputs, chosen: list[int], album: Album, number_on_map: dict[int, int]) -> str:
-    """Return the cards of the chosen queries, in order.
-
-    Parameters
-    ----------
-    source : ReportInputs
-        What they are made of.
-    chosen : list of int
-        Rows of the queries.
-    album : Album
-        Makes the thumbnails within its budget.
-    number_on_map : dict of int to int
-        Query -> its number on the map, where it is there.
-    """
-    guesses = [source.outcomes.class_ids[query][: source.config.cells] for query in chosen]
-    photos = DatabasePhotos.of(
-        source.database, source.labels, np.concatenate([*guesses, np.array([], np.int64)])
-    )
-    nearest, away = nearest_rows(source.database, source.outcomes.truth[chosen])
-    headings = source.queries.column("heading")[source.query_row]
-    # The queries' own photos first: if the budget runs out, it is the others that are missing.
-    own = [thumbnails_of(album, [source.queries.image_path(source.outcomes.key[query])]) for query in chosen]
+def make_cards(
+    data: ReportData, chosen: list[int], album: Album, number_on_map: dict[int, int]
+) -> list[Card]:
+    """Return the cards of the chosen queries (rows), in order; `album` makes the thumbnails."""
+    outcomes = data.outcomes
+    class_ids = [np.array([], np.int64), *(_class_ids(data, query) for query in chosen)]
+    photos = DatabasePhotos.of(data.database, data.labels, np.concatenate(class_ids))
+    nearest_row, away_m = nearest_rows(data.database, outcomes.truth[chosen])
+    headings = data.queries.column("heading")[data.query_row]
+    # The queries' own photos first: if the budget runs out, photos of the database are missing instead.
+    own = [thumbnails_of(album, [data.queries.image_path(outcomes.key[query])]) for query in chosen]
     cards = []
     for place, query in enumerate(chosen):
-        shots = [
-            _guess(source, photos, album, query, rank, int(class_id), float(headings[query]))
-            for rank, class_id in enumerate(guesses[place])
-        ]
-        if nearest[place] >= 0:
-            thumbs = thumbnails_of(album, [photos.path_of(int(nearest[place]))])
-            shots.append(
-                _shot(thumbs, "Nearest database photo", f"{metres(away[place])} from the truth", "truth")
-            )
-        head = _head(source, query, place, number_on_map.get(query))
-        query_shot = _shot(own[place], "Query", _stated(source.outcomes, query), "query")
+        shots = _guesses(data, photos, album, query, float(headings[query]))
+        if nearest_row[place] >= 0:
+            thumbnails = thumbnails_of(album, [photos.path_of(int(nearest_row[place]))])
+            detail = f"{metres(away_m[place])} from the truth"
+            shots.append(PhotoFigure(thumbnails, "Nearest database photo", detail, "truth"))
         cards.append(
-            f'<article class="card {_kind(source, query)}" id="{card_id(query)}">{head}<div class="shots">'
-            f'{query_shot}<div class="guesses">{"".join(shots)}</div></div></article>'
+            Card(
+                id=card_id(query),
+                kind=_kind(data, query),
+                key=outcomes.key[query],
+                error_m=outcomes.error_m[query],
+                map_number=number_on_map.get(query),
+                query=PhotoFigure(own[place], "Query", _stated(data, query), "query"),
+                shots=shots,
+            )
         )
-    return "".join(cards)
+    return cards
 
 
-def _guess(
-    source: ReportInputs,
-    photos: DatabasePhotos,
-    album: Album,
-    query: int,
-    rank: int,
-    class_id: int,
-    heading: float,
-) -> str:
-    distance = float(np.hypot(*(source.places.centres[class_id] - source.outcomes.truth[query])))
-    thumbs = thumbnails_of(album, photos.of_class(class_id, source.config.photos_per_cell, heading=heading))
-    images = int(source.places.images[class_id])
-    detail = f"{metres(distance)} off, {images:,} image{'s' if images != 1 else ''}"
-    right = distance <= source.outcomes.radius_m
-    name = _RANKS[rank] if rank < len(_RANKS) else f"{rank + 1}th"
-    return _shot(thumbs, f"{name} cell", detail, "right" if right else "wrong")
+def _guesses(
+    data: ReportData, photos: DatabasePhotos, album: Album, query: int, heading: float
+) -> list[PhotoFigure]:
+    """Return a figure per predicted cell, best first."""
+    figures = []
+    for rank, class_id in enumerate(_class_ids(data, query).tolist()):
+        distance_m = float(np.hypot(*(data.places.centres[class_id] - data.outcomes.truth[query])))
+        paths = photos.of_class(class_id, data.config.photos_per_cell, heading=heading)
+        images = int(data.places.images[class_id])
+        detail = f"{metres(distance_m)} off, {images:,} image{'s' if images != 1 else ''}"
+        name = _RANKS[rank] if rank < len(_RANKS) else f"{rank + 1}th"
+        kind = "right" if distance_m <= data.outcomes.radius_m else "wrong"
+        figures.append(PhotoFigure(thumbnails_of(album, paths), f"{name} cell", detail, kind))
+    return figures
 
 
-def _shot(thumbs: list[str], name: str, detail: str, kind: str) -> str:
-    pictures = "".join(f'<img src="{text}" alt="{name}" loading="lazy">' for text in thumbs)
-    if not thumbs:
-        pictures = '<span class="none">no photo to show</span>'
-    return (
-        f'<figure class="shot {kind}"><div>{pictures}</div>'
-        f"<figcaption><b>{name}</b><br>{escape(detail)}</figcaption></figure>"
-    )
+def _class_ids(data: ReportData, query: int) -> npt.NDArray[np.int64]:
+    return data.outcomes.class_ids[query][: data.config.cells]
 
 
-def _head(source: ReportInputs, query: int, place: int, number: int | None) -> str:
-    error = metres(source.outcomes.error_m[query])
-    verdict = {"right": "right", "wrong": "wrong", "outside": "wrong, and no cell could have been right"}
-    button = "" if number is None else f'<button type="button" data-item="{number}">Show on map</button>'
-    return (
-        f'<div class="card-head"><h3>{place + 1}. {error} off</h3>'
-        f'<span class="quiet">{verdict[_kind(source, query)]}</span>{button}'
-        f"<code>{escape(printable(source.outcomes.key[query]))}</code></div>"
-    )
-
-
-def _kind(source: ReportInputs, query: int) -> str:
-    if source.outcomes.right[query]:
+def _kind(data: ReportData, query: int) -> str:
+    if data.outcomes.right[query]:
         return "right"
-    return "wrong" if source.reachable[query] else "outside"
+    return "wrong" if data.reachable[query] else "outside"
 
 
-def _stated(outcomes: Outcomes, query: int) -> str:
+def _stated(data: ReportData, query: int) -> str:
+    outcomes = data.outcomes
     if outcomes.confidence is None:
         return f"score {outcomes.score[query]:.3f}"
     stated = f"confidence {outcomes.confidence[query]:.2f}"

@@ -288,7 +288,6 @@ function placecacheMap(root, data) {
   }
 
   function pictureOf(item) {
-    if (item.picture) return item.picture;
     const own = item.card && document.querySelector("#" + item.card + " img");
     return own ? own.src : null;
   }

@@ -1,4 +1,4 @@
-"""What evaluation said of every query, as arrays; columns that an evaluation did not write are absent."""
+"""The predictions of an evaluation, as one array per column."""
 
 from __future__ import annotations
 
@@ -23,26 +23,24 @@ class Outcomes:
 
     Attributes
     ----------
-    key : list of str
-        Names.
     truth, answer : ndarray of float64, shape (Q, 2)
-        UTM east and north in metres; an answer is NaN where there is none.
+        UTM east and north in metres; NaN for no answer.
     error_m : ndarray of float64, shape (Q,)
-        Infinite where there is no answer.
+        Infinite for no answer.
     score : ndarray of float64, shape (Q,)
-        Of the answer; minus infinity where there is none.
+        Score of the answer; minus infinity for no answer.
     confidence : ndarray of float64, shape (Q,), or None
-        Probability that the answer is right; NaN where there is none.
+        Probability that the answer is right; NaN for no answer.
     abstained : ndarray of bool, shape (Q,)
         Whether the answer was withheld.
     class_ids : list of ndarray of int64
-        Predicted classes of each query, best first, those that exist.
+        Predicted classes of each query, best first.
     places : list of ndarray of float64, shape (n, 2)
-        Answers of each query in metres, best first, those that exist.
+        Answers of each query in metres, best first.
     others : dict of str to ndarray of float64, shape (Q,)
-        Errors in metres of the localisers that were compared with this one, by name.
+        Errors in metres of the other localisers, by name.
     radius_m : float
-        Within which an answer is right.
+        An answer within this distance counts as correct.
     """
 
     key: list[str]
@@ -72,17 +70,33 @@ class Outcomes:
 
     @property
     def trust(self) -> npt.NDArray[np.float64]:
-        """What answers can be ranked by, the surest highest: the confidence if there is one (Q,)."""
+        """Confidence, or the score if there is none (Q,); a higher value means a more certain answer."""
         return self.score if self.confidence is None else self.confidence
+
+    @property
+    def threshold(self) -> float | None:
+        """Lowest confidence of an answer that was not withheld; None if none was withheld."""
+        given = self.answered & ~self.abstained
+        if self.confidence is None or not given.any() or not self.abstained.any():
+            return None
+        return float(self.confidence[given].min())
+
+    def right_within(self, top: int) -> npt.NDArray[np.bool_]:
+        """Return whether one of the first `top` answers lies within the radius (Q,)."""
+        hits = [
+            bool((np.hypot(*(places[:top] - truth).T) <= self.radius_m).any())
+            for places, truth in zip(self.places, self.truth, strict=True)
+        ]
+        return np.array(hits, dtype=bool)
 
     @classmethod
     def load(cls, path: Path) -> Outcomes:
-        """Return what `predictions.parquet` holds.
+        """Return the content of `predictions.parquet`; confidence and runners-up may be missing there.
 
         Raises
         ------
         InputError
-            If the file is missing or none of this program's.
+            If the file is missing or was not written by this program.
         """
         with open_parquet(path, made_by=_MADE_BY) as file:
             note = note_of(file, path, made_by=_MADE_BY)
@@ -117,8 +131,8 @@ class Outcomes:
 
 
 def images_of_true_cell(places: Places, truth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return how many training images the cell of each position has (Q,); 0 where there are none."""
-    # One more for place -1.
+    """Return the number of training images in the cell of each position (Q,)."""
+    # The appended 0 is for place -1: no cell.
     return np.append(places.images, 0)[places.at(truth)]
 
 
@@ -127,7 +141,7 @@ def _number(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
 
 
 def _places(rows: pa.Table) -> list[npt.NDArray[np.float64]]:
-    """Return all answers of each query; the first alone where no others were written."""
+    """Return all answers of each query; only the first if no others were written."""
     names = ("answers_east", "answers_north")
     if not set(names) <= set(rows.column_names):
         first = _pairs(rows, "predicted_east", "predicted_north")[:, None]

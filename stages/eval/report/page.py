@@ -1,78 +1,57 @@
-"""One HTML page that needs nothing beside itself: style, script and data inside, everything escaped."""
+"""Self-contained pages from Jinja2 templates: style, script and data inside, all text escaped."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
-from html import escape
 from importlib import resources
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
 
-_DATA_ID = "map-data"
+from stages.files import printable
 
 
-def document(title: str, body: str, *, data: Any) -> str:
-    """Return a whole page with the map's script and data.
-
-    The page allows itself no network, and no script but its own: whatever a file name might
-    smuggle in, a browser would not run it.
+def render(template: str, *, map_data: Any, **values: Any) -> str:
+    """Return the page that a template of `templates/` makes of the values.
 
     Parameters
     ----------
-    title : str
-        Plain text.
-    body : str
-        HTML that holds the map (see `stages.eval.report.map_view`).
-    data : object
-        What the map shows; see `json_text`.
+    template : str
+        File name of a template that extends `base.html`.
+    map_data : object
+        What the map shows (see `stages.eval.report.map_data`), written as JSON.
+    **values : object
+        What the template names; a missing one is an error.
     """
-    style, script = asset("page.css"), asset("map.js")
+    script = asset("map.js")
+    # The page's policy allows this script only, so a browser never runs what a file name may smuggle in.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n{body}\n"
-        f'<script type="application/json" id="{_DATA_ID}">{json_text(data)}</script>\n'
-        f"<script>{script}</script>\n</body>\n</html>\n"
+    return _TEMPLATES.get_template(template).render(
+        style=Markup(asset("page.css")),
+        script=Markup(script),
+        script_digest=digest,
+        map_data=json_text(map_data),
+        **values,
     )
 
 
 def asset(name: str) -> str:
-    """Return the text of a file that lies beside this module."""
+    """Return the text of a file of this package."""
     return (resources.files("stages.eval.report") / name).read_text(encoding="utf-8")
 
 
-def json_text(data: Any) -> str:
+def json_text(data: Any) -> Markup:
     """Return JSON that is safe inside a script element; numbers that are not finite become null."""
-    text = json.dumps(_finite(data), separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def table(caption: str, columns: list[str], rows: list[list[str]], *, name_column: int = -1) -> str:
-    """Return a table of plain texts as HTML; one column may hold long names."""
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
-    lines = []
-    for row in rows:
-        cells = (
-            f"<td{' class=name' if number == name_column else ''}>{escape(cell)}</td>"
-            for number, cell in enumerate(row)
-        )
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<div class="table" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    return htmlsafe_json_dumps(_finite(data), separators=(",", ":"))
 
 
 def metres(length_m: float) -> str:
-    """Return a length as a person writes it."""
+    """Return a length with its unit, "no answer" if it is not finite."""
     if not math.isfinite(length_m):
         return "no answer"
     if length_m >= 1000:
@@ -90,3 +69,14 @@ def _finite(data: Any) -> Any:
     if isinstance(data, float):
         return round(data, 4) if math.isfinite(data) else None
     return data
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("stages.eval.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters |= {"metres": metres, "printable": printable}

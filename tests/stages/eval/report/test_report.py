@@ -21,7 +21,7 @@ from stages.eval.report.config import ReportConfig
 from stages.eval.report.gallery import Album, DatabasePhotos, chosen_queries, nearest_rows
 from stages.eval.report.outcomes import Outcomes, images_of_true_cell
 from stages.eval.report.page import json_text
-from stages.eval.report.stage import run
+from stages.eval.report.stage import ReportInputs, run
 from stages.files import write_table
 from stages.index.manifest import Manifest, write_manifest
 from stages.partition.places import Places
@@ -56,7 +56,7 @@ def write_rows(path: Path, root: Path, keys: list[str], positions: np.ndarray, h
     write_manifest(path, [batch], root=root, zone="10S", source="csv")
 
 
-def build(folder: Path, *, confident: bool = True) -> dict[str, Path]:
+def build(folder: Path, *, confident: bool = True) -> ReportInputs:
     """A city of 60 photos and 12 queries: one unreadable, one far outside, one with a hostile name."""
     random = np.random.default_rng(0)
     places = random.uniform(0, 200, (60, 2)) + CORNER
@@ -106,17 +106,18 @@ def build(folder: Path, *, confident: bool = True) -> dict[str, Path]:
     }
     (folder / "metrics.json").write_text(json.dumps(blocks))
     (folder / "lr_curve.csv").write_text("n,classify\n1,41.7\n2,50.0\n")
-    return {
-        "predictions": folder / "predictions.parquet",
-        "metrics": folder / "metrics.json",
-        "recall_curve": folder / "lr_curve.csv",
-        "classes": folder / "classes.parquet",
-        "labels": folder / "labels.npy",
-        "database": folder / "database.parquet",
-        "queries": folder / "queries.parquet",
-        "output": folder / "report.html",
-        "plots": folder / "plots",
-    }
+    return ReportInputs(
+        config=CONFIG,
+        predictions=folder / "predictions.parquet",
+        metrics=folder / "metrics.json",
+        recall_curve=folder / "lr_curve.csv",
+        classes=folder / "classes.parquet",
+        labels=folder / "labels.npy",
+        database=folder / "database.parquet",
+        queries=folder / "queries.parquet",
+        output=folder / "report.html",
+        plots=folder / "plots",
+    )
 
 
 class Page(HTMLParser):
@@ -145,7 +146,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(files):
-    return run(CONFIG, **files)
+    return run(files)
 
 
 @pytest.fixture
@@ -156,22 +157,22 @@ def no_figures(monkeypatch):
 
 @pytest.fixture(scope="module")
 def page(files, result):
-    return Page(files["output"].read_text())
+    return Page(files.output.read_text())
 
 
 def test_it_says_what_it_holds(files, result):
     assert result.queries == result.on_map == 12
     assert result.with_photos == 8
     assert result.plots == 5
-    assert result.page_bytes == files["output"].stat().st_size
-    names = {path.name for path in files["plots"].iterdir()}
+    assert result.page_bytes == files.output.stat().st_size
+    names = {path.name for path in files.plots.iterdir()}
     assert names == {"error_cdf.csv", "reliability.csv", "by_class_size.csv", "risk_coverage.csv", "figures"}
-    assert len(list((files["plots"] / "figures").glob("*.png"))) == 5
+    assert len(list((files.plots / "figures").glob("*.png"))) == 5
 
 
 def test_the_same_files_give_the_same_page(files, result, no_figures, tmp_path):
-    run(CONFIG, **{**files, "output": tmp_path / "again.html", "plots": tmp_path / "plots"})
-    assert (tmp_path / "again.html").read_bytes() == files["output"].read_bytes()
+    run(replace(files, output=tmp_path / "again.html", plots=tmp_path / "plots"))
+    assert (tmp_path / "again.html").read_bytes() == files.output.read_bytes()
 
 
 def test_numbers_are_shown(page):
@@ -184,7 +185,7 @@ def test_names_are_escaped(files, page):
     assert len(page.all("script")) == 2
     assert not any("onerror" in attributes for _, attributes in page.elements)
     assert EVIL.replace("/", "_") in page.text
-    raw = files["output"].read_text()
+    raw = files.output.read_text()
     assert "<img src=x" not in raw
     assert json_text({"a": "</script><!--\u2028"}).isascii()
     assert json.loads(json_text({"a": [np.float64("nan"), np.int64(3), "</script>"]}))["a"] == [
@@ -221,7 +222,7 @@ def test_people_without_a_mouse_or_eyes_get_in(page):
 
 
 def test_the_worst_failure_comes_first_and_the_impossible_after_the_possible(files):
-    outcomes = Outcomes.load(files["predictions"])
+    outcomes = Outcomes.load(files.predictions)
     reachable = np.ones(12, bool)
     reachable[5] = False
     chosen = chosen_queries(outcomes, reachable, 20)
@@ -239,7 +240,7 @@ def test_the_worst_failure_comes_first_and_the_impossible_after_the_possible(fil
 
 def test_photos_stay_within_their_budget(files, no_figures, tmp_path):
     tight = replace(CONFIG, photos_mb=0.008)
-    outcome = run(tight, **{**files, "output": tmp_path / "r.html", "plots": tmp_path / "plots"})
+    outcome = run(replace(files, config=tight, output=tmp_path / "r.html", plots=tmp_path / "plots"))
     photos = re.findall(r"data:image/jpeg;base64,[^\"]+", (tmp_path / "r.html").read_text())
     assert 0 < sum(map(len, photos)) <= 8000
     assert outcome.left_out > 0
@@ -248,15 +249,15 @@ def test_photos_stay_within_their_budget(files, no_figures, tmp_path):
 
 def test_thumbnails_are_small_and_faults_are_none(files, tmp_path):
     album = Album(32, 10_000)
-    text = album.thumbnail(files["database"].parent / "database" / "00.jpg")
+    text = album.thumbnail(files.database.parent / "database" / "00.jpg")
     assert text.startswith("data:image/jpeg;base64,")
     assert album.thumbnail(tmp_path / "absent.jpg") is None
     assert album.left_bytes == 10_000 - len(text)
 
 
 def test_photos_of_a_cell_look_the_same_way_first(files):
-    manifest = Manifest.open(files["database"])
-    labels = np.load(files["labels"])
+    manifest = Manifest.open(files.database)
+    labels = np.load(files.labels)
     largest = int(np.bincount(labels).argmax())
     photos = DatabasePhotos.of(manifest, labels, np.array([largest, largest]))
     heading = manifest.column("heading")
@@ -267,7 +268,7 @@ def test_photos_of_a_cell_look_the_same_way_first(files):
 
 
 def test_the_nearest_photo_is_the_nearest(files):
-    manifest = Manifest.open(files["database"])
+    manifest = Manifest.open(files.database)
     places = manifest.positions()[[7, 30]] + 0.25
     rows, away = nearest_rows(manifest, places)
     expected = np.linalg.norm(manifest.positions()[:, None] - places, axis=2)
@@ -283,36 +284,36 @@ def test_images_of_the_true_cell():
 
 def test_without_confidence_the_report_does_without(no_figures, tmp_path):
     files = build(tmp_path, confident=False)
-    assert run(replace(CONFIG, queries=0), **files).plots == 4
-    assert files["plots"].joinpath("reliability.csv").read_text() == "stated_percent,right_percent,queries\n"
-    assert "confidence 0" not in files["output"].read_text()
+    assert run(replace(files, config=replace(CONFIG, queries=0))).plots == 4
+    assert files.plots.joinpath("reliability.csv").read_text() == "stated_percent,right_percent,queries\n"
+    assert "confidence 0" not in files.output.read_text()
 
 
 def test_many_queries_are_sampled_but_cards_stay_on_the_map(files, no_figures, tmp_path):
     few = replace(CONFIG, map_queries=3)
-    outcome = run(few, **{**files, "output": tmp_path / "r.html", "plots": tmp_path / "plots"})
+    outcome = run(replace(files, config=few, output=tmp_path / "r.html", plots=tmp_path / "plots"))
     text = (tmp_path / "r.html").read_text()
     items = items_of(text)
     assert outcome.on_map == len(items) < 12
     cards = re.findall(r'<article class="card \w+" id="([^"]+)"', text)
     assert {item["card"] for item in items if item["card"]} == set(cards)
-    buttons = re.findall(r'id="(query-\d+)"><div.*?data-item="(\d+)"', text)
+    buttons = re.findall(r'id="(query-\d+)"><div.*?data-item="(\d+)"', text, re.DOTALL)
     assert len(buttons) == len(cards)
     assert all(items[int(number)]["card"] == card for card, number in buttons)
 
 
 def test_files_that_do_not_belong_together_are_named(files, tmp_path):
     with pytest.raises(InputError, match="pipeline eval"):
-        run(CONFIG, **{**files, "predictions": tmp_path / "absent.parquet"})
+        run(replace(files, predictions=tmp_path / "absent.parquet"))
     with pytest.raises(InputError, match="pipeline eval"):
-        run(CONFIG, **{**files, "metrics": tmp_path / "absent.json"})
+        run(replace(files, metrics=tmp_path / "absent.json"))
     with pytest.raises(InputError, match="pipeline partition"):
-        run(CONFIG, **{**files, "labels": tmp_path / "absent.npy"})
+        run(replace(files, labels=tmp_path / "absent.npy"))
     np.save(tmp_path / "short.npy", np.zeros(5, np.int32))
     with pytest.raises(InputError, match="5 labels"):
-        run(CONFIG, **{**files, "labels": tmp_path / "short.npy"})
+        run(replace(files, labels=tmp_path / "short.npy"))
     with pytest.raises(InputError, match="12 of them unknown"):
-        run(CONFIG, **{**files, "queries": files["database"]})
+        run(replace(files, queries=files.database))
 
 
 @pytest.mark.parametrize("change", [{"queries": -1}, {"cells": 0}, {"thumbnail_px": 8}, {"photos_mb": -1.0}])
@@ -339,7 +340,7 @@ def browse(path: Path, profile: Path) -> tuple[str, str]:
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome")
 def test_a_browser_draws_the_map(files, result, tmp_path):
-    dom, log = browse(files["output"], tmp_path / "profile")
+    dom, log = browse(files.output, tmp_path / "profile")
     drawn = re.search(r'<div class="map" id="map"[^>]*>', dom)[0]
     assert log == ""
     assert 'data-drawn="12"' in drawn
@@ -350,7 +351,7 @@ def test_a_browser_draws_the_map(files, result, tmp_path):
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome")
 def test_the_browser_would_tell_of_a_fault(files, result, tmp_path):
-    text = files["output"].read_text().replace('"items":', '"itens":')
+    text = files.output.read_text().replace('"items":', '"itens":')
     (tmp_path / "broken.html").write_text(text)
     dom, log = browse(tmp_path / "broken.html", tmp_path / "profile")
     assert "TypeError" in log
@@ -365,7 +366,7 @@ def test_keys_choose_and_move(files, result, tmp_path):
       press("n"); press("n"); press("-"); press("ArrowLeft");
       document.querySelector('[data-show="wrong"]').click();
     """
-    text = files["output"].read_text()
+    text = files.output.read_text()
     text = re.sub("script-src '[^']*'", "script-src 'unsafe-inline'", text)
     (tmp_path / "moved.html").write_text(text.replace("</body>", f"<script>{script}</script></body>"))
     dom, log = browse(tmp_path / "moved.html", tmp_path / "profile")

@@ -1,0 +1,114 @@
+"""The files behind a report, opened and checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.neighbors import KDTree
+
+from stages.errors import InputError
+from stages.eval.report.config import ReportConfig
+from stages.eval.report.outcomes import Outcomes
+from stages.index.manifest import Manifest
+from stages.partition.classes import ClassTable
+from stages.partition.places import Places
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The settings and files of a report.
+
+    Attributes
+    ----------
+    config : ReportConfig
+        How much to show.
+    predictions, metrics, recall_curve : Path
+        Written by evaluation: one row per query, the numbers, LR@N over N.
+    classes, labels : Path
+        The classes table, and the class of every database row.
+    database, queries : Path
+        The manifests.
+    output : Path
+        The page to write.
+    plots : Path
+        Folder for the plots' data (CSV); the figures (PNG) go into its folder `figures`.
+    """
+
+    config: ReportConfig
+    predictions: Path
+    metrics: Path
+    recall_curve: Path
+    classes: Path
+    labels: Path
+    database: Path
+    queries: Path
+    output: Path
+    plots: Path
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """The content of a report.
+
+    Attributes
+    ----------
+    reachable : ndarray of bool, shape (Q,)
+        Whether a cell's centre lies within the radius of the truth.
+    labels : ndarray of int, shape (database rows,)
+        Place of every database row, -1 for none.
+    query_row : ndarray of int64, shape (Q,)
+        Row of each query in its manifest.
+    """
+
+    config: ReportConfig
+    outcomes: Outcomes
+    reachable: npt.NDArray[np.bool_]
+    classes: ClassTable
+    places: Places
+    queries: Manifest
+    database: Manifest
+    labels: npt.NDArray[np.integer]
+    query_row: npt.NDArray[np.int64]
+
+    @classmethod
+    def open(cls, inputs: ReportInputs) -> ReportData:
+        """Return the content of the files.
+
+        Raises
+        ------
+        InputError
+            If a file is missing or does not fit the others.
+        """
+        outcomes, classes = Outcomes.load(inputs.predictions), ClassTable.load(inputs.classes)
+        places = Places.of(classes)
+        database, queries = Manifest.open(inputs.database), Manifest.open(inputs.queries)
+        labels = _load_labels(inputs.labels)
+        row_of = {key: row for row, key in enumerate(queries.keys(0, queries.rows))}
+        query_row = np.array([row_of.get(key, -1) for key in outcomes.key], dtype=np.int64)
+        largest = max((int(ids.max()) for ids in outcomes.class_ids if len(ids)), default=-1)
+        unknown = int((query_row < 0).sum())
+        if unknown or len(labels) != database.rows or largest >= len(places):
+            raise InputError(
+                f"{inputs.predictions} ({len(outcomes)} queries, {unknown} of them unknown, cells up to "
+                f"{largest}) does not fit {inputs.queries} ({queries.rows} rows), {inputs.database} "
+                f"({database.rows} rows, {len(labels)} labels) and {inputs.classes} ({len(places)} cells): "
+                "run `dvc repro`"
+            )
+        if places.votes is not None:
+            labels = places.at(database.positions())
+        reachable = np.zeros(len(outcomes), dtype=bool)
+        if len(places) and len(outcomes):
+            distance_m = KDTree(places.centres).query(outcomes.truth)[0][:, 0]
+            reachable = distance_m <= outcomes.radius_m
+        return cls(inputs.config, outcomes, reachable, classes, places, queries, database, labels, query_row)
+
+
+def _load_labels(path: Path) -> npt.NDArray[np.integer]:
+    try:
+        labels: npt.NDArray[np.integer] = np.load(path, mmap_mode="r")
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): run `pipeline partition`") from error
+    return labels

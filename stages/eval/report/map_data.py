@@ -1,0 +1,69 @@
+"""The input of the interactive map's script: cells and photos as plain data."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.partition.places import Places
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class MapItem:
+    """One photo on the map.
+
+    Attributes
+    ----------
+    truth, answer : tuple of float, or None
+        UTM east and north in metres.
+    others : tuple of tuple of float
+        The runners-up, second place first.
+    right : bool or None
+        Whether the answer lies within the radius; None if unknown.
+    card : str or None
+        Id of the element that shows its photos.
+    """
+
+    label: str
+    truth: Point | None
+    answer: Point | None
+    others: tuple[Point, ...]
+    error_m: float | None
+    score: float | None
+    confidence: float | None
+    abstained: bool
+    right: bool | None
+    card: str | None = None
+
+
+def map_data(
+    places: Places,
+    items: Sequence[MapItem],
+    *,
+    radius_m: float,
+    focus: Literal["all", "items"] = "all",
+) -> dict[str, Any]:
+    """Return the input of map.js: cells as packed numbers, items as they are.
+
+    `radius_m` is drawn around the true position of a chosen photo; `focus` is in view at first.
+    """
+    cells = {
+        "cell_m": places.cell_m,
+        "p": _packed(places.p),
+        "q": _packed(places.q),
+        "span": _packed(places.span),
+        "images": _packed(places.images),
+    }
+    return {"cells": cells, "items": [asdict(item) for item in items], "radius_m": radius_m, "focus": focus}
+
+
+def _packed(values: npt.NDArray[Any]) -> str:
+    """Return numbers as base64 of little-endian int32."""
+    return base64.b64encode(np.clip(values, -(2**31), 2**31 - 1).astype("<i4").tobytes()).decode()
