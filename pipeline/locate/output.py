@@ -39,7 +39,7 @@ class PhotoCard:
 
 
 def show(outcome: Outcome) -> None:
-    """Print where one photo was taken, or why it cannot be read."""
+    """Print the position of one photo, or why it cannot be read."""
     if isinstance(outcome, UnreadableImage):
         console.error(f"{printable(outcome.path)}: {outcome.reason}")
     else:
@@ -64,16 +64,16 @@ def facts(answer: Answer) -> list[tuple[str, object]]:
 
 
 def confidence_text(answer: Answer) -> str:
-    """Return the confidence in words."""
+    """Return the confidence with its meaning."""
     if answer.confidence is None:
         return "unknown: the localiser is not calibrated"
     if answer.abstained:
-        return f"{answer.confidence:.2f}, too low to rely on: rather no place that the localiser knows"
+        return f"{answer.confidence:.2f}, too low to rely on: the photo probably shows an unknown place"
     return f"{answer.confidence:.2f}"
 
 
 def as_json(outcomes: Sequence[Outcome]) -> str:
-    """Return a JSON list with an object per photo, in order; an unreadable one has only photo and error."""
+    """Return a JSON list with one object per photo; that of an unreadable photo has only photo and error."""
     content = [
         {"photo": printable(outcome.path), "error": outcome.reason}
         if isinstance(outcome, UnreadableImage)
@@ -102,7 +102,7 @@ def write_map(path: Path, localiser: PhotoLocaliser, outcomes: Sequence[Outcome]
 
 
 def degrees(place: Candidate) -> str:
-    """Return latitude and longitude, good to a decimetre."""
+    """Return latitude and longitude with six decimals (about a decimetre)."""
     return f"{place.latitude:.6f}, {place.longitude:.6f}"
 
 

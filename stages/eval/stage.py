@@ -13,7 +13,7 @@ from cache.storage.paths import StoragePath
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.compare import Database, LocaliserResult, cell_ranking, compare, spread
 from stages.eval.metrics.breakdown import buckets, by_value, conditions, distances, intervals
-from stages.eval.metrics.confidence import calibration_error, risk_coverage, separation
+from stages.eval.metrics.reliability import reliability, risk_coverage, separation
 from stages.eval.queries import Queries, require_fit
 from stages.eval.result import Block, EvalResult, Number, median, tidy
 from stages.eval.write import write_curve, write_json, write_predictions
@@ -177,7 +177,7 @@ def _quality(
     stated, right, outside = confidence[known], (errors <= config.radius_m)[known], queries.outside[known]
     curve = risk_coverage(stated, right)
     return {
-        "ECE": tidy(calibration_error(stated, right), 3),
+        "ECE": tidy(reliability(stated, right).error, 3),
         "mean": tidy(100 * stated.mean(), 3),
         "AUROC right": tidy(separation(stated, right), 4),
         "AUROC outside": tidy(separation(stated, ~outside), 4),

@@ -1,1 +1,1 @@
-"""Metrics of predictions: breakdowns, confidence, reliability."""
+"""Metrics of predictions: breakdowns, calibration, the blocks of metrics.json."""

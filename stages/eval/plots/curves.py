@@ -1,4 +1,4 @@
-"""Outcomes of the queries -> the tables behind the plots; pure arithmetic."""
+"""The tables behind the plots, computed from the outcomes of the queries."""
 
 from __future__ import annotations
 
@@ -10,26 +10,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from stages.eval.metrics.reliability import reliability, risk_coverage
 from stages.files import replacing
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 POINTS = 200
-"""Rows of a curve at most: more than a plot can show is of no use to anybody."""
+"""Largest number of rows of a curve: a plot cannot show more."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A small table: columns of equal length, as `dvc plots` reads them.
-
-    Attributes
-    ----------
-    columns : tuple of str
-        Names, units included.
-    rows : tuple of tuple
-        Numbers or labels.
-    """
+    """A small table for `dvc plots`; the names of the columns include their units."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[float | int | str, ...], ...]
@@ -54,104 +47,68 @@ class Curve:
             writer.writerows(self.rows)
 
 
-def error_cdf(errors: dict[str, Floats]) -> Curve:
-    """Share of queries (percent) whose first answer is off by no more than so many metres.
+def error_curve(errors: dict[str, Floats]) -> Curve:
+    """Share of queries (percent) whose first answer has at most a given error (metres).
 
-    Parameters
-    ----------
-    errors : dict of str to ndarray of float64, shape (Q,)
-        Metres, by localiser; infinite where there is no answer, so that a curve need not reach 100.
+    `errors` are those of each localiser (Q,), infinite for no answer: a curve may stay below 100.
     """
     columns = ("error_m", *errors)
     ordered = {name: np.sort(values[np.isfinite(values)]) for name, values in errors.items()}
-    places = np.unique(np.concatenate([*ordered.values(), np.array([])]))
-    if not len(places):
+    steps = np.unique(np.concatenate([*ordered.values(), np.array([])]))
+    if not len(steps):
         return Curve(columns, ())
-    places = places[np.unique(np.linspace(0, len(places) - 1, POINTS).round().astype(int))]
+    steps = steps[np.unique(np.linspace(0, len(steps) - 1, POINTS).round().astype(int))]
     shares = [
-        100 * np.searchsorted(ordered[name], places, side="right") / len(values)
+        100 * np.searchsorted(ordered[name], steps, side="right") / len(values)
         for name, values in errors.items()
     ]
-    rows = np.stack([places.round(2), *(share.round(3) for share in shares)], axis=1).tolist()
+    rows = np.stack([steps.round(2), *(share.round(3) for share in shares)], axis=1).tolist()
     return Curve(columns, tuple(tuple(row) for row in rows))
 
 
-def reliability(confidence: Floats | None, right: Bools, *, bins: int = 10) -> Curve:
-    """How often answers of a stated confidence are right: what is said against what is.
+def reliability_curve(confidence: Floats | None, right: Bools) -> Curve:
+    """Share of right answers (percent) by stated confidence; empty without confidences.
 
-    Parameters
-    ----------
-    confidence : ndarray of float64, shape (Q,), or None
-        Within 0 and 1; NaN where there is no answer. None: an empty table.
-    right : ndarray of bool, shape (Q,)
-        Whether the answer is right.
-    bins : int
-        Intervals of equal width; empty ones are left out.
+    `confidence` (Q,) is NaN and `right` (Q,) False for no answer.
     """
     columns = ("stated_percent", "right_percent", "queries")
     if confidence is None:
         return Curve(columns, ())
-    known = np.isfinite(confidence)
-    stated, hit = confidence[known], right[known]
-    place = np.clip((stated * bins).astype(int), 0, bins - 1)
-    rows = []
-    for number in np.unique(place):
-        inside = place == number
-        means = (100 * float(stated[inside].mean()), 100 * float(hit[inside].mean()))
-        rows.append((round(means[0], 3), round(means[1], 3), int(inside.sum())))
-    return Curve(columns, tuple(rows))
+    bins = reliability(confidence, right)
+    stated, hits = ((100 * share).round(3).tolist() for share in (bins.stated, bins.right))
+    return Curve(columns, tuple(zip(stated, hits, bins.answers.tolist(), strict=True)))
 
 
-def calibration_error(curve: Curve) -> float:
-    """Return the expected calibration error of a reliability table in percentage points."""
-    if not len(curve):
-        return float("nan")
-    weights = curve.numbers("queries")
-    gaps = np.abs(curve.numbers("stated_percent") - curve.numbers("right_percent"))
-    return float((gaps * weights).sum() / weights.sum())
-
-
-def risk_coverage(trust: Floats, right: Bools) -> Curve:
-    """Share of wrong answers (percent) when only the surest share of queries (percent) is answered.
+def risk_coverage_curve(trust: Floats, right: Bools) -> Curve:
+    """Share of wrong answers (percent) if only the most trusted share of the queries (percent) is answered.
 
     Parameters
     ----------
     trust : ndarray of float64, shape (Q,)
-        Confidence or score; not finite where there is no answer, which is then never given.
+        Confidence or score; not finite for no answer, which is never given.
     right : ndarray of bool, shape (Q,)
         Whether the answer is right.
     """
     columns = ("coverage_percent", "wrong_percent", "threshold")
-    known = np.flatnonzero(np.isfinite(trust))
-    if not len(known):
+    curve = risk_coverage(trust, right)
+    if not len(curve.wrong):
         return Curve(columns, ())
-    order = known[np.argsort(-trust[known], kind="stable")]
-    wrong = 100 * np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
-    # Equal trust cannot be told apart by a threshold: only the last of such queries is a point.
-    last = np.append(trust[order][1:] != trust[order][:-1], True)
-    ranks = np.flatnonzero(last)
+    # A threshold cannot separate queries of equal trust: only the last of them is a point.
+    ranks = np.flatnonzero(np.append(curve.trust[1:] != curve.trust[:-1], True))
     ranks = ranks[np.unique(np.linspace(0, len(ranks) - 1, POINTS).round().astype(int))]
-    coverage = 100 * (ranks + 1) / len(trust)
-    return Curve(
-        columns,
-        tuple(
-            zip(
-                coverage.round(3).tolist(),
-                wrong[ranks].round(3).tolist(),
-                trust[order][ranks].round(5).tolist(),
-                strict=True,
-            )
-        ),
-    )
+    coverage = 100 * (ranks + 1) / curve.queries
+    wrong = 100 * curve.wrong[ranks] / (ranks + 1)
+    points = (coverage.round(3).tolist(), wrong.round(3).tolist(), curve.trust[ranks].round(5).tolist())
+    return Curve(columns, tuple(zip(*points, strict=True)))
 
 
-def by_class_size(images: npt.NDArray[np.int64], right_within: dict[int, Bools]) -> Curve:
-    """LR@N (percent) of queries by how many training images the cell they were taken in has.
+def class_size_curve(images: npt.NDArray[np.int64], right_within: dict[int, Bools]) -> Curve:
+    """LR@N (percent) of queries by the number of training images of their true cell.
 
     Parameters
     ----------
     images : ndarray of int64, shape (Q,)
-        Training images of each query's true cell; 0 if that is no class.
+        Training images of each query's true cell; 0 if that cell is not a class.
     right_within : dict of int to ndarray of bool, shape (Q,)
         N -> whether one of the first N answers is right.
     """
@@ -165,8 +122,8 @@ def by_class_size(images: npt.NDArray[np.int64], right_within: dict[int, Bools])
     return Curve(columns, tuple(rows))
 
 
-def read_recall(path: Path) -> Curve:
-    """Return the LR@N table that evaluation wrote, empty if there is none."""
+def read_recall_curve(path: Path) -> Curve:
+    """Return the LR@N table of an evaluation; empty if the file does not exist."""
     if not path.exists():
         return Curve(("n", "classify"), ())
     with path.open(newline="", encoding="utf-8") as file:
@@ -175,7 +132,7 @@ def read_recall(path: Path) -> Curve:
 
 
 def _size_bins(images: npt.NDArray[np.int64]) -> Sequence[tuple[str, int, int]]:
-    """Return (label, least, most) of intervals that double: no class, 1, 2-3, 4-7, ..."""
+    """Return (label, least, most) of intervals of doubling width: no class, 1, 2-3, 4-7, ..."""
     bins = [("no class", 0, 0)]
     low = 1
     while low <= int(images.max(initial=0)):

@@ -1,4 +1,4 @@
-"""One plot: a light, plain figure for people, the same as SVG for the report."""
+"""One plot as a PNG file, and as an SVG element for the report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stages.files import replacing
 
 INK, MUTED, LINE, PANEL = "#18222d", "#5a6773", "#dde3e9", "#ffffff"
 SERIES = ("#0b7a75", "#1f5fa8", "#b5530f", "#7a3e9d")
-"""Colours of lines and bars, told apart by people who see fewer colours too."""
+"""Colours of lines and bars, distinguishable with colour blindness."""
 
 SHADE = "#c5d4e3"
 SIZE_IN = (4.6, 3.2)
@@ -66,19 +66,7 @@ _THEMED = {
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure.
-
-    Attributes
-    ----------
-    name : str
-        Of its file, without suffix.
-    title : str
-        What it shows.
-    caption : str
-        How to read it.
-    figure : Figure
-        Drawn already.
-    """
+    """A drawn figure; `name` is that of its file, without suffix."""
 
     name: str
     title: str
@@ -98,7 +86,7 @@ class Plot:
         svg = text.getvalue()
         svg = svg[svg.index("<svg") :]
         svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-        # Ids are unique within one SVG only, and the page holds several.
+        # The ids of one SVG are unique, but a page holds several.
         svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{self.name}-", svg)
         for colour, variable in _THEMED.items():
             svg = svg.replace(colour, variable)
@@ -108,7 +96,7 @@ class Plot:
 
 
 def plot(curve: Curve, name: str, title: str, caption: str, draw: Callable[[Axes], None]) -> Plot | None:
-    """Return what `draw` draws of a curve; None if there is nothing to draw."""
+    """Return the figure that `draw` draws; None if the curve is empty."""
     if not len(curve):
         return None
     with mpl.rc_context(_STYLE):
@@ -117,7 +105,7 @@ def plot(curve: Curve, name: str, title: str, caption: str, draw: Callable[[Axes
         axes = figure.add_subplot()
         draw(axes)
         axes.set_title(title)
-        # Laid out once: another pass would move things by hairs, and files would differ for nothing.
+        # A second layout pass would move elements slightly, so that files differ from run to run.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     return Plot(name, title, caption, figure)

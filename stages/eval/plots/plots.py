@@ -1,4 +1,4 @@
-"""The plots of an evaluation: what each shows, and how to read it."""
+"""The plots of an evaluation, each with a caption."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def recall_plot(curve: Curve, radius_m: float) -> Plot | None:
             axes.plot(n[:1], recall[:1], "o", color=colour, markersize=6)
             if len(names) == 1:
                 axes.annotate(f"{recall[0]:.1f}", (n[0], recall[0]), (7, -12), textcoords="offset points")
-        axes.set(xlabel="N, predictions looked at", ylabel=f"within {radius_m:g} m, %", ylim=(0, 102))
+        axes.set(xlabel="N, number of predictions", ylabel=f"within {radius_m:g} m, %", ylim=(0, 102))
         axes.set_xlim(left=0.5)
         axes.set_xticks([tick for tick in (1, 5, 10, 15, 20, 50, 100) if tick <= n[-1]])
         if len(names) > 1:
@@ -39,11 +39,11 @@ def recall_plot(curve: Curve, radius_m: float) -> Plot | None:
 
 
 def error_plot(curve: Curve, radius_m: float) -> Plot | None:
-    """Cumulative error of the first answers, a line per localiser; None if no query was answered."""
+    """Cumulative distribution of errors, a line per localiser; None if no query was answered."""
     names = curve.columns[1:]
 
     def draw(axes: Axes) -> None:
-        # A logarithmic axis has no zero: what is nearer than a metre counts as a metre.
+        # A logarithmic axis has no zero: smaller errors are drawn as one metre.
         error = np.maximum(curve.numbers("error_m"), 1.0)
         end = max(100.0, float(error[-1]) * 1.3)
         for name, colour in zip(names, SERIES, strict=False):
@@ -57,12 +57,12 @@ def error_plot(curve: Curve, radius_m: float) -> Plot | None:
         if len(names) > 1:
             axes.legend(loc="upper left")
 
-    caption = "Share of queries whose first answer is off by no more than so many metres."
+    caption = "Share of queries whose first answer is at most this far from the truth."
     return plot(curve, "error_cdf", "Error of the first answer", caption, draw)
 
 
 def reliability_plot(curve: Curve) -> Plot | None:
-    """What is stated against what is right; None if answers carry no confidence."""
+    """Share of right answers over stated confidence; None without confidences."""
 
     def draw(axes: Axes) -> None:
         stated, right, count = (curve.numbers(name) for name in curve.columns)
@@ -73,9 +73,7 @@ def reliability_plot(curve: Curve) -> Plot | None:
         )
         axes.set(xlabel="stated confidence, %", ylabel="right, %", xlim=(-2, 102), ylim=(-2, 104))
 
-    caption = (
-        "On the dashed line, answers are right as often as their confidence says. Larger dots: more queries."
-    )
+    caption = "On the dashed line, answers are right as often as stated. Larger dots: more queries."
     return plot(curve, "reliability", "Reliability of the confidence", caption, draw)
 
 
@@ -103,12 +101,13 @@ def class_size_plot(curve: Curve) -> Plot | None:
         axes.set_yticks(range(0, 101, 20))
         axes.legend(loc="upper right", bbox_to_anchor=(1.02, 1.19), ncols=2, columnspacing=1, handlelength=1)
 
-    caption = "How the long tail fares: queries by the size of their true cell, their number above the bars."
+    caption = "LR by the training images of the true cell. The number above a bar counts its queries."
     return plot(curve, "by_class_size", "LR by class size", caption, draw)
 
 
 def risk_plot(curve: Curve, *, calibrated: bool, threshold: float | None = None) -> Plot | None:
     """Wrong answers over the share of queries answered; None if no query was answered."""
+    by = "confidence" if calibrated else "score"
 
     def draw(axes: Axes) -> None:
         coverage, wrong = curve.numbers("coverage_percent"), curve.numbers("wrong_percent")
@@ -127,14 +126,13 @@ def risk_plot(curve: Curve, *, calibrated: bool, threshold: float | None = None)
             )
         top = max(10.0, float(wrong.max()) * 1.15)
         axes.set(
-            xlabel="queries answered, surest first, %",
-            ylabel="of these wrong, %",
+            xlabel=f"queries answered, highest {by} first, %",
+            ylabel="wrong answers, %",
             xlim=(0, 101),
             ylim=(0, top),
         )
 
-    by = "confidence" if calibrated else "score"
     caption = (
-        f"Error rate when only the answers of highest {by} are given: the flatter the start, the better."
+        f"Share of wrong answers if only the queries with the highest {by} are answered. Lower is better."
     )
     return plot(curve, "risk_coverage", "Risk and coverage", caption, draw)

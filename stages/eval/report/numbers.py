@@ -10,6 +10,27 @@ from stages.files import printable
 
 Metrics = dict[str, Any]
 
+_LABELS = {
+    "median_error_m": "median error, m",
+    "radius_m": "radius, m",
+    "index_bytes": "index size, bytes",
+    "ECE": "expected calibration error, %",
+    "mean": "mean confidence, %",
+    "AUROC right": "AUROC, right against wrong answers",
+    "AUROC outside": "AUROC, known against unknown places",
+    "outside queries": "queries from unknown places",
+    "abstained": "abstained, %",
+    "abstained outside": "abstained at unknown places, %",
+    "risk at 50 %": "wrong answers at 50 % coverage, %",
+    "risk at 80 %": "wrong answers at 80 % coverage, %",
+    "AURC": "area under the risk-coverage curve",
+    "cell head": "in a head cell",
+    "cell mid": "in a mid cell",
+    "cell tail": "in a tail cell",
+    "cell none": "in no trained cell",
+}
+"""Readable names of entries of metrics.json; others are shown as they are."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -48,9 +69,9 @@ class Numbers:
         tiles = _tiles(next(iter(localisers.values()), {}), further.get("confidence", {}))
         blocks = []
         if "breakdown" in further:
-            blocks.append(_breakdown("LR@1 by kind of query", further.pop("breakdown")))
+            blocks.append(_breakdown("LR@1 by type of query", further.pop("breakdown")))
         if "confidence" in further:
-            blocks.append(_block("How far the confidence can be trusted", further.pop("confidence")))
+            blocks.append(_block("Quality of the confidence", further.pop("confidence")))
         return cls(
             tiles=tiles,
             comparison=[_comparison("Localisers compared", localisers)] if len(localisers) > 1 else [],
@@ -73,10 +94,12 @@ def _tiles(numbers: Metrics, confidence: Metrics) -> list[Tile]:
     if median is not None:
         tiles.append(Tile("Median error", *metres(float(median)).split(" ")))
     if numbers.get("ceiling") is not None:
-        tiles.append(Tile("Ceiling", f"{numbers['ceiling']:.1f}", "%", "queries near a cell's centre"))
+        tiles.append(
+            Tile("Ceiling", f"{numbers['ceiling']:.1f}", "%", "queries within the radius of a cell's centre")
+        )
     if confidence.get("AUROC outside") is not None:
         auroc = f"{confidence['AUROC outside']:.2f}"
-        tiles.append(Tile("Outside AUROC", auroc, "", "confidence tells outsiders"))
+        tiles.append(Tile("Outside AUROC", auroc, "", "confidence against queries from unknown places"))
     return tiles
 
 
@@ -95,11 +118,11 @@ def _comparison(caption: str, localisers: Metrics) -> HtmlTable:
 
 
 def _breakdown(caption: str, block: Metrics) -> HtmlTable:
-    """Return a row per kind of query from entries such as "cell head LR@1" and "cell head queries"."""
-    kinds = [name.removesuffix(" LR@1") for name in block if name.endswith(" LR@1")]
+    """Return a row per type of query from entries such as "cell head LR@1" and "cell head queries"."""
+    types = [name.removesuffix(" LR@1") for name in block if name.endswith(" LR@1")]
     rows = [
         [_words(kind), _text("LR@1", block[f"{kind} LR@1"]), _text("", block.get(f"{kind} queries"))]
-        for kind in kinds
+        for kind in types
     ]
     return HtmlTable(caption, ["", "LR@1, %", "queries"], rows)
 
@@ -109,7 +132,7 @@ def _block(caption: str, block: Metrics) -> HtmlTable:
 
 
 def _words(name: str) -> str:
-    return str(name).replace("_", " ")
+    return _LABELS.get(name, str(name).replace("_", " "))
 
 
 def _text(name: str, value: object) -> str:

@@ -81,16 +81,16 @@ def _draw_plots(data: ReportData, metrics: Metrics, inputs: ReportInputs) -> lis
     errors = {next(iter(metrics), "classify"): outcomes.error_m, **outcomes.others}
     images = images_of_true_cell(data.places, outcomes.truth)
     tables = {
-        "error_cdf": curves.error_cdf(errors),
-        "reliability": curves.reliability(outcomes.confidence, outcomes.right),
-        "by_class_size": curves.by_class_size(images, {top: outcomes.right_within(top) for top in (1, 5)}),
-        "risk_coverage": curves.risk_coverage(outcomes.trust, outcomes.right),
+        "error_cdf": curves.error_curve(errors),
+        "reliability": curves.reliability_curve(outcomes.confidence, outcomes.right),
+        "by_class_size": curves.class_size_curve(images, {top: outcomes.right_within(top) for top in (1, 5)}),
+        "risk_coverage": curves.risk_coverage_curve(outcomes.trust, outcomes.right),
     }
     for name, table in tables.items():
         table.save(inputs.plots / f"{name}.csv")
     calibrated, threshold = outcomes.confidence is not None, outcomes.threshold
     drawn = [
-        recall_plot(curves.read_recall(inputs.recall_curve), radius_m),
+        recall_plot(curves.read_recall_curve(inputs.recall_curve), radius_m),
         error_plot(tables["error_cdf"], radius_m),
         class_size_plot(tables["by_class_size"]),
         risk_plot(tables["risk_coverage"], calibrated=calibrated, threshold=threshold),

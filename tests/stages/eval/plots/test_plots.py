@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from stages.eval.metrics.reliability import reliability
 from stages.eval.plots import curves
 from stages.eval.plots.curves import Curve
 from stages.eval.plots.plots import class_size_plot, error_plot, recall_plot, reliability_plot, risk_plot
@@ -20,16 +21,16 @@ RIGHT = ERRORS <= 25
 
 
 def test_error_cdf_never_reaches_100_if_a_query_has_no_answer():
-    curve = curves.error_cdf({"classify": ERRORS, "hybrid": np.array([1.0, 10.0, 40.0, 60.0])})
+    curve = curves.error_curve({"classify": ERRORS, "hybrid": np.array([1.0, 10.0, 40.0, 60.0])})
     assert curve.columns == ("error_m", "classify", "hybrid")
     assert curve.rows == ((1, 0, 25), (3, 25, 25), (10, 50, 50), (40, 75, 75), (60, 75, 100))
-    assert curves.error_cdf({"classify": np.full(3, np.inf)}).rows == ()
+    assert curves.error_curve({"classify": np.full(3, np.inf)}).rows == ()
 
 
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=600))
 def test_error_cdf_is_bounded_rises_and_is_true_at_its_points(errors):
     errors = np.array(errors)
-    curve = curves.error_cdf({"classify": errors})
+    curve = curves.error_curve({"classify": errors})
     at, share = curve.numbers("error_m"), curve.numbers("classify")
     assert len(curve) <= curves.POINTS
     assert (np.diff(at) >= 0).all()
@@ -41,26 +42,26 @@ def test_error_cdf_is_bounded_rises_and_is_true_at_its_points(errors):
 def test_reliability_by_hand():
     confidence = np.array([0.05, 0.09, 0.95, np.nan, 1.0, 0.5])
     right = np.array([False, True, True, False, True, False])
-    curve = curves.reliability(confidence, right)
+    curve = curves.reliability_curve(confidence, right)
     assert curve.rows == ((7.0, 50.0, 2), (50.0, 0.0, 1), (97.5, 100.0, 2))
-    assert curves.calibration_error(curve) == pytest.approx((2 * 43 + 50 + 2 * 2.5) / 5)
-    assert curves.reliability(None, right).rows == ()
-    assert np.isnan(curves.calibration_error(curves.reliability(None, right)))
+    assert reliability(confidence, right).error == pytest.approx((2 * 43 + 50 + 2 * 2.5) / 5)
+    assert curves.reliability_curve(None, right).rows == ()
+    assert np.isnan(reliability(confidence[3:4], right[3:4]).error)
 
 
 def test_risk_and_coverage_by_hand():
     trust = np.array([0.9, 0.2, -np.inf, 0.5, 0.5])
     right = np.array([True, False, False, False, True])
-    curve = curves.risk_coverage(trust, right)
+    curve = curves.risk_coverage_curve(trust, right)
     # The two of equal trust come together; the query without an answer is never given.
     assert curve.rows == ((20.0, 0.0, 0.9), (60.0, 33.333, 0.5), (80.0, 50.0, 0.2))
-    assert curves.risk_coverage(np.full(2, -np.inf), right[:2]).rows == ()
+    assert curves.risk_coverage_curve(np.full(2, -np.inf), right[:2]).rows == ()
 
 
 def test_class_sizes_double():
     images = np.array([0, 1, 2, 3, 4, 9, 9])
     hits = np.array([False, True, True, False, True, True, False])
-    curve = curves.by_class_size(images, {1: hits, 5: np.ones(7, bool)})
+    curve = curves.class_size_curve(images, {1: hits, 5: np.ones(7, bool)})
     assert curve.columns == ("images_in_cell", "queries", "LR@1", "LR@5")
     assert [row[:3] for row in curve.rows] == [
         ("no class", 1, 0.0),
@@ -77,8 +78,10 @@ def test_tables_are_csv_and_come_back(tmp_path):
     curve.save(tmp_path / "lr_curve.csv")
     rows = list(csv.DictReader((tmp_path / "lr_curve.csv").read_text().splitlines()))
     assert rows == [{"n": "1", "recall": "50.0"}, {"n": "2", "recall": "62.5"}]
-    np.testing.assert_array_equal(curves.read_recall(tmp_path / "lr_curve.csv").numbers("recall"), [50, 62.5])
-    assert curves.read_recall(tmp_path / "absent.csv").rows == ()
+    np.testing.assert_array_equal(
+        curves.read_recall_curve(tmp_path / "lr_curve.csv").numbers("recall"), [50, 62.5]
+    )
+    assert curves.read_recall_curve(tmp_path / "absent.csv").rows == ()
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +89,10 @@ def plots():
     confidence = np.array([0.9, 0.3, np.nan, 0.7])
     return [
         recall_plot(Curve(("n", "classify", "hybrid"), ((1, 50.0, 60.0), (2, 62.5, 70.0))), 25.0),
-        error_plot(curves.error_cdf({"classify": ERRORS}), 25.0),
-        reliability_plot(curves.reliability(confidence, RIGHT)),
-        class_size_plot(curves.by_class_size(np.array([4, 4, 0, 9]), {1: RIGHT, 5: RIGHT})),
-        risk_plot(curves.risk_coverage(confidence, RIGHT), calibrated=True, threshold=0.5),
+        error_plot(curves.error_curve({"classify": ERRORS}), 25.0),
+        reliability_plot(curves.reliability_curve(confidence, RIGHT)),
+        class_size_plot(curves.class_size_curve(np.array([4, 4, 0, 9]), {1: RIGHT, 5: RIGHT})),
+        risk_plot(curves.risk_coverage_curve(confidence, RIGHT), calibrated=True, threshold=0.5),
     ]
 
 
@@ -117,8 +120,8 @@ def test_svg_is_well_formed_themed_and_unique(plots):
 
 
 def test_there_is_no_plot_without_data():
-    none = curves.reliability(None, RIGHT)
+    none = curves.reliability_curve(None, RIGHT)
     assert reliability_plot(none) is None
-    assert error_plot(curves.error_cdf({"classify": np.array([])}), 25.0) is None
-    assert risk_plot(curves.risk_coverage(np.array([]), RIGHT[:0]), calibrated=False) is None
+    assert error_plot(curves.error_curve({"classify": np.array([])}), 25.0) is None
+    assert risk_plot(curves.risk_coverage_curve(np.array([]), RIGHT[:0]), calibrated=False) is None
     assert recall_plot(Curve(("n", "recall"), ()), 25.0) is None

@@ -178,7 +178,7 @@ def test_the_same_files_give_the_same_page(files, result, no_figures, tmp_path):
 def test_numbers_are_shown(page):
     assert "41.7" in page.text
     assert "95 %: 20.0 to 60.0" in page.text
-    assert "cell tail" in page.text
+    assert "in a tail cell" in page.text
 
 
 def test_names_are_escaped(files, page):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from stages.eval.metrics.breakdown import by_value, intervals
-from stages.eval.metrics.confidence import calibration_error, risk_coverage, separation
+from stages.eval.metrics.reliability import reliability, risk_coverage, separation
 
 
 def test_calibration_error_by_hand():
@@ -15,15 +15,15 @@ def test_calibration_error_by_hand():
     right = np.array([False, True, False, True, True])
     # bins: [0, .1) gap .05 x 1; [.1, .2) |.15 - .5| x 2; [.9, 1] |.975 - 1| x 2
     expected = 100 * (0.05 * 1 + 0.35 * 2 + 0.025 * 2) / 5
-    assert calibration_error(confidence, right) == pytest.approx(expected)
-    assert np.isnan(calibration_error(confidence[:0], right[:0]))
+    assert reliability(confidence, right).error == pytest.approx(expected)
+    assert np.isnan(reliability(confidence[:0], right[:0]).error)
 
 
 def test_calibration_error_of_honest_confidence_is_small():
     random = np.random.default_rng(0)
     confidence = random.random(20_000)
-    assert calibration_error(confidence, random.random(20_000) < confidence) < 2
-    assert calibration_error(confidence, random.random(20_000) < confidence / 2) > 20
+    assert reliability(confidence, random.random(20_000) < confidence).error < 2
+    assert reliability(confidence, random.random(20_000) < confidence / 2).error > 20
 
 
 def test_separation_is_the_auroc():
