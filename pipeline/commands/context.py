@@ -66,7 +66,7 @@ def source_of(params: Params, paths: Paths, split: str) -> Path:
     source: str = getattr(params.data, split)
     if source != "toycity":
         return paths.project / source
-    from stages.toycity.drawing import draw
+    from stages.toycity.draw import draw
 
     with console.progress("draw the toy city") as progress:
         draw(params.toycity, paths.toycity, progress=progress)

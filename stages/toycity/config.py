@@ -1,30 +1,18 @@
-"""The settings of the toy city and what drawing it yields."""
+"""Settings of the toy city and the numbers that describe a drawn one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from stages.errors import require
+
+OUTSIDE_M = 25.0
+"""A query farther than this from every database image is outside the database."""
 
 
 @dataclass(frozen=True)
 class CityConfig:
-    """The `toycity` section of params.yaml.
-
-    Attributes
-    ----------
-    images : int
-        Database images, at least 40 (fewer do not make a street).
-    queries : int
-        Query images, at least 1.
-    seed : int
-        Another seed is another city.
-    image_px : int
-        Side of the square pictures, pixels.
-    outside_share : float
-        Share of the queries that lies more than 25 m from every database image.
-    """
+    """The `toycity` section of params.yaml; `outside_share` is the share of queries beyond 25 m."""
 
     images: int
     queries: int
@@ -33,6 +21,7 @@ class CityConfig:
     outside_share: float
 
     def __post_init__(self) -> None:
+        # Fewer than 40 images do not fill a street.
         require("toycity.images", self.images, self.images >= 40, "at least 40")
         require("toycity.queries", self.queries, self.queries >= 1, "at least 1")
         require("toycity.seed", self.seed, self.seed >= 0, "0 or more")
@@ -42,22 +31,22 @@ class CityConfig:
 
 @dataclass(frozen=True)
 class CityResult:
-    """What a drawn city holds.
+    """Contents of a drawn city; city.json stores all fields but `redrawn`.
 
     Attributes
     ----------
     database, queries : int
-        Images drawn of each kind.
+        Number of images.
     queries_outside : int
         Queries more than 25 m from every database image.
     cells : int
-        Cells of 10 m side that hold a database image.
+        Cells of 10 m side that contain a database image.
     images_per_cell : tuple[int, int, int]
-        Least, median and most database images of such a cell: the long tail.
+        Minimum, median and maximum of the database images in such a cell.
     images_per_street : dict[str, int]
-        Database images by street, most visited first.
+        Database images of each street, most photographed street first.
     redrawn : bool
-        False if the folder already held this very city.
+        False if the folder already contained this city.
     """
 
     database: int
@@ -67,14 +56,3 @@ class CityResult:
     images_per_cell: tuple[int, int, int]
     images_per_street: dict[str, int]
     redrawn: bool
-
-    def counts(self) -> dict[str, Any]:
-        """The numbers as city.json keeps them."""
-        return {
-            "database": self.database,
-            "queries": self.queries,
-            "queries_outside": self.queries_outside,
-            "cells": self.cells,
-            "images_per_cell": list(self.images_per_cell),
-            "images_per_street": self.images_per_street,
-        }
