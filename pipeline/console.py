@@ -21,7 +21,7 @@ if not out.is_terminal:
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
+def line(text: str) -> None:
     """Print one line of plain text."""
     out.print(text, markup=False)
 

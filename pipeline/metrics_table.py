@@ -24,7 +24,7 @@ def show(path: Path, *, localisers_only: bool) -> None:
     rows = [[name.replace("_", " "), *(_cell(each, name) for each in localisers.values())] for name in names]
     console.table(f"queries within {first['radius_m']} m, percent (95 % interval)", ("", *localisers), rows)
     notes = [f"{name.replace('_', ' ')} {first[name]}" for name in BELOW_THE_TABLE if name in first]
-    console.say("  ".join(notes))
+    console.line("  ".join(notes))
 
 
 def _cell(metrics: Metrics, name: str) -> object:

@@ -22,7 +22,7 @@ def init(folder: Path, settings: tuple[str, ...]) -> None:
     from pipeline.project.init import make_project, parse_setting
 
     make_project(folder, dict(parse_setting(setting) for setting in settings))
-    console.say(f"created {folder}: edit its params.yaml, then run `dvc repro` there")
+    console.line(f"created {folder}: edit its params.yaml, then run `dvc repro` there")
 
 
 @click.command()
@@ -34,7 +34,7 @@ def demo(folder: Path) -> None:
     """
     from pipeline.project import demo as demo_project
 
-    demo_project.run(folder, say=console.say)
+    demo_project.run(folder, report=console.line)
     metrics_table.show(Paths(folder, "").metrics, localisers_only=True)
 
 

@@ -85,8 +85,8 @@ def extract(
     params, paths = project_of(context)
     chosen, resolved = shards_of(params, shards), resolve_device(device)
     for split in splits or SPLITS:
-        console.say(f"extract {split}: {params.extract.backbone} on {describe_device(resolved)}")
-        console.say(storage_line(params, paths, split))
+        console.line(f"extract {split}: {params.extract.backbone} on {describe_device(resolved)}")
+        console.line(storage_line(params, paths, split))
         with console.progress(f"extract {split}") as progress:
             result = extract_split(
                 params,
@@ -132,7 +132,7 @@ def train_heads(
     params, paths = project_of(context)
     resolved = resolve_device(device)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes; only the first one prints
-        console.say(f"train-heads: on {describe_device(resolved)}")
+        console.line(f"train-heads: on {describe_device(resolved)}")
     result = train(params, paths, groups=groups, frozen=frozen, device=resolved, scheduler=scheduler)
     if result is not None:
         console.facts("train-heads", result.facts())

@@ -54,7 +54,7 @@ def verify(context: click.Context, splits: tuple[str, ...]) -> int:
         console.table("damage", ("split", "chunk", "rows", "array", "fault"), faults)
     unsound = [verdict for verdict in verdicts if not verdict.sound]
     for verdict in unsound:
-        console.say(f"{verdict.split}: run `{verdict.remedy}`")
+        console.line(f"{verdict.split}: run `{verdict.remedy}`")
     return int(bool(unsound))
 
 
@@ -163,18 +163,18 @@ def experiments(
     require_localiser(rows, localiser)
     usable = one_device(device)
     paths.experiments.mkdir(parents=True, exist_ok=True)
-    with locked(paths.experiments):  # another of these commands may be at the index
+    with locked(paths.experiments):  # another of these commands may be indexing
         if not paths.index("queries").exists():
             context.invoke(index)
-    found = run_rows(rows, seeds, device=usable, localiser=localiser, say=console.say)
-    for table in comparison_tables.tables(found, plan, localiser):
+    outcomes = run_rows(rows, seeds, device=usable, localiser=localiser, report=console.line)
+    for table in comparison_tables.tables(outcomes, plan, localiser):
         console.table(table.title, table.columns, table.rows)
-        console.say("")
-    for line in comparison_tables.shortfalls(found):
-        console.say(line)
-    comparison_tables.write(paths.experiments, found, plan, localiser)
-    console.say(f"all numbers: {paths.experiments}/experiments.json, as Markdown: table.md")
-    return int(any(outcome.lacking in (FAILED, HELD) for outcome in found.values()))
+        console.line("")
+    for line in comparison_tables.shortfalls(outcomes):
+        console.line(line)
+    comparison_tables.write(paths.experiments, outcomes, plan, localiser)
+    console.line(f"all numbers: {paths.experiments}/experiments.json, as Markdown: table.md")
+    return int(any(outcome.shortfall in (FAILED, HELD) for outcome in outcomes.values()))
 
 
 COMMANDS = (doctor, verify, pack, import_, export, experiments)

@@ -1,1 +1,1 @@
-"""Experiments: rows of settings, trained with several seeds and compared."""
+"""Experiments: rows of changed settings, each trained with several seeds, compared in tables."""

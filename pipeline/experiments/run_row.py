@@ -1,4 +1,4 @@
-"""The work of one row: its city cut, its features extracted, each seed trained and evaluated, once."""
+"""The work of one row: partition the city and extract features once, then train and evaluate each seed."""
 
 from __future__ import annotations
 
@@ -19,56 +19,49 @@ from pipeline import console
 from pipeline.experiments.paths import RowPaths
 from pipeline.experiments.rows import Row
 from pipeline.project.params import Params
-from pipeline.project.paths import SPLITS
 from stages.errors import WeightsError
 
 Metrics = dict[str, dict[str, Any]]
 
 
 class HeldElsewhere(PlacecacheError):
-    """Another process is at the same work."""
+    """Another process is doing the same work."""
 
 
-def splits_of(params: Params) -> tuple[str, ...]:
-    """Return the splits whose features a row needs."""
-    return SPLITS if params.train.augment_views else SPLITS[:2]
+@contextlib.contextmanager
+def _naming_holder(work: str, path: StoragePath) -> Iterator[None]:
+    """Turn the error that a path is claimed into one that says which process does the work."""
+    try:
+        yield
+    except StoreInUse as fault:
+        holder = next((str(claim) for claim in claims_on(path)), "a run that has just ended")
+        raise HeldElsewhere(f"{work} by {holder}") from fault
 
 
-def prepare(row: Row, *, device: str) -> None:
-    """Cut the city and extract features as a row needs them, as far as that is not done.
-
-    Raises
-    ------
-    WeightsError
-        If features are missing and the backbone's weights cannot be had.
-    HeldElsewhere
-        If another process is extracting them.
-    """
+def prepare(row: Row, device: str) -> None:
+    """Partition the city and extract the features of a row, unless that is done already."""
     params, paths = row.params(0), row.paths(0)
-    _cut(row, params, paths)
-    for split in splits_of(params):
+    _partition(row, params, paths)
+    for split in row.splits:
+        store = paths.features(split)
         try:
-            _extract(row, params, paths, split, device)
+            with _naming_holder(f"features of {split} are being extracted", store):
+                _extract(row, params, paths, split, device)
         except WeightsError:
-            # Features that came from elsewhere are as good without the weights that made them.
-            store = paths.features(split)
+            # A complete store, such as an imported one, can be used without the weights that made it.
             if not store_exists(store) or FeatureReader.open(store).missing_rows:
                 raise
-        except StoreInUse as fault:
-            raise HeldElsewhere(
-                f"features of {split} are being extracted by {_holder(paths.features(split))}"
-            ) from fault
 
 
-def _cut(row: Row, params: Params, paths: RowPaths) -> None:
-    from stages.partition.stage import run as cut_city
+def _partition(row: Row, params: Params, paths: RowPaths) -> None:
+    from stages.partition.stage import run
 
     paths.experiments.mkdir(parents=True, exist_ok=True)
-    with locked(paths.experiments):  # of two processes the second finds the city cut
+    with locked(paths.experiments):  # a second process waits, then finds the partition done
         if (paths.partition / "views.parquet").exists():
             return
         with console.progress(f"{row.name}: partition") as progress:
-            cut_city(
+            run(
                 params.partition,
                 manifest=paths.index("database"),
                 output=paths.partition,
@@ -95,60 +88,41 @@ def _extract(row: Row, params: Params, paths: RowPaths, split: str, device: str)
         )
 
 
-def run_seed(row: Row, seed: int, *, device: str) -> tuple[Metrics, bool]:
-    """Return the metrics of a row with a seed, and whether they were there already.
-
-    Raises
-    ------
-    HeldElsewhere
-        If another process is running this seed.
-    """
+def run_seed(row: Row, seed: int, device: str) -> tuple[Metrics, bool]:
+    """Return the metrics of a row with a seed, and whether an earlier run computed them."""
     paths, identity = row.paths(seed), row.identity(seed)
     note = paths.run / "finished.json"
-    if known := _finished(note, identity):
-        return known, True
-    with _alone(paths.run, seed):
-        if known := _finished(note, identity):  # by a process that gave it back just now
-            return known, True
-        note.unlink(missing_ok=True)  # what follows replaces the files that it vouches for
+    if metrics := _read_note(note, identity):
+        return metrics, True
+    paths.run.parent.mkdir(parents=True, exist_ok=True)
+    # The folder is claimed as if it were a store with one chunk.
+    with _naming_holder(f"seed {seed} is being run", paths.run), claimed(paths.run, {0: range(1)}):
+        if metrics := _read_note(note, identity):  # another process finished it a moment ago
+            return metrics, True
+        note.unlink(missing_ok=True)  # the files it vouches for are about to be replaced
         metrics = _train_and_evaluate(row.params(seed), paths, device)
         write_atomic(note, json.dumps({"identity": identity, "metrics": metrics}, indent=2).encode())
     return metrics, False
+
+
+def _read_note(note: Path, identity: str) -> Metrics | None:
+    """Return the metrics in a note, None if there is none or it was written with other settings."""
+    if not note.exists():
+        return None
+    content = json.loads(note.read_text(encoding="utf-8"))
+    metrics: Metrics = content["metrics"]
+    return metrics if content["identity"] == identity else None
 
 
 def _train_and_evaluate(params: Params, paths: RowPaths, device: str) -> Metrics:
     from pipeline.runners.evaluate import evaluate
     from pipeline.runners.train import train
 
-    begun = time.perf_counter()
+    started = time.perf_counter()
     train(params, paths, groups=None, frozen=False, device=device, scheduler=None)
     trained = time.perf_counter()
     paths.plots.mkdir(parents=True, exist_ok=True)
     evaluate(params, paths, device=device)
     metrics: Metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))
-    metrics["seconds"] = {"train": trained - begun, "eval": time.perf_counter() - trained}
+    metrics["seconds"] = {"train": trained - started, "eval": time.perf_counter() - trained}
     return metrics
-
-
-def _finished(note: Path, identity: str) -> Metrics | None:
-    if not note.exists():
-        return None
-    known = json.loads(note.read_text(encoding="utf-8"))
-    metrics: Metrics = known["metrics"]
-    return metrics if known["identity"] == identity else None
-
-
-@contextlib.contextmanager
-def _alone(run: Path, seed: int) -> Iterator[None]:
-    """Hold the folder of a row's seed, as a store with one chunk would be held, while the block runs."""
-    run.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(claimed(run, {0: range(1)}))
-        except StoreInUse as fault:
-            raise HeldElsewhere(f"seed {seed} is being run by {_holder(run)}") from fault
-        yield
-
-
-def _holder(claimed_place: StoragePath) -> str:
-    return next((str(claim) for claim in claims_on(claimed_place)), "a run that has just ended")

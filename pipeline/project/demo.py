@@ -11,26 +11,26 @@ from pipeline.project.params import load_params
 STAND_IN = "efficientnet_lite0"
 
 
-def run(folder: Path, *, say: Callable[[str], None]) -> None:
+def run(folder: Path, *, report: Callable[[str], None]) -> None:
     """Run the pipeline in `folder`, laid out on first use with a backbone whose weights are in reach.
 
     The choice is made once, when the folder is laid out, and stands in its params.yaml.
     """
     if not (folder / "params.yaml").exists():
-        make_project(folder, {"extract.backbone": reachable_backbone(say)})
+        make_project(folder, {"extract.backbone": reachable_backbone(report)})
     reproduce(folder)
     commit_all(folder, "Run the demo")
-    say(
+    report(
         f"\nThis ran in {folder}: change its params.yaml, `dvc repro` there, compare with `dvc metrics diff`."
     )
 
 
-def reachable_backbone(say: Callable[[str], None]) -> str:
+def reachable_backbone(report: Callable[[str], None]) -> str:
     """Return the default backbone if its weights can be had here, else the one that comes with pip."""
     from stages.models.backbones.backbone import weights_reachable
 
     extract = load_params(template("params.yaml")).extract
     if weights_reachable(extract.backbone, extract.weights):
         return extract.backbone
-    say(f"the weights of {extract.backbone} are not in reach here, so the demo runs with {STAND_IN}")
+    report(f"the weights of {extract.backbone} are not in reach here, so the demo runs with {STAND_IN}")
     return STAND_IN

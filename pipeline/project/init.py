@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from pipeline.project.params import change_setting
 from stages.errors import ConfigError, InputError
 
 FILES = ("params.yaml", "dvc.yaml", "experiments.yaml")
@@ -66,13 +67,8 @@ def set_params(path: Path, settings: Mapping[str, object]) -> None:
     yaml = YAML()
     document = yaml.load(path.read_text())
     for name, value in settings.items():
-        section = document
-        *parents, key = name.split(".")
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or key not in section:
-            raise ConfigError(f"{name} is not a parameter of {path}: see the names there")
-        section[key] = value
+        if not change_setting(document, name, value):
+            raise ConfigError(f"{name} is not a setting of {path}: see the names there")
     with path.open("w") as file:
         yaml.dump(document, file)
 

@@ -100,6 +100,17 @@ def load_params(path: Path) -> Params:
     return build(Params, read_settings(path))
 
 
+def change_setting(settings: Any, name: str, value: object) -> bool:
+    """Change `section.key` in nested sections and return True; False if there is no such setting."""
+    *parents, key = name.split(".")
+    for parent in parents:
+        settings = settings.get(parent) if isinstance(settings, dict) else None
+    if not isinstance(settings, dict) or key not in settings:
+        return False
+    settings[key] = value
+    return True
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Return the sections of a YAML file as nested dictionaries.
 

@@ -1,4 +1,4 @@
-"""Where every artifact lives, in flow order; nothing else joins paths."""
+"""Where every artifact of a project is, in the order of the stages; no other module joins paths."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Paths:
     project
         Folder that holds params.yaml; relative paths in params.yaml start here.
     features_name
-        Name of the feature folder, so that stores of several backbones live side by side.
+        Name of the feature folder, so that stores of several backbones can exist side by side.
     features_home
-        Where feature folders live; None: where DVC tracks them, data/features in the project.
+        Folder that holds feature folders; None for data/features in the project, where DVC tracks them.
     """
 
     project: Path
@@ -32,11 +32,11 @@ class Paths:
 
     @property
     def toycity(self) -> Path:
-        """Folder of the city that the project draws."""
+        """Folder of the toy city."""
         return self.project / "data" / "toycity"
 
     def index(self, split: str) -> Path:
-        """Manifest of one split: a row per image."""
+        """Return the manifest of one split: one row per image."""
         return self.project / "data" / "index" / f"{split}.parquet"
 
     @property
@@ -45,53 +45,63 @@ class Paths:
         return self.project / "data" / "partition"
 
     def features(self, split: str) -> StoragePath:
-        """Feature store of one split, on a disk or on object storage."""
+        """Return the feature store of one split, on a disk or on object storage."""
         if self.features_home is None:
             return self.tracked_features(split)
         return self.features_home / self.features_name / f"{split}.zarr"
 
     def tracked_features(self, split: str) -> Path:
-        """What DVC tracks of one split's features: the store, or a note of where else it is."""
+        """Return what DVC tracks for one split's features: the store, or a note that says where it is."""
         return self.project / "data" / "features" / self.features_name / f"{split}.zarr"
+
+    @property
+    def models(self) -> Path:
+        """Folder of the localiser and its checkpoints."""
+        return self.project / "models"
 
     @property
     def localiser(self) -> Path:
         """Folder of the trained localiser, all that `pipeline locate` needs."""
-        return self.project / "models" / "localiser"
+        return self.models / "localiser"
 
     def head(self, group: int) -> Path:
-        """Return the folder of one head while it is trained on its own, apart from the others."""
-        return self.project / "models" / f"localiser.group-{group}"
+        """Return the folder of one head while a worker trains it."""
+        return self.models / f"localiser.group-{group}"
 
     @property
     def checkpoints(self) -> Path:
-        """Where a training run that was interrupted can go on."""
-        return self.project / "models" / "localiser.checkpoints"
+        """Folder from which an interrupted training resumes."""
+        return self.models / "localiser.checkpoints"
 
     @property
-    def training_log(self) -> Path:
-        """Loss, speed and validation over the training steps, for `dvc plots`."""
-        return self.project / "plots" / "training"
+    def results(self) -> Path:
+        """Folder of metrics, predictions and plots."""
+        return self.project
 
     @property
     def metrics(self) -> Path:
         """The numbers that `dvc metrics` shows and compares."""
-        return self.project / "metrics.json"
+        return self.results / "metrics.json"
 
     @property
     def predictions(self) -> Path:
         """One row per query: truth, answer, error."""
-        return self.project / "predictions.parquet"
-
-    @property
-    def curve(self) -> Path:
-        """LR@N over N, for `dvc plots`."""
-        return self.project / "plots" / "lr_curve.csv"
+        return self.results / "predictions.parquet"
 
     @property
     def plots(self) -> Path:
-        """Folder of the plots' data, for `dvc plots`, and of figures for people."""
-        return self.project / "plots"
+        """Folder of the data for `dvc plots`, and of figures."""
+        return self.results / "plots"
+
+    @property
+    def training_log(self) -> Path:
+        """Folder of loss, speed and validation by training step."""
+        return self.plots / "training"
+
+    @property
+    def curve(self) -> Path:
+        """LR@N by N."""
+        return self.plots / "lr_curve.csv"
 
     @property
     def report(self) -> Path:
@@ -100,5 +110,5 @@ class Paths:
 
     @property
     def experiments(self) -> Path:
-        """Folder of rows trained side by side, apart from the project's own localiser."""
+        """Folder of all experiments, apart from the project's own localiser."""
         return self.project / "experiments"

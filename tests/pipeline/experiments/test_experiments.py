@@ -1,4 +1,4 @@
-"""Rows of settings trained side by side: what is shared, what is kept, and what the tables say."""
+"""Experiments: which files rows share, what is run again, failures, statistics and tables."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ from scipy import stats
 
 from cache.reader import FeatureReader
 from cache.storage.paths import total_size
-from cache.storage.shard_claims import claimed
+from cache.storage.shard_claims import StoreInUse, claimed
 from pipeline.cli import main
-from pipeline.experiments import run_row as experiment_work
-from pipeline.experiments.rows import Plan, chosen_rows, deciding, make_row, read_plan, require_localiser
+from pipeline.experiments.rows import (
+    Plan,
+    chosen_rows,
+    feature_settings,
+    make_row,
+    read_plan,
+    require_localiser,
+)
 from pipeline.experiments.run import FAILED, HELD, Outcome
 from pipeline.experiments.statistics import Gain, Spread, gains
 from pipeline.experiments.tables import Table, shortfalls, tables
@@ -59,7 +65,7 @@ def call(project: Path, *arguments: str) -> int:
     return int(stopped.value.code or 0)
 
 
-def lay_out(folder: Path, plan: str) -> Path:
+def make_project(folder: Path, plan: str) -> Path:
     folder.mkdir(exist_ok=True)
     shutil.copyfile(template("params.yaml"), folder / "params.yaml")
     set_params(folder / "params.yaml", SMALL)
@@ -72,7 +78,7 @@ def project(tmp_path_factory):
     """A project whose rows have been run with two seeds."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    folder = lay_out(tmp_path_factory.mktemp("rows"), PLAN)
+    folder = make_project(tmp_path_factory.mktemp("rows"), PLAN)
     assert call(folder, "experiments", "--seeds", "0-1", "--device", "cpu") == 0
     yield folder
     torch.set_num_threads(threads)
@@ -82,7 +88,7 @@ def content(project):
     return json.loads((project / "experiments" / "experiments.json").read_text())
 
 
-def test_rows_lie_apart_and_share_what_agrees(project):
+def test_rows_share_partitions_and_features(project):
     folder = project / "experiments"
     for row, seed in itertools.product(("plain", "longtail", "wide"), (0, 1)):
         assert (folder / row / f"seed-{seed}" / "localiser" / "meta.json").exists()
@@ -93,7 +99,7 @@ def test_rows_lie_apart_and_share_what_agrees(project):
     assert not any((project / name).exists() for name in ("models", "metrics.json", "plots"))
 
 
-def test_numbers_are_those_of_the_runs(project):
+def test_spreads_and_gains_come_from_the_runs(project):
     rows = content(project)["rows"]
     assert "nowhere.pth" in rows["absent"]["not_run"]
     for row in ("plain", "longtail", "wide"):
@@ -122,7 +128,7 @@ def test_tables_name_what_was_not_run(project):
     assert "- absent: not run: " in table
 
 
-def test_what_is_finished_is_not_run_again_and_what_changed_is(project, tmp_path, capsys):
+def test_only_changed_rows_run_again(project, tmp_path, capsys):
     folder = shutil.copytree(project, tmp_path / "project")
     notes = sorted(folder.glob("experiments/*/seed-*/finished.json"))
     before = [note.stat().st_mtime_ns for note in notes]
@@ -142,8 +148,8 @@ def test_what_is_finished_is_not_run_again_and_what_changed_is(project, tmp_path
         ("rows: {a/b: {}}", "'a/b' names a folder"),
         ("rows: {a: 3}", "a is 3"),
         ("rows: {a: {}}\ncompare: [[a, b]]", r"compare holds \['a', 'b'\]"),
-        ("rows: {a: {train.margins: 1}}", r"train\.margins, which is no setting"),
-        ("rows: {a: {data.queries: x}}", r"data\.queries, which all rows share"),
+        ("rows: {a: {train.margins: 1}}", r"train\.margins, which params\.yaml does not have"),
+        ("rows: {a: {data.queries: x}}", r"data\.queries, which is the same for all rows"),
         ("rows: {a: {train.margin: 7}}", r"^experiments\.yaml: with the changes of a, train\.margin is 7"),
         (
             "rows: {a: {}, b: {extract.cut: 10}}",
@@ -155,14 +161,14 @@ def test_what_is_finished_is_not_run_again_and_what_changed_is(project, tmp_path
         ),
     ],
 )
-def test_faults_of_the_plan_are_named(tmp_path, plan, message):
-    folder = lay_out(tmp_path, plan)
+def test_faults_in_experiments_yaml_are_named(tmp_path, plan, message):
+    folder = make_project(tmp_path, plan)
     with pytest.raises(ConfigError, match=message):
         chosen_rows(folder, read_plan(folder), (), load_params(folder / "params.yaml"))
 
 
-def test_unknown_rows_and_the_rows_that_come_with_the_program(tmp_path):
-    folder = lay_out(tmp_path, PLAN)
+def test_unknown_rows_and_shipped_rows(tmp_path):
+    folder = make_project(tmp_path, PLAN)
     params = load_params(folder / "params.yaml")
     with pytest.raises(ConfigError, match="--only fast: experiments"):
         chosen_rows(folder, read_plan(folder), ("fast",), params)
@@ -172,8 +178,8 @@ def test_unknown_rows_and_the_rows_that_come_with_the_program(tmp_path):
     assert {row.params(3).seeds.train for row in rows} == {3}
 
 
-def test_the_reports_rows_are_frozen_whatever_the_project_trains(tmp_path):
-    folder = lay_out(tmp_path, PLAN)
+def test_shipped_rows_keep_the_backbone_frozen(tmp_path):
+    folder = make_project(tmp_path, PLAN)
     (folder / "experiments.yaml").unlink()
     trained = {
         "extract.backbone": "dinov2_vits14",
@@ -190,7 +196,7 @@ def test_the_reports_rows_are_frozen_whatever_the_project_trains(tmp_path):
         assert (params.train.tail, params.train.aggregator.kind) == (False, "pooled")
 
 
-def test_what_was_finished_before_the_reports_rows_said_that_they_are_frozen_still_counts(project, tmp_path):
+def test_naming_default_settings_keeps_the_identity(project, tmp_path):
     folder = shutil.copytree(project, tmp_path / "project")
     (folder / "experiments.yaml").unlink()
     base = load_params(folder / "params.yaml")
@@ -204,8 +210,8 @@ def test_what_was_finished_before_the_reports_rows_said_that_they_are_frozen_sti
         assert (row.identity(1), row.paths(1)) == (was.identity(1), was.paths(1))
 
 
-def test_rows_and_pairs_in_comments_hold(tmp_path):
-    folder, shipped = lay_out(tmp_path, PLAN), template("experiments.yaml").read_text()
+def test_commented_rows_and_pairs_are_valid(tmp_path):
+    folder, shipped = make_project(tmp_path, PLAN), template("experiments.yaml").read_text()
     text = re.sub(r"^  # (?=[\w-]+: \{|- \[)", "  ", shipped, flags=re.MULTILINE)
     (folder / "experiments.yaml").write_text(text)
     plan = read_plan(folder)
@@ -218,23 +224,38 @@ def test_rows_and_pairs_in_comments_hold(tmp_path):
     assert {row.train.aggregator.kind for row in rows.values()} == {"pooled", "gem", "netvlad", "salad"}
 
 
-def test_gains_are_tested_as_scipy_and_brute_force_do():
-    random = np.random.default_rng(0)
-    first, second = random.normal(1, 1, 6), random.normal(0, 1, 6)
+def test_p_values_equal_those_computed_by_hand():
+    gain = Gain.of([3.0, 5.0, 7.0], [2.0, 3.0, 4.0])
+    t = 2 * 3**0.5  # gains 1, 2, 3: mean 2, deviation 1; with 2 degrees of freedom p = 1 - t / sqrt(2 + t²)
+    assert gain.t_p == pytest.approx(1 - t / (2 + t * t) ** 0.5)
+    assert gain.flip_p == 2 / 8
+    assert Gain.of([1.0, 0.0, 3.0], [0.0, 1.0, 0.0]).flip_p == 6 / 8  # sums ±5, ±3, ±3, ±1
+    assert Gain.of([70.4, 70.1, 70.2], [70.1, 70.4, 70.0]).flip_p == 1.0  # 0.3 - 0.3 + 0.2, in binary
+
+
+@pytest.mark.parametrize("count", [2, 5, 8, 13, 16])
+def test_p_values_equal_brute_force(count):
+    random = np.random.default_rng(count)
+    first, second = (np.round(random.normal(mean, 1, count), 1) for mean in (71, 70))
     gain = Gain.of(first, second)
-    assert gain.t_p == pytest.approx(stats.ttest_rel(first, second).pvalue)
-    exact = stats.permutation_test((first, second), _mean_gain, permutation_type="samples")
-    assert gain.flip_p == pytest.approx(exact.pvalue)
-    interval = stats.ttest_rel(first, second).confidence_interval()
-    assert gain.spread.mean - gain.spread.half == pytest.approx(interval.low)
+    signs = np.array(list(itertools.product((-1, 1), repeat=count)))
+    sums = np.abs(signs @ (first - second))
+    assert gain.flip_p == pytest.approx((sums >= sums[0] - 1e-9).mean(), abs=1e-12)
+    test = stats.ttest_rel(first, second)
+    assert gain.t_p == pytest.approx(test.pvalue)
+    assert gain.spread.mean - gain.spread.half == pytest.approx(test.confidence_interval().low)
 
 
-def _mean_gain(first, second, axis):
-    return np.mean(first - second, axis=axis)
+def test_the_sign_flip_test_takes_up_to_16_seeds():
+    assert Gain.of([1.0] * 16 + [2.0], [0.0] * 17).flip_p is None
 
 
-def test_one_seed_has_no_deviation_and_equal_gains_no_t_test():
-    assert str(Spread.of([71.04])) == "71.0"
+def test_nearly_equal_gains_give_no_warning():
+    assert Gain.of([20.1, 22.2, 21.2], [18.1, 20.2, 19.2]).flip_p == 0.25
+
+
+def test_one_seed_and_equal_gains():
+    assert Spread.of([71.04]).text() == "71.0"
     assert Gain.of([1.0], [2.0]).t_p is None
     assert Gain.of([1.0], [2.0]).flip_p is None
     assert Gain.of([2.0, 3.0], [1.0, 2.0]).t_p is None
@@ -242,7 +263,7 @@ def test_one_seed_has_no_deviation_and_equal_gains_no_t_test():
     assert Gain.of([2.0, 3.0], [1.0, 2.0]).flip_p == 0.5
 
 
-# ---- rows that make features in other ways ----
+# ---- rows with features of their own ----
 
 
 def change_plan(project: Path, folder: Path, plan: str) -> Path:
@@ -266,7 +287,7 @@ rows:
 """
 
 
-def test_rows_with_features_of_their_own_share_them_and_leave_the_projects_alone(project, tmp_path):
+def test_other_features_go_to_shared_folders(project, tmp_path):
     folder = change_plan(project, tmp_path, GEM)
     usual = folder / "data/features/efficientnet_lite0-64"
     before = files_of(usual)
@@ -286,13 +307,13 @@ def names(folder: Path, plan: str, **settings: object) -> list[str]:
     return [row.features_name for row in rows]
 
 
-def test_a_folder_of_features_is_named_after_all_that_decides_them(tmp_path):
-    folder = lay_out(tmp_path, PLAN)
+def test_feature_folders_are_named_after_their_settings(tmp_path):
+    folder = make_project(tmp_path, PLAN)
     plan = "rows: {a: {}, b: {extract.backbone: dinov2_vits14}, c: {extract.backbone: dinov2_vits14, %s}}"
     plain, other, changed = names(folder, plan % "extract.precision: bfloat16")
     assert (plain, other) == ("efficientnet_lite0-64", "dinov2_vits14-64")
     assert changed.startswith("dinov2_vits14-64-")
-    # A setting of the project that the row does not name makes other features, in another folder.
+    # A project setting that the row does not name makes other features, in another folder.
     assert names(folder, plan % "extract.precision: bfloat16", extract__dtype="float32")[2] != changed
 
 
@@ -301,13 +322,14 @@ class LaterConfig(ExtractConfig):
     unheard_of: int = 0
 
 
-def test_settings_that_are_new_count_and_settings_of_how_do_not(tmp_path):
-    extract = load_params(lay_out(tmp_path, PLAN) / "params.yaml").extract
+def test_which_settings_features_depend_on(tmp_path):
+    extract = load_params(make_project(tmp_path, PLAN) / "params.yaml").extract
     values = dataclasses.asdict(extract)
-    assert deciding(LaterConfig(**values, unheard_of=1)) != deciding(LaterConfig(**values, unheard_of=2))
-    how = {"compile", "shards", "batch_size", "readers", "threads", "max_bad_fraction"}
-    assert deciding(extract).keys() == values.keys() - how
-    assert how < values.keys()
+    one, two = (LaterConfig(**values, unheard_of=value) for value in (1, 2))
+    assert feature_settings(one) != feature_settings(two)
+    without_effect = {"compile", "shards", "batch_size", "readers", "threads", "max_bad_fraction"}
+    assert feature_settings(extract).keys() == values.keys() - without_effect
+    assert without_effect < values.keys()
 
 
 # ---- rows that fail ----
@@ -325,7 +347,7 @@ compare:
 """
 
 
-def test_a_row_that_fails_leaves_the_others_running(project, tmp_path, capsys):
+def test_a_failing_row_does_not_stop_the_others(project, tmp_path, capsys):
     folder = change_plan(project, tmp_path, FAILING)
     assert call(folder, "experiments", "--seeds", "0-1") == 1
     rows = content(folder)["rows"]
@@ -348,7 +370,7 @@ def fail(fault):
     return run
 
 
-def test_a_full_gpu_fails_a_row_and_a_bug_keeps_its_traceback(project, tmp_path, monkeypatch):
+def test_a_full_gpu_fails_a_row_and_a_bug_ends_the_run(project, tmp_path, monkeypatch):
     folder = change_plan(project, tmp_path, PLAN)
     arguments = ("experiments", "--seeds", "1-2", "--only", "plain", "--only", "wide")
     monkeypatch.setattr(
@@ -364,7 +386,7 @@ def test_a_full_gpu_fails_a_row_and_a_bug_keeps_its_traceback(project, tmp_path,
         main(["--project", str(folder), *arguments])
 
 
-def test_numbers_do_not_outlive_the_files_they_came_with(project, tmp_path, monkeypatch):
+def test_a_failed_run_invalidates_earlier_numbers(project, tmp_path, monkeypatch):
     folder = change_plan(project, tmp_path, "rows: {plain: {train.augment_views: false, train.scale: 50}}")
     monkeypatch.setattr("pipeline.runners.train.train", fail(torch.cuda.OutOfMemoryError("full")))
     assert call(folder, "experiments", "--seeds", "0") == 1
@@ -373,17 +395,17 @@ def test_numbers_do_not_outlive_the_files_they_came_with(project, tmp_path, monk
 
 
 def test_a_localiser_that_is_not_evaluated_is_named(tmp_path):
-    folder = lay_out(tmp_path, "rows: {a: {}, b: {eval.localisers: [classify]}}")
+    folder = make_project(tmp_path, "rows: {a: {}, b: {eval.localisers: [classify]}}")
     rows = chosen_rows(folder, read_plan(folder), (), load_params(folder / "params.yaml"))
     require_localiser(rows, "classify")
     with pytest.raises(ConfigError, match="--localiser hybrid: b evaluates classify; add it"):
         require_localiser(rows, "hybrid")
 
 
-# ---- several at once ----
+# ---- several processes ----
 
 
-def test_a_seed_that_another_process_runs_is_left_to_it(project, tmp_path, capsys):
+def test_a_seed_held_by_another_process_is_skipped(project, tmp_path, capsys):
     folder = change_plan(project, tmp_path, "rows: {plain: {train.augment_views: false}, longtail: {}}")
     run = folder / "experiments" / "plain" / "seed-0"
     (run / "finished.json").unlink()
@@ -400,7 +422,7 @@ def test_a_seed_that_another_process_runs_is_left_to_it(project, tmp_path, capsy
     assert not list(folder.rglob("*.claims"))
 
 
-def test_features_that_another_process_extracts_are_left_to_it(project, tmp_path, capsys):
+def test_a_row_whose_features_are_held_is_skipped(project, tmp_path, capsys):
     folder = change_plan(
         project, tmp_path, "rows: {exact: {extract.dtype: float32, train.augment_views: false}}"
     )
@@ -413,29 +435,31 @@ def test_features_that_another_process_extracts_are_left_to_it(project, tmp_path
     assert "process" in content(folder)["rows"]["exact"]["held"]
 
 
-def test_what_another_process_finished_meanwhile_is_in_the_table(project, tmp_path, monkeypatch, capsys):
+def test_seeds_finished_by_another_process_are_shown(project, tmp_path, monkeypatch, capsys):
     folder = change_plan(project, tmp_path, "rows: {plain: {train.augment_views: false}}")
     note = folder / "experiments" / "plain" / "seed-0" / "finished.json"
     text = note.read_text()
     note.unlink()
-    alone = experiment_work._alone
+    attempts = []
 
-    def finished_elsewhere(run, seed):
+    def finished_elsewhere(run, shards):
+        attempts.append(run)
         if not note.exists():
             note.write_text(text)
-            raise experiment_work.HeldElsewhere("seed 0 is being run by another")
-        return alone(run, seed)
+            raise StoreInUse("held by another process")
+        return claimed(run, shards)
 
-    monkeypatch.setattr(experiment_work, "_alone", finished_elsewhere)
+    monkeypatch.setattr("pipeline.experiments.run_row.claimed", finished_elsewhere)
     assert call(folder, "experiments", "--seeds", "0-1") == 0
     assert set(content(folder)["rows"]["plain"]["runs"]) == {"0", "1"}
+    assert attempts == [note.parent]
     assert "seed 0: LR@1" in capsys.readouterr().out
 
 
 # ---- tables ----
 
 
-def test_costs_are_those_of_the_files(project):
+def test_costs_come_from_files_and_logs(project):
     stores = project / "data/features/efficientnet_lite0-64"
     costs = content(project)["rows"]["longtail"]["costs"]
     assert set(costs["features"]) == {"database", "queries", "views"}
@@ -457,7 +481,7 @@ def test_costs_are_those_of_the_files(project):
     assert f"| longtail | {sum(s['seconds'] for s in costs['features'].values()):,.1f} | " in table
 
 
-def test_a_store_made_twice_costs_what_it_takes_once(project, tmp_path):
+def test_a_store_made_twice_costs_the_same_as_once(project, tmp_path):
     folder = shutil.copytree(project, tmp_path / "project")
     log = folder / "data/features/efficientnet_lite0-64/database.timings.jsonl"
     log.write_text(2 * log.read_text())
@@ -470,7 +494,7 @@ def metrics_of(recall: float) -> dict[str, dict[str, float]]:
     return {"classify": {"LR@1": recall, "ms_per_query": 1.0}, "seconds": {"train": 1.0, "eval": 1.0}}
 
 
-def test_gains_are_over_the_seeds_that_both_rows_have():
+def test_gains_use_the_seeds_that_both_rows_have():
     found = {
         "a": Outcome({2: metrics_of(30.0), 0: metrics_of(10.0), 1: metrics_of(50.0)}, HELD, "busy"),
         "b": Outcome({0: metrics_of(5.0), 2: metrics_of(20.0)}, FAILED, "broken"),
