@@ -8,10 +8,10 @@ from pipeline.project.paths import Paths
 
 def evaluate(params: Params, paths: Paths, *, device: str) -> None:
     """Localise the queries and write metrics, predictions and curves; see `stages.eval.stage.run`."""
-    from stages.eval.stage import run
+    from stages.eval.stage import EvalInputs, run
 
-    run(
-        params.eval,
+    inputs = EvalInputs(
+        config=params.eval,
         localiser=paths.localiser,
         features=paths.features("queries"),
         manifest=paths.index("queries"),
@@ -22,3 +22,4 @@ def evaluate(params: Params, paths: Paths, *, device: str) -> None:
         database_manifest=paths.index("database"),
         device=device,
     )
+    run(inputs)

@@ -1,4 +1,4 @@
-"""The settings of evaluation; importing this imports no torch."""
+"""The settings of evaluation; importing this module imports no torch."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ LocaliserName = Literal["classify", "retrieve", "hybrid"]
 
 @dataclass(frozen=True)
 class HybridConfig:
-    """How photos inside the best cells are ranked.
+    """How `hybrid` ranks the photos inside the best cells.
 
     Attributes
     ----------
     cells : int
         Cells that classification proposes.
     neighbours : int
-        Rings of cells around each of them that are searched as well.
+        Rings of cells around each of them to search as well.
     photos : int
-        The best photos whose positions are evidence for an answer.
+        Best photos that count as evidence for an answer.
     temperature : float
-        What the cosine between query and photo is divided by.
+        Divisor of the cosine between query and photo.
     prior_weight : float
-        How much the log probability of a photo's cell counts; 0: photos are ranked by likeness alone.
+        Weight of the log probability of a photo's cell; 0 ranks photos by similarity alone.
     """
 
     cells: int
@@ -45,32 +45,29 @@ class HybridConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How predictions are made and judged.
+    """How queries are localised and measured.
 
     Attributes
     ----------
     localisers : tuple of {"classify", "retrieve", "hybrid"}
-        What is compared; `classify` is always among them.
+        Localisers to compare; `classify` is always among them.
     score : {"fused", "calibrated", "cosine", "softmax"}
-        How `classify` ranks: by evidence taken together over neighbouring
-        cells of all groups, or cell by cell by calibrated probabilities,
-        cosines, or probabilities within each group (4.20).
+        How `classify` ranks: by the evidence of neighbouring cells of all groups together, or single
+        cells by calibrated probability, by cosine, or by probability within each group (4.20).
     radius_m : float
-        Distance within which a prediction is right.
+        An answer within this distance counts as correct.
     top : tuple of int
         The values of N in LR@N; the curve goes up to the largest.
     query_fraction : float
-        Share of the queries to look at, drawn at random.
+        Share of the queries to evaluate, drawn at random.
     bootstrap : int
-        Redrawn query sets behind each 95 % interval; 0: no intervals.
+        Resampled query sets behind each 95 % interval; 0 for no intervals.
     seed : int
         Of the share of queries and of the bootstrap.
     fusion : FusionConfig
         How evidence becomes answers.
     space : {"projected", "frozen"}
-        What photos are compared by: embeddings or the backbone's features.
-    hybrid : HybridConfig
-        How classification and retrieval go together.
+        Vectors that photos are compared by: embeddings or the backbone's features.
     """
 
     localisers: tuple[LocaliserName, ...]
@@ -84,10 +81,15 @@ class EvalConfig:
     space: Literal["projected", "frozen"]
     hybrid: HybridConfig
 
+    @property
+    def depth(self) -> int:
+        """Answers per query: the largest N."""
+        return max(self.top)
+
     def __post_init__(self) -> None:
         require("eval.radius_m", self.radius_m, self.radius_m > 0, "a positive distance such as 25")
-        fine = len(self.top) > 0 and min(self.top) > 0
-        require("eval.top", list(self.top), fine, "numbers from 1 such as [1, 5, 10, 20]")
+        valid = len(self.top) > 0 and min(self.top) > 0
+        require("eval.top", list(self.top), valid, "numbers from 1 such as [1, 5, 10, 20]")
         require(
             "eval.localisers", list(self.localisers), "classify" in self.localisers, "classify among them"
         )

@@ -1,4 +1,4 @@
-"""The queries that an evaluation looks at: which, where they were taken, what they look like."""
+"""The queries of an evaluation: manifest rows, true positions and features."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
-from cache.errors import RecipeMismatch
 from cache.reader import FeatureReader, gather
 from stages.errors import InputError
 from stages.eval.config import EvalConfig
-from stages.eval.localisers.compare import Database
+from stages.eval.localisers.database import Database
 from stages.index.manifest import Manifest
 from stages.models.localiser.localiser import Localiser
 
@@ -22,20 +21,18 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Queries:
-    """The queries looked at, in manifest order.
+    """The evaluated queries, in manifest order.
 
     Attributes
     ----------
-    manifest : Manifest
-        All queries.
     rows : ndarray of int64, shape (Q,)
-        Rows of the manifest that are looked at.
+        Their rows of the manifest.
     truth : ndarray of float64, shape (Q, 2)
-        Where they were taken, metres.
+        UTM east and north in metres.
     readable : ndarray of bool, shape (Q,)
         Whether they have a feature.
-    features : ndarray, shape (readable ones, F)
-        Of the readable ones.
+    features : ndarray, shape (readable queries, F)
+        Features of the readable queries only.
     outside : ndarray of bool, shape (Q,)
         Whether no known photo lies within the radius.
     """
@@ -53,7 +50,7 @@ class Queries:
         reader: FeatureReader,
         manifest: Manifest,
         localiser: Localiser,
-        photos: Database | None,
+        database: Database | None,
         config: EvalConfig,
     ) -> Queries:
         """Return the configured share of the queries, with the features of the readable ones."""
@@ -62,45 +59,30 @@ class Queries:
         readable = reader.valid[rows]
         features = gather(reader, rows[readable], localiser.inputs)
         truth = manifest.positions()[rows]
-        # Where photos were taken; without a database the trained cells stand for them.
-        known = localiser.places.centres if photos is None else photos.manifest.positions()
+        # Without a database the centres of the trained cells stand for its photos.
+        known = localiser.places.centres if database is None else database.manifest.positions()
         outside = np.ones(len(rows), np.bool_)
         if len(known):
             outside = KDTree(known).query(truth)[0][:, 0] > config.radius_m
         return cls(manifest, rows, truth, readable, features, outside)
 
     def keys(self) -> list[str]:
-        """Names of the queries looked at."""
+        """Return the names of the queries."""
         keys = self.manifest.keys(0, self.manifest.rows)
         return [keys[row] for row in self.rows]
 
 
-def require_fit(localiser: Localiser, reader: FeatureReader, queries: Manifest) -> None:
-    """Check that queries, their features and the localiser belong together.
+def require_zone(queries: Manifest, localiser: Localiser) -> None:
+    """Check that queries and classes lie in the same UTM zone, if both are known.
 
     Raises
     ------
-    RecipeMismatch
-        If the features were made otherwise than those the localiser was trained on.
     InputError
-        If store and manifest differ in length, or lie in another zone than the classes.
-    StoreError
-        If features are not extracted yet.
+        If they lie in different zones.
     """
-    differences = localiser.recipe.differences(reader.recipe)
-    if differences:
-        raise RecipeMismatch(
-            f"the localiser was trained on other features than {reader.store.path} holds "
-            f"({'; '.join(differences)}): run `pipeline train-heads` again"
-        )
-    if reader.rows != queries.rows:
+    zone = localiser.classes.zone
+    if queries.zone and zone and queries.zone != zone:
         raise InputError(
-            f"{reader.store.path} holds {reader.rows} rows, {queries.path} has {queries.rows}: "
-            "run `pipeline extract --split queries`"
-        )
-    if queries.zone and localiser.classes.zone and queries.zone != localiser.classes.zone:
-        raise InputError(
-            f"queries lie in UTM zone {queries.zone}, the classes in {localiser.classes.zone}: "
+            f"the queries lie in UTM zone {queries.zone}, the classes in {zone}: "
             "index both from one data set with `pipeline index`"
         )
-    reader.require_complete()

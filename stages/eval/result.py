@@ -1,4 +1,4 @@
-"""The numbers of an evaluation, for metrics.json and for people."""
+"""The metrics of an evaluation, for metrics.json and for people."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 Number = float | int | str | None
 
 
 @dataclass(frozen=True)
-class Block:
-    """How one localiser did.
+class LocaliserBlock:
+    """The metrics of one localiser.
 
     Attributes
     ----------
     recall : dict of int to float
         LR@N in percent by N; an unreadable query counts as not localised.
     interval : dict of int to (float, float)
-        95 % bootstrap intervals of these.
+        Their 95 % bootstrap intervals.
     median_error_m : float
         Of the first answers to readable queries; NaN if there are none.
     ms_per_query : float
         From feature to positions.
     index_bytes : int
-        What must be at hand to answer.
+        Memory needed to answer.
     """
 
     recall: dict[int, float]
@@ -41,35 +40,32 @@ class Block:
         for top, (low, high) in self.interval.items():
             numbers[f"LR@{top} low"], numbers[f"LR@{top} high"] = round(low, 3), round(high, 3)
         return numbers | {
-            "median_error_m": tidy(self.median_error_m, 2),
-            "ms_per_query": tidy(self.ms_per_query, 3),
+            "median_error_m": rounded(self.median_error_m, 2),
+            "ms_per_query": rounded(self.ms_per_query, 3),
             "index_bytes": self.index_bytes,
         }
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """How well queries are localised.
+    """The metrics of an evaluation.
 
     Attributes
     ----------
-    blocks : dict of str to Block
+    blocks : dict of str to LocaliserBlock
         By localiser: classify, retrieve, hybrid.
     queries, unreadable : int
-        Queries looked at, and those among them without a feature.
+        All queries, and those without a feature.
     chance, ceiling : float
-        Percent: LR@1 of answering with a class at random; queries within the
-        radius of some class's centre.
-    score, radius_m : str, float
-        As configured.
+        LR@1 in percent of a random cell and of the nearest cell centre.
     weights : str
-        Setting the backbone's weights came from; "random" means an untrained backbone.
+        Setting of the backbone's weights; "random" for an untrained backbone.
     scores, confidence, breakdown : dict
-        Further blocks of metrics.json: LR@N of each score, how good the
-        confidences are, and LR@1 of `classify` by kind of query.
+        Further blocks of metrics.json: LR@N of each score, reliability of the confidences,
+        and LR@1 of `classify` by type of query.
     """
 
-    blocks: dict[str, Block]
+    blocks: dict[str, LocaliserBlock]
     queries: int
     unreadable: int
     chance: float
@@ -92,7 +88,7 @@ class EvalResult:
         return self.blocks["classify"].median_error_m
 
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """Return the content of metrics.json: numbers and short strings, block by block."""
+        """Return the content of metrics.json, block by block."""
         content: dict[str, dict[str, Any]] = {name: block.numbers() for name, block in self.blocks.items()}
         content["classify"] |= {
             "queries": self.queries,
@@ -115,11 +111,6 @@ class EvalResult:
         return facts
 
 
-def tidy(value: float, digits: int) -> float | None:
-    """Return the value rounded, None where there is none: JSON knows no NaN."""
+def rounded(value: float, digits: int) -> float | None:
+    """Return the rounded value, or None if it is not finite: JSON has no NaN."""
     return round(float(value), digits) if np.isfinite(value) else None
-
-
-def median(errors: npt.NDArray[np.float64]) -> float:
-    """Return the median error, NaN without queries."""
-    return float(np.median(errors)) if len(errors) else float("nan")

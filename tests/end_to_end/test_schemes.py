@@ -12,6 +12,7 @@ from cache.reader import FeatureReader
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.stage import ReportInputs
 from stages.eval.report.stage import run as report
+from stages.eval.stage import EvalInputs
 from stages.eval.stage import run as evaluate
 from stages.index.manifest import Manifest
 from stages.models.localiser.calibration import Calibration
@@ -85,7 +86,7 @@ def test_a_scheme_is_trained_evaluated_and_reported(tmp_path, scheme):
         "database": city.folder / "database.zarr",
         "database_manifest": city.folder / "database.parquet",
     }
-    result = evaluate(EVAL, **city.outputs(), **photos)
+    result = evaluate(EvalInputs(EVAL, **city.outputs(), **photos))
     numbers = json.loads((city.folder / "metrics.json").read_text())
     assert numbers["classify"]["ceiling"] > 75
     for name in ("classify", "retrieve", "hybrid"):

@@ -1,26 +1,23 @@
-"""The localisers that one evaluation compares, each timed on the same queries."""
+"""The localisers of an evaluation, each timed on the same queries."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from cache.errors import RecipeMismatch
-from cache.reader import FeatureReader
-from cache.storage.paths import StoragePath
 from stages.errors import InputError
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.cell_index import CellIndex
+from stages.eval.localisers.database import Database
 from stages.eval.localisers.hybrid import Hybrid
 from stages.eval.localisers.retrieval import PhotoSpace, nearest_photos
-from stages.index.manifest import Manifest
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import Answers, answer, predict
+from stages.models.localiser.scoring import Score
 from stages.models.localiser.topk import Predictions
 
 Features = npt.NDArray[np.floating]
@@ -29,16 +26,16 @@ FLOAT16_BYTES = 2
 
 @dataclass(frozen=True)
 class LocaliserResult:
-    """What one localiser says of the readable queries.
+    """The answers of one localiser to the readable queries.
 
     Attributes
     ----------
     positions : ndarray of float64, shape (Q, top, 2)
-        Metres, best first, NaN for none.
+        Metres, best first, NaN for no answer.
     seconds : float
         From features to positions, for all queries.
     index_bytes : int
-        What must be at hand to answer: prototypes, vectors of photos, tables.
+        Memory needed to answer: prototypes, vectors of photos, tables.
     answers : Answers or None
         With confidences, from `classify` with fused scores.
     """
@@ -48,91 +45,61 @@ class LocaliserResult:
     index_bytes: int
     answers: Answers | None = None
 
-
-@dataclass(frozen=True)
-class Database:
-    """The photos whose position is known: features and manifest, row by row."""
-
-    reader: FeatureReader
-    manifest: Manifest
-
-    @classmethod
-    def open(cls, features: StoragePath, manifest: Path, localiser: Localiser) -> Database:
-        """Return the database, found to fit the localiser.
-
-        Raises
-        ------
-        RecipeMismatch
-            If its features were made otherwise than those the localiser was trained on.
-        InputError
-            If store and manifest do not belong together.
-        StoreError
-            If it is not extracted yet.
-        """
-        reader, photos = FeatureReader.open(features), Manifest.open(manifest)
-        differences = localiser.recipe.differences(reader.recipe)
-        if differences:
-            raise RecipeMismatch(
-                f"the localiser was trained on other features than {features} holds "
-                f"({'; '.join(differences)}): run `pipeline train-heads` again"
-            )
-        if reader.rows != photos.rows:
-            raise InputError(
-                f"{features} holds {reader.rows} rows, {manifest} has {photos.rows}: "
-                "run `pipeline extract --split database`"
-            )
-        reader.require_complete()
-        return cls(reader, photos)
+    def for_all(self, readable: npt.NDArray[np.bool_]) -> LocaliserResult:
+        """Return the result with a row for every query; an unreadable one has no position."""
+        positions = np.full((len(readable), *self.positions.shape[1:]), np.nan)
+        positions[readable] = self.positions
+        return replace(self, positions=positions)
 
 
-def cell_ranking(localiser: Localiser, features: Features, top: int, config: EvalConfig) -> Predictions:
-    """Return the classes one by one, by the configured score; fused answers rest on the calibrated one."""
+def cell_ranking(localiser: Localiser, features: Features, config: EvalConfig) -> Predictions:
+    """Return single classes ranked by the configured score; `fused` ranks them by the calibrated score."""
+    score: Score = "calibrated" if localiser.calibration is not None else "cosine"
     if config.score == "cosine" or config.score == "softmax":
-        return predict(localiser, features, top=top, score=config.score)
-    score = "calibrated" if localiser.calibration is not None else "cosine"
-    return predict(localiser, features, top=top, score=score)  # type: ignore[arg-type]
+        score = config.score
+    return predict(localiser, features, top=config.depth, score=score)
 
 
-def classify(localiser: Localiser, features: Features, top: int, config: EvalConfig) -> LocaliserResult:
-    """Answers from the heads alone (4.20, 4.21), or from their evidence taken together."""
-    begun, answers = time.perf_counter(), None
+def classify(localiser: Localiser, features: Features, config: EvalConfig) -> LocaliserResult:
+    """Return the answers of the heads, ranked class by class (4.20, 4.21) or fused over all groups."""
+    started, answers = time.perf_counter(), None
     if config.score == "fused":
-        answers = answer(localiser, features, top=top, fusion=config.fusion, radius_m=config.radius_m)
+        fusion, radius_m = config.fusion, config.radius_m
+        answers = answer(localiser, features, top=config.depth, fusion=fusion, radius_m=radius_m)
         positions = answers.positions
     else:
-        positions = cell_ranking(localiser, features, top, config).positions
-    return LocaliserResult(positions, time.perf_counter() - begun, model_bytes(localiser), answers)
+        positions = cell_ranking(localiser, features, config).positions
+    return LocaliserResult(positions, time.perf_counter() - started, model_bytes(localiser), answers)
 
 
 def retrieve(
-    localiser: Localiser, database: Database, features: Features, top: int, config: EvalConfig
+    localiser: Localiser, database: Database, features: Features, config: EvalConfig
 ) -> LocaliserResult:
-    """Positions of the most alike photos of the whole database."""
+    """Return the positions of the most similar photos of the whole database."""
     space, positions = PhotoSpace(localiser, config.space), database.manifest.positions()
-    begun = time.perf_counter()
-    found = nearest_photos(space.vectors(features), database.reader, space, top)
-    places = np.where(found.rows[:, :, None] >= 0, positions[np.maximum(found.rows, 0)], np.nan)
-    seconds = time.perf_counter() - begun
-    return LocaliserResult(places, seconds, _photo_bytes(database, space) + positions.nbytes)
+    started = time.perf_counter()
+    photos = nearest_photos(space.vectors(features), database.reader, space, config.depth)
+    answers = np.where(photos.rows[:, :, None] >= 0, positions[np.maximum(photos.rows, 0)], np.nan)
+    seconds = time.perf_counter() - started
+    return LocaliserResult(answers, seconds, _photo_bytes(database, space) + positions.nbytes)
 
 
 def hybrid(
     localiser: Localiser,
     database: Database,
     features: Features,
-    top: int,
     config: EvalConfig,
-    folder: Path | None = None,
+    folder: Path,
 ) -> LocaliserResult:
-    """Positions that the photos in the best cells and around them speak for; the index waits in `folder`."""
+    """Return positions fused from the best photos in and around the best cells; see `compare`."""
     space = PhotoSpace(localiser, config.space)
     positions, cell_m = database.manifest.positions(), localiser.classes.cell_m
     index = CellIndex.build(database.reader, positions, space, cell_m, folder)
     ranker = Hybrid(space, index, config.hybrid, config.fusion, config.radius_m)
-    begun = time.perf_counter()
-    found = ranker.locate(features, top)
-    seconds = time.perf_counter() - begun
-    return LocaliserResult(found.positions, seconds, model_bytes(localiser) + index.nbytes)
+    started = time.perf_counter()
+    fused = ranker.locate(features, config.depth)
+    seconds = time.perf_counter() - started
+    return LocaliserResult(fused.positions, seconds, model_bytes(localiser) + index.nbytes)
 
 
 def model_bytes(localiser: Localiser) -> int:
@@ -146,33 +113,29 @@ def compare(
     localiser: Localiser,
     database: Database | None,
     features: Features,
-    top: int,
     config: EvalConfig,
-    folder: Path | None = None,
+    folder: Path,
 ) -> dict[str, LocaliserResult]:
-    """Return what each configured localiser says, by its name.
+    """Return the result of each configured localiser by its name.
+
+    `folder` is on the disk that holds the index of `hybrid` meanwhile.
 
     Raises
     ------
     InputError
-        If photos are needed and there is no database.
+        If a localiser needs the database and there is none.
     """
-    found = {"classify": classify(localiser, features, top, config)}
+    results = {"classify": classify(localiser, features, config)}
     for name in ("retrieve", "hybrid"):
         if name not in config.localisers:
             continue
         if database is None:
             raise InputError(f"{name} needs the database's features and manifest: run `pipeline extract`")
-        way = retrieve if name == "retrieve" else partial(hybrid, folder=folder)
-        found[name] = way(localiser, database, features, top, config)
-    return found
-
-
-def spread(found: LocaliserResult, readable: npt.NDArray[np.bool_]) -> LocaliserResult:
-    """Return the same with a row for every query; an unreadable one has no position."""
-    positions = np.full((len(readable), *found.positions.shape[1:]), np.nan)
-    positions[readable] = found.positions
-    return replace(found, positions=positions)
+        if name == "retrieve":
+            results[name] = retrieve(localiser, database, features, config)
+        else:
+            results[name] = hybrid(localiser, database, features, config, folder)
+    return results
 
 
 def _photo_bytes(database: Database, space: PhotoSpace) -> int:

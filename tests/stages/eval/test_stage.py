@@ -11,7 +11,7 @@ from cache.errors import RecipeMismatch, StoreError
 from cache.reader import FeatureReader
 from stages.errors import ConfigError, InputError
 from stages.eval.queries import Queries
-from stages.eval.stage import run
+from stages.eval.stage import EvalInputs, run
 from stages.index.manifest import Manifest
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.localiser import Localiser
@@ -63,7 +63,7 @@ def test_recall_by_hand():
 
 @pytest.mark.parametrize("score", ["softmax", "cosine"])
 def test_files_agree_with_each_other(city, score):
-    result = run(replace(CONFIG_EVAL, score=score), **city.outputs())
+    result = run(EvalInputs(replace(CONFIG_EVAL, score=score), **city.outputs()))
     rows = pq.read_table(city.folder / "predictions.parquet")
     numbers = json.loads((city.folder / "metrics.json").read_text())["classify"]
     curve = list(csv.DictReader((city.folder / "lr_curve.csv").read_text().splitlines()))
@@ -87,7 +87,7 @@ def test_files_agree_with_each_other(city, score):
 
 
 def test_unreadable_queries_count_as_not_localised(city):
-    result = run(CONFIG_EVAL, **city.outputs())
+    result = run(EvalInputs(CONFIG_EVAL, **city.outputs()))
     rows = pq.read_table(city.folder / "predictions.parquet")
     assert result.unreadable == 2
     assert result.recall[20] <= 98
@@ -98,7 +98,7 @@ def test_unreadable_queries_count_as_not_localised(city):
 
 
 def test_chance_and_ceiling(city):
-    result = run(CONFIG_EVAL, **city.outputs())
+    result = run(EvalInputs(CONFIG_EVAL, **city.outputs()))
     rows = pq.read_table(city.folder / "predictions.parquet")
     truth = np.stack([rows["utm_east"], rows["utm_north"]], 1)
     near = np.linalg.norm(truth[:, None] - city.classes.centres[None], axis=2) <= 25
@@ -107,7 +107,7 @@ def test_chance_and_ceiling(city):
 
 
 def test_random_weights_are_said(city):
-    result = run(CONFIG_EVAL, **city.outputs())
+    result = run(EvalInputs(CONFIG_EVAL, **city.outputs()))
     assert result.weights == "random"
     assert "untrained" in dict(result.facts())["note"]
 
@@ -116,21 +116,21 @@ def test_queries_that_do_not_belong_are_refused(city, tmp_path):
     features = np.zeros((100, 24))
     write_store(tmp_path / "other.zarr", features, replace(RECIPE, image_size=98))
     with pytest.raises(RecipeMismatch, match="image_size"):
-        run(CONFIG_EVAL, **{**city.outputs(), "features": tmp_path / "other.zarr"})
+        run(EvalInputs(CONFIG_EVAL, **{**city.outputs(), "features": tmp_path / "other.zarr"}))
     write_store(tmp_path / "short.zarr", features[:5])
     with pytest.raises(InputError, match="5 rows"):
-        run(CONFIG_EVAL, **{**city.outputs(), "features": tmp_path / "short.zarr"})
+        run(EvalInputs(CONFIG_EVAL, **{**city.outputs(), "features": tmp_path / "short.zarr"}))
     write_rows(tmp_path / "zone.parquet", np.zeros((100, 2)), [""] * 100, zone="36R")
     with pytest.raises(InputError, match="36R"):
-        run(CONFIG_EVAL, **{**city.outputs(), "manifest": tmp_path / "zone.parquet"})
+        run(EvalInputs(CONFIG_EVAL, **{**city.outputs(), "manifest": tmp_path / "zone.parquet"}))
     write_store(tmp_path / "part.zarr", features)
     next((tmp_path / "part.zarr" / "ledger").glob("*.json")).unlink()
     with pytest.raises(StoreError, match="pipeline extract"):
-        run(CONFIG_EVAL, **{**city.outputs(), "features": tmp_path / "part.zarr"})
+        run(EvalInputs(CONFIG_EVAL, **{**city.outputs(), "features": tmp_path / "part.zarr"}))
 
 
 def test_three_localisers_side_by_side(city):
-    result = run(ALL, **city.outputs(), **database(city))
+    result = run(EvalInputs(ALL, **city.outputs(), **database(city)))
     numbers = json.loads((city.folder / "metrics.json").read_text())
     rows = pq.read_table(city.folder / "predictions.parquet")
     for name, column in (
@@ -151,7 +151,7 @@ def test_three_localisers_side_by_side(city):
 
 
 def test_breakdown_adds_up(city):
-    numbers = run(ALL, **city.outputs(), **database(city)).metrics()
+    numbers = run(EvalInputs(ALL, **city.outputs(), **database(city))).metrics()
     for prefix in ("cell", "centre"):
         names = [name[: -len(" queries")] for name in numbers["breakdown"] if name.endswith("queries")]
         mine = [name for name in names if name.startswith(prefix)]
@@ -163,7 +163,7 @@ def test_breakdown_adds_up(city):
 
 def test_a_share_of_the_queries_is_drawn_by_the_seed(city):
     def keys(seed):
-        run(replace(CONFIG_EVAL, query_fraction=0.2, seed=seed), **city.outputs())
+        run(EvalInputs(replace(CONFIG_EVAL, query_fraction=0.2, seed=seed), **city.outputs()))
         return pq.read_table(city.folder / "predictions.parquet")["key"].to_pylist()
 
     assert len(keys(0)) == 20
@@ -192,7 +192,7 @@ def test_features_of_queries_are_in_memory_once(city, tmp_path):
 
 
 def test_answers_carry_a_confidence(city):
-    run(ALL, **city.outputs(), **database(city))
+    run(EvalInputs(ALL, **city.outputs(), **database(city)))
     rows = pq.read_table(city.folder / "predictions.parquet")
     confidence = rows["confidence"].to_numpy()
     assert ((confidence >= 0) & (confidence <= 1)).all()
@@ -202,7 +202,7 @@ def test_answers_carry_a_confidence(city):
 
 def test_retrieval_without_a_database_is_refused(city):
     with pytest.raises(InputError, match="retrieve needs the database"):
-        run(ALL, **city.outputs())
+        run(EvalInputs(ALL, **city.outputs()))
 
 
 def test_outside_queries_are_known_and_less_trusted(city, tmp_path):
@@ -210,9 +210,9 @@ def test_outside_queries_are_known_and_less_trusted(city, tmp_path):
     features = random.normal(size=(60, 24)) * 2 + 3  # looks of no place
     write_store(tmp_path / "away.zarr", features)
     write_rows(tmp_path / "away.parquet", random.uniform(0, 50, (60, 2)) + 600_000, [""] * 60)
-    inside = run(ALL, **city.outputs(), **database(city)).confidence["mean"]
+    inside = run(EvalInputs(ALL, **city.outputs(), **database(city))).confidence["mean"]
     away = {**city.outputs(), "features": tmp_path / "away.zarr", "manifest": tmp_path / "away.parquet"}
-    outside = run(ALL, **away, **database(city)).confidence
+    outside = run(EvalInputs(ALL, **away, **database(city))).confidence
     assert outside["outside queries"] == 60
     assert outside["mean"] < inside - 20
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from stages.errors import ConfigError, WeightsError
+from stages.eval.stage import EvalInputs
 from stages.eval.stage import run as evaluate
 from stages.index.manifest import Manifest
 from stages.models.aggregators.config import AggregatorSettings
@@ -205,7 +206,7 @@ def test_a_tail_with_every_aggregator_learns_answers_and_is_the_same_when_loaded
     every = replace(CONFIG_EVAL, localisers=("classify", "retrieve", "hybrid"), score="fused")
     inputs = city.inputs()
     known = {"database": inputs["features"], "database_manifest": inputs["manifest"]}
-    evaluated = evaluate(every, **city.outputs(), **known)
+    evaluated = evaluate(EvalInputs(every, **city.outputs(), **known))
     for block in evaluated.blocks.values():
         assert block.recall[1] > 60  # of 16 cells
     queries = FeatureReader.open(city.folder / "queries.zarr")

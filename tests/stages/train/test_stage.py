@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from cache.errors import StoreError
 from stages.errors import ConfigError, InputError
+from stages.eval.stage import EvalInputs
 from stages.eval.stage import run as evaluate
 from stages.models.heads.margin_loss_compiled import _pieces
 from stages.partition.views import ViewPlan
@@ -65,7 +66,7 @@ def same(ours, theirs):
 )
 def test_training_learns_the_city(city, changes):
     result = run(configured(**changes), **city.inputs(), seed=0)
-    found = evaluate(EVAL, **city.outputs())
+    found = evaluate(EvalInputs(EVAL, **city.outputs()))
     assert found.recall[1] > 80 > 20 > found.chance
     assert result.projection == "trained"
     assert result.groups == (0, 1, 2, 3)
@@ -135,7 +136,7 @@ def test_some_groups_leave_all_else_untouched(city):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"group.1.prototypes", "group.2.prototypes"}
     assert (result.projection, result.groups) == ("frozen", (1, 2))
-    assert evaluate(EVAL, **city.outputs()).recall[1] > 50
+    assert evaluate(EvalInputs(EVAL, **city.outputs())).recall[1] > 50
 
 
 def test_some_groups_need_a_localiser_that_fits(city):
@@ -154,7 +155,7 @@ def test_groups_of_no_and_of_one_class(tmp_path):
     assert (result.steps, result.samples) == (0, 0)
     city = build_city(tmp_path / "other", side=2, groups_per_side=3)  # and groups of none
     assert run(configured(initial_weights="data"), **city.inputs(), seed=0).classes == 4
-    assert evaluate(EVAL, **city.outputs()).recall[1] > 50
+    assert evaluate(EvalInputs(EVAL, **city.outputs())).recall[1] > 50
 
 
 def test_planned_views_must_be_there(city):
@@ -229,7 +230,7 @@ def test_weights_that_got_worse_are_dropped(city):
     result = run(configured(share=0.2, patience=2, sampling="image", **wild), **city.inputs(), seed=0)
     assert result.kept_step == 0
     assert result.steps < 100
-    assert evaluate(EVAL, **city.outputs()).recall[1] > 80
+    assert evaluate(EvalInputs(EVAL, **city.outputs())).recall[1] > 80
 
 
 def test_visits_are_dates_and_else_positions(tmp_path):

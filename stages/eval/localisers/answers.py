@@ -1,0 +1,78 @@
+"""The answers of all localisers to the queries of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.eval.config import EvalConfig
+from stages.eval.localisers.compare import LocaliserResult, cell_ranking, compare
+from stages.eval.localisers.database import Database
+from stages.eval.queries import Queries
+from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.recall import errors_m
+from stages.models.localiser.topk import Predictions
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class QueryAnswers:
+    """The answers to all queries, including unreadable ones.
+
+    Attributes
+    ----------
+    cells : Predictions
+        Single classes, best first; -1 for an unreadable query.
+    results : dict of str to LocaliserResult
+        By localiser; NaN for an unreadable query.
+    errors_m : dict of str to ndarray of float64, shape (Q, top)
+        By localiser; infinite for no answer.
+    confidence : ndarray of float64, shape (Q,)
+        Confidence of `classify`; 0 for an unreadable query, NaN without calibration.
+    abstain : ndarray of bool, shape (Q,)
+        Whether `classify` withholds its answer.
+    """
+
+    cells: Predictions
+    results: dict[str, LocaliserResult]
+    errors_m: dict[str, Floats]
+    confidence: Floats
+    abstain: Bools
+
+    @classmethod
+    def of(
+        cls,
+        localiser: Localiser,
+        database: Database | None,
+        queries: Queries,
+        config: EvalConfig,
+        folder: Path,
+    ) -> QueryAnswers:
+        """Return the answers of the configured localisers; `folder` as for `compare`."""
+        cells = cell_ranking(localiser, queries.features, config)
+        compared = compare(localiser, database, queries.features, config, folder)
+        results = {name: result.for_all(queries.readable) for name, result in compared.items()}
+        errors = {name: errors_m(result.positions, queries.truth) for name, result in results.items()}
+        confidence, abstain = _confidence(results["classify"], queries.readable)
+        return cls(_cells_for_all(cells, queries.readable), results, errors, confidence, abstain)
+
+
+def _cells_for_all(cells: Predictions, readable: Bools) -> Predictions:
+    shape = (len(readable), cells.class_id.shape[1])
+    class_id, score = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
+    positions = np.full((*shape, 2), np.nan)
+    class_id[readable], score[readable], positions[readable] = cells.class_id, cells.score, cells.positions
+    return Predictions(class_id, score, positions)
+
+
+def _confidence(result: LocaliserResult, readable: Bools) -> tuple[Floats, Bools]:
+    confidence, abstain = np.full(len(readable), np.nan), np.zeros(len(readable), np.bool_)
+    if result.answers is not None:
+        confidence[readable], abstain[readable] = result.answers.confidence, result.answers.abstain
+    confidence[~readable], abstain[~readable] = 0.0, True
+    return confidence, abstain

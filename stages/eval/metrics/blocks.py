@@ -1,0 +1,99 @@
+"""The blocks of metrics.json."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.neighbors import KDTree
+
+from stages.eval.config import EvalConfig
+from stages.eval.localisers.answers import QueryAnswers
+from stages.eval.metrics.breakdown import buckets, by_value, conditions, distances, intervals
+from stages.eval.metrics.reliability import reliability, risk_coverage, separation
+from stages.eval.queries import Queries
+from stages.eval.result import LocaliserBlock, Number, rounded
+from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import answer, predict
+from stages.models.localiser.recall import errors_m, recall_percent
+from stages.models.localiser.scoring import Score
+from stages.partition.places import Places
+
+Floats = npt.NDArray[np.float64]
+
+_SCORES_TOP = 5
+
+
+def localiser_block(name: str, answers: QueryAnswers, queries: Queries, config: EvalConfig) -> LocaliserBlock:
+    """Return LR@N, error, time and memory of one localiser; unreadable queries count as wrong."""
+    result, errors, count = answers.results[name], answers.errors_m[name], int(queries.readable.sum())
+    return LocaliserBlock(
+        recall=recall_percent(errors, config.radius_m, config.top),
+        interval=intervals(errors, config.radius_m, config.top, config.bootstrap, config.seed),
+        median_error_m=float(np.median(errors[queries.readable, 0])) if count else float("nan"),
+        ms_per_query=1000 * result.seconds / max(1, count),
+        index_bytes=result.index_bytes,
+    )
+
+
+def score_block(localiser: Localiser, queries: Queries, config: EvalConfig) -> dict[str, Number]:
+    """Return LR@1 and LR@5 of every score of `classify`, and the name of the score with the best LR@1."""
+    names: list[Score] = ["softmax", "cosine"]
+    if localiser.calibration is not None:
+        names.append("calibrated")
+    positions = {
+        name: predict(localiser, queries.features, top=_SCORES_TOP, score=name).positions for name in names
+    }
+    fused = answer(
+        localiser, queries.features, top=_SCORES_TOP, fusion=config.fusion, radius_m=config.radius_m
+    )
+    numbers: dict[str, Number] = {}
+    recall_at_1: dict[str, float] = {}
+    for name, readable in (positions | {"fused": fused.positions}).items():
+        every = np.full((len(queries.rows), _SCORES_TOP, 2), np.nan)
+        every[queries.readable] = readable
+        recall = recall_percent(errors_m(every, queries.truth), config.radius_m, (1, _SCORES_TOP))
+        recall_at_1[name] = recall[1]
+        numbers |= {f"{name} LR@{top}": round(value, 3) for top, value in recall.items()}
+    return {**numbers, "best": max(recall_at_1, key=lambda name: recall_at_1[name])}
+
+
+def confidence_block(answers: QueryAnswers, queries: Queries, config: EvalConfig) -> dict[str, Number]:
+    """Return how reliable the confidences of `classify` are; empty if there are none."""
+    known = np.isfinite(answers.confidence) & queries.readable
+    if not known.any():
+        return {}
+    confidence, abstain, outside = answers.confidence[known], answers.abstain[known], queries.outside[known]
+    right = answers.errors_m["classify"][known, 0] <= config.radius_m
+    curve = risk_coverage(confidence, right)
+    return {
+        "ECE": rounded(reliability(confidence, right).error, 3),
+        "mean": rounded(100 * confidence.mean(), 3),
+        "AUROC right": rounded(separation(confidence, right), 4),
+        "AUROC outside": rounded(separation(confidence, ~outside), 4),
+        "outside queries": int(outside.sum()),
+        "abstained": rounded(100 * abstain.mean(), 3),
+        "abstained outside": rounded(100 * abstain[outside].mean(), 3) if outside.any() else None,
+        "risk at 50 %": rounded(100 * curve.risk_at(0.5), 3),
+        "risk at 80 %": rounded(100 * curve.risk_at(0.8), 3),
+        "AURC": rounded(curve.area, 4),
+    }
+
+
+def breakdown_block(
+    places: Places, answers: QueryAnswers, queries: Queries, config: EvalConfig
+) -> dict[str, float]:
+    """Return LR@1 of `classify` by class size, by distance to a cell and by the manifest's conditions."""
+    right = answers.errors_m["classify"][:, 0] <= config.radius_m
+    numbers = by_value("cell", buckets(places, queries.truth), right)
+    numbers |= by_value("centre", distances(places, queries.truth), right)
+    for name, values in conditions(queries.manifest, queries.rows):
+        numbers |= by_value(name, values, right)
+    return numbers
+
+
+def chance_and_ceiling(places: Places, truth: Floats, radius_m: float) -> tuple[float, float]:
+    """Return LR@1 in percent of a random cell and of the nearest cell centre."""
+    if not len(truth) or not len(places):
+        return 0.0, 0.0
+    near = KDTree(places.centres).query_radius(truth, radius_m, count_only=True)
+    return 100 * float(near.mean()) / len(places), 100 * float((near > 0).mean())
