@@ -1,7 +1,7 @@
-# Two commands do all the set-up:
-#   make demo   the whole pipeline on the city the project draws, ending in a table of LR@N
-#   make test   linters and the test suite
-# PYTHON names the interpreter to build the environment with (3.11 or newer).
+# Both commands install everything they need in .venv:
+#   make demo   run the whole pipeline on a drawn city and print a table of LR@N
+#   make test   run the linters and the test suite
+# Others: make lint, make format, make clean. Choose the interpreter (3.11 or newer) with PYTHON=python3.12.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -15,7 +15,7 @@ help:
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "placecache needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+		{ echo "placecache needs Python 3.11 or newer; choose one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
