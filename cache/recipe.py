@@ -1,4 +1,4 @@
-"""What made a store's features, as an identity that can be compared and explained."""
+"""Recipe of a store: the settings that made its features, with an id and readable differences."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Recipe:
     backbone : str
         Name of the frozen backbone.
     weights : str
-        The setting the weights came from ("pretrained", "random", a file name). It is
-        kept for people; two recipes that differ in nothing else are the same recipe.
+        The setting that named the weights ("pretrained", "random", a file name). For people only: it
+        is not part of the identity.
     weights_id : str
         SHA-256 of the weights.
     image_size : int
-        Side in pixels of what the backbone sees.
+        Side of the backbone's input in pixels.
     preprocessing : dict
         Resize, interpolation, mean and standard deviation.
     outputs : dict of str to int
-        Pooled outputs, in order, with their length F; the tokens at a cut, ``cut<K>``, are one more.
+        Outputs, in order, with their lengths F: pooled ones, and the tokens at a cut, ``cut<K>``.
     dtype : str
-        How features are stored.
+        Data type of the stored features.
     precision : str
-        How the backbone computed them.
+        Data type of the backbone's computation.
     augment : dict or None
         Settings and seed of the augmentation; None for plain images.
     """
@@ -55,63 +55,48 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of every field."""
+        """Return every field as plain JSON values."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """Recipe from what `to_dict` gave.
-
-        Raises
-        ------
-        StoreError
-            If a field is missing or unknown.
-        """
+        """Return the recipe that `to_dict` described; StoreError if a field is missing or unknown."""
         expected = {field.name for field in dataclasses.fields(cls)}
         if set(values) != expected:
-            odd = ", ".join(sorted(expected ^ set(values)))
+            wrong = ", ".join(sorted(expected ^ set(values)))
             raise StoreError(
-                f"a recipe has the fields {', '.join(sorted(expected))}; missing or unknown here: {odd}. "
+                f"a recipe has the fields {', '.join(sorted(expected))}; missing or unknown here: {wrong}. "
                 "The store was written by another version: run `pipeline extract --replace`"
             )
         return cls(**values)
 
     def differences(self, other: Recipe) -> list[str]:
-        """One line per setting in which this recipe differs from a store's.
+        """Return one line per setting that differs from `other`, the recipe of a store.
 
-        Parameters
-        ----------
-        other : Recipe
-            The recipe found in the store.
-
-        Returns
-        -------
-        list of str
-            Such as ``"image_size: 98 here, 224 in the store"``; empty for equal recipes.
+        Such as ``"image_size: 98 here, 224 in the store"``; empty for equal recipes.
         """
-        here, there = _flat(self._identity()), _flat(other._identity())
-        names = [*here, *(name for name in there if name not in here)]
+        here, store = _flatten(self._identity()), _flatten(other._identity())
         return [
-            f"{name}: {here.get(name, 'absent')} here, {there.get(name, 'absent')} in the store"
-            for name in names
-            if here.get(name, "absent") != there.get(name, "absent")
+            f"{name}: {here.get(name, 'absent')} here, {store.get(name, 'absent')} in the store"
+            for name in here | store
+            if here.get(name, "absent") != store.get(name, "absent")
         ]
 
     def _identity(self) -> dict[str, Any]:
-        """Everything but where the weights were found; outputs as a list, since their order counts."""
+        """Return every field but `weights`; outputs as a list, because their order matters."""
         values = self.to_dict()
         del values["weights"]
         values["outputs"] = [f"{name}:{length}" for name, length in self.outputs.items()]
         return values
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names."""
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            flat |= _flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
     return flat

@@ -1,4 +1,4 @@
-"""How a store is cut: arrays, chunks and work shards."""
+"""Shape of a store: arrays, chunks and work shards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DTYPES = ("float16", "float32")
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """Shape of a feature store: one (rows, F) array per output, cut into row chunks.
+    """Shape of a feature store: one (rows, F) array per output, split into row chunks.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class StoreSpec:
     Raises
     ------
     StoreError
-        If a value makes no store.
+        If a value is out of range.
     """
 
     rows: int
@@ -57,12 +57,11 @@ class StoreSpec:
 
     @classmethod
     def for_rows(cls, rows: int, outputs: dict[str, int], dtype: str) -> StoreSpec:
-        """Spec with chunks small enough to share out and large enough to read fast.
+        """Return a spec with chunks small enough for many workers and large enough to be read fast.
 
-        The chunk length is the power of two at or above rows / 64, within 64..8192, so that a
-        small store still has chunks for several workers and a large one reads in big pieces. Where
-        rows are long, such as all tokens of an image, it is halved until no array's chunk is above
-        64 MiB, since whole chunks wait in memory. No pooled output is that long.
+        A chunk has the power of two at or above rows / 64 rows, within 64..8192. For long rows, such
+        as all tokens of an image, that is halved until no array's chunk is above 64 MiB, because
+        writers hold whole chunks in memory. No pooled output is that long.
         """
         wanted = max(1, -(-rows // _CHUNKS_AT_LEAST))
         power = 1 << (wanted - 1).bit_length()
@@ -72,7 +71,7 @@ class StoreSpec:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row's features, all outputs together."""
+        """Bytes of one row, all outputs together."""
         return sum(self.outputs.values()) * np.dtype(self.dtype).itemsize
 
     @property
@@ -81,47 +80,31 @@ class StoreSpec:
         return -(-self.rows // self.chunk_rows)
 
     def chunk_slice(self, chunk: int) -> slice:
-        """Rows of one chunk.
-
-        Raises
-        ------
-        StoreError
-            If there is no such chunk.
-        """
+        """Return the rows of one chunk; StoreError if there is no such chunk."""
         if not 0 <= chunk < self.chunks:
             raise StoreError(
-                f"chunk {chunk} is none of the store's {self.chunks} chunks (0 to {self.chunks - 1})"
+                f"chunk {chunk} does not exist: the store has {self.chunks} chunks, numbered from 0"
             )
         start = chunk * self.chunk_rows
         return slice(start, min(start + self.chunk_rows, self.rows))
 
     def shard_chunks(self, shard: int, shards: int) -> range:
-        """Chunks of one work shard; shards cover every chunk once, in order.
+        """Return the chunks of work shard `shard` of `shards`; StoreError if there is no such shard.
 
-        Parameters
-        ----------
-        shard : int
-            Number of the shard, 0 to ``shards - 1``.
-        shards : int
-            How many shards the store is cut into. With more shards than chunks some are empty.
-
-        Raises
-        ------
-        StoreError
-            If there is no such shard.
+        Shards cover every chunk once, in order. With more shards than chunks some are empty.
         """
         if shards < 1 or not 0 <= shard < shards:
-            raise StoreError(f"shard {shard} is none of {shards} shards (0 to {shards - 1})")
+            raise StoreError(f"shard {shard} does not exist: expected 0 to {shards - 1}")
         return range(shard * self.chunks // shards, (shard + 1) * self.chunks // shards)
 
     def shard_of_chunk(self, chunk: int, shards: int) -> int:
-        """Return the work shard that a chunk belongs to: the inverse of `shard_chunks`."""
+        """Return the work shard of a chunk: the inverse of `shard_chunks`."""
         self.chunk_slice(chunk)
         return ((chunk + 1) * shards - 1) // self.chunks
 
 
 def number_ranges(numbers: Sequence[int]) -> str:
-    """Return ascending numbers as a person writes them: ``0-3,7``."""
+    """Return ascending numbers in short form: ``0-3,7``."""
     spans: list[list[int]] = []
     for number in numbers:
         if spans and number == spans[-1][1] + 1:
