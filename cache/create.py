@@ -1,10 +1,7 @@
-"""A store without features: metadata, row identities and an empty ledger, put in place as a whole."""
+"""Create an empty store: metadata, row ids and an empty ledger, visible only once it is complete."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +11,7 @@ import zarr
 from cache.errors import StoreError
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
-from cache.storage.lifecycle import publish
 from cache.storage.paths import StoragePath
-from cache.storage.remote import RemotePath
 
 FORMAT = 1
 ROW_ID = "row_id"
@@ -26,25 +21,21 @@ _IDS_PER_CHUNK = 1 << 20
 
 
 def create(path: StoragePath, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
-    """Build a store on a disk, if it may be beside its place, then put it there: it is never seen half made.
+    """Create an empty store at `path`, where no store may be.
 
     Raises
     ------
     StoreError
         If the disk is full or fails.
     """
-    name = f".{path.name}.{uuid.uuid4().hex}.new"
-    new = Path(tempfile.gettempdir()) / name if isinstance(path, RemotePath) else path.with_name(name)
     try:
-        _build(new, spec, recipe, row_ids)
-        publish(new, path)
+        with path.build_store() as new:
+            _build(new, spec, recipe, row_ids)
     except OSError as error:
         raise StoreError(
-            f"{path} cannot be made: {error.strerror or error}; mend that (free some space?) "
+            f"{path} cannot be created: {error.strerror or error}; fix that (free some space?) "
             "and run the same command again"
         ) from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _build(new: Path, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:

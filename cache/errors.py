@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class PlacecacheError(Exception):
     """Base of every error the library raises on purpose.
@@ -16,4 +19,18 @@ class StoreError(PlacecacheError):
 
 
 class RecipeMismatch(StoreError):
-    """A feature store was made by another recipe than the one asked for."""
+    """A feature store was made with another recipe than the one asked for."""
+
+
+@contextlib.contextmanager
+def storage_errors(path: object) -> Iterator[None]:
+    """Turn errors of the network and of object storage into a StoreError that names `path`."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError, StoreError):
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"{path} cannot be reached or written ({type(error).__name__}: {error}): "
+            "check network, address and credentials, then run the same command again"
+        ) from error

@@ -1,4 +1,4 @@
-"""What is wrong with a store: torn files at a glance, changed bytes by reading every one."""
+"""Faults of a store: torn files, found by their length, and changed bytes, found by reading everything."""
 
 from __future__ import annotations
 
@@ -10,23 +10,12 @@ import numpy as np
 
 from cache.errors import StoreError
 from cache.ledger import Entry
-from cache.storage.paths import file_sizes
 from cache.store import FeatureStore
 
 
 @dataclass(frozen=True)
 class ChunkFault:
-    """One thing that is wrong with a finished chunk.
-
-    Attributes
-    ----------
-    chunk : int
-        Number of the chunk.
-    output : str
-        The array it is in; "ledger" for the chunk's entry.
-    what : str
-        What is wrong.
-    """
+    """A fault of a finished chunk: in which array (or "ledger", for its entry), and what is wrong."""
 
     chunk: int
     output: str
@@ -34,32 +23,32 @@ class ChunkFault:
 
 
 def torn(store: FeatureStore, chunks: Iterable[int]) -> Iterator[ChunkFault]:
-    """Yield the faults of finished chunks that show without reading a feature.
+    """Yield the faults of finished chunks that can be found without reading features.
 
-    Those are what a power cut leaves: entries that are no JSON, chunk files that are missing, empty
-    or short. Chunks without an entry are not finished, which is no fault.
+    Those are the faults that a power cut leaves: entries that are not JSON, chunk files that are
+    missing, empty or short. A chunk without an entry is unfinished, which is not a fault.
     """
     chunks = list(chunks)
     listed = set(store.ledger.listed()).intersection(chunks)
-    whole = {entry.chunk for entry in store.ledger.entries(sorted(listed))}
-    lengths = {name: _lengths(store, name, sorted(whole)) for name in store.spec.outputs}
+    readable = {entry.chunk for entry in store.ledger.entries(sorted(listed))}
+    sizes = {output: _chunk_sizes(store, output, sorted(readable)) for output in store.spec.outputs}
     for chunk in chunks:
-        if chunk in listed - whole:
+        if chunk in listed - readable:
             yield ChunkFault(chunk, "ledger", "entry is damaged")
-        elif chunk in whole:
+        elif chunk in readable:
             for output in store.spec.outputs:
-                yield from _short(store, chunk, output, lengths[output].get(chunk))
+                yield from _size_fault(store, chunk, output, sizes[output].get(chunk))
 
 
 def check_chunk(store: FeatureStore, chunk: int) -> list[ChunkFault]:
-    """Return all faults of one chunk, found by reading its files past Zarr; none if it is not finished."""
+    """Return all faults of one chunk, found by reading its files without Zarr; none if it is unfinished."""
     for entry in store.ledger.entries([chunk]):
-        return [fault for output in store.spec.outputs for fault in _changed(store, entry, output)]
+        return [fault for output in store.spec.outputs for fault in _content_faults(store, entry, output)]
     return [ChunkFault(chunk, "ledger", "entry is damaged")] if chunk in store.ledger.listed() else []
 
 
 def repair(store: FeatureStore, faults: Iterable[ChunkFault]) -> list[int]:
-    """Declare the faulty chunks unfinished, so that the next run computes them; return their numbers."""
+    """Mark the faulty chunks unfinished, so that the next run computes them; return their numbers."""
     chunks = sorted({fault.chunk for fault in faults})
     for chunk in chunks:
         store.ledger.reopen(chunk)
@@ -82,31 +71,31 @@ def require_sound(store: FeatureStore, chunk: int) -> None:
         )
 
 
-def _lengths(store: FeatureStore, output: str, chunks: Iterable[int]) -> dict[int, int]:
-    """Lengths in bytes of the chunk files that are there, by chunk."""
-    named = {f"{chunk}/0": chunk for chunk in chunks}
-    found = file_sizes(store.path / output / "c", list(named))
-    return {named[name]: size for name, size in found.items()}
+def _chunk_sizes(store: FeatureStore, output: str, chunks: Iterable[int]) -> dict[int, int]:
+    """Bytes of the chunk files that exist, by chunk."""
+    chunk_of_name = {f"{chunk}/0": chunk for chunk in chunks}
+    sizes = (store.path / output / "c").sizes(list(chunk_of_name))
+    return {chunk_of_name[name]: size for name, size in sizes.items()}
 
 
-def _short(store: FeatureStore, chunk: int, output: str, found: int | None) -> Iterator[ChunkFault]:
-    """Yield the fault of a chunk file of `found` bytes, None if it is missing."""
-    length = store.spec.chunk_rows * store.spec.outputs[output] * np.dtype(store.spec.dtype).itemsize
-    if found is None:
+def _size_fault(store: FeatureStore, chunk: int, output: str, size: int | None) -> Iterator[ChunkFault]:
+    """Yield the fault of a chunk file of `size` bytes, None if it is missing."""
+    expected = store.spec.chunk_rows * store.spec.outputs[output] * np.dtype(store.spec.dtype).itemsize
+    if size is None:
         yield ChunkFault(chunk, output, "file is missing")
-    elif found != length:
-        yield ChunkFault(chunk, output, f"file has {found:,} of {length:,} bytes")
+    elif size != expected:
+        yield ChunkFault(chunk, output, f"file has {size:,} of {expected:,} bytes")
 
 
-def _changed(store: FeatureStore, entry: Entry, output: str) -> Iterator[ChunkFault]:
-    """Yield what the bytes of one chunk file tell."""
+def _content_faults(store: FeatureStore, entry: Entry, output: str) -> Iterator[ChunkFault]:
+    """Yield the faults of one chunk file, from its bytes."""
     try:
         content = store.chunk_file(output, entry.chunk).read_bytes()
     except FileNotFoundError:
         content = None
-    short = list(_short(store, entry.chunk, output, None if content is None else len(content)))
-    if short or content is None:
-        yield from short
+    faults = list(_size_fault(store, entry.chunk, output, None if content is None else len(content)))
+    if faults or content is None:
+        yield from faults
         return
     dtype = np.dtype(store.spec.dtype).newbyteorder("<")
     features = np.frombuffer(content, dtype).reshape(store.spec.chunk_rows, store.spec.outputs[output])
@@ -115,9 +104,9 @@ def _changed(store: FeatureStore, entry: Entry, output: str) -> Iterator[ChunkFa
     if zlib.crc32(real.data) != entry.crc32[output]:
         yield ChunkFault(entry.chunk, output, "bytes changed since they were written")
         return
-    odd = np.flatnonzero(~np.isfinite(real).all(axis=1)) + entry.rows.start
-    odd = np.setdiff1d(odd, [bad.row for bad in entry.bad])
-    if len(odd):
-        yield ChunkFault(entry.chunk, output, f"row {odd[0]} is not finite and not listed as bad")
+    not_finite = np.flatnonzero(~np.isfinite(real).all(axis=1)) + entry.rows.start
+    unlisted = np.setdiff1d(not_finite, [bad.row for bad in entry.bad])
+    if len(unlisted):
+        yield ChunkFault(entry.chunk, output, f"row {unlisted[0]} is not finite and not listed as bad")
     if not np.isnan(padding).all():
         yield ChunkFault(entry.chunk, output, "bytes changed past the last row")

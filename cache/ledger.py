@@ -1,4 +1,4 @@
-"""What of a store is done, missing or bad: one small JSON file per finished chunk."""
+"""Ledger of a store: which chunks are finished and which rows are bad, one small JSON file per chunk."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from cache.errors import StoreError
 from cache.spec import StoreSpec
-from cache.storage.paths import StoragePath, read_each, sync, write_atomic
+from cache.storage.paths import StoragePath
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that could not be computed: its number, its key and why."""
+    """A row that could not be computed: its number, its image key and the reason."""
 
     row: int
     key: str
@@ -27,19 +27,7 @@ class BadRow:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the ledger says of one finished chunk.
-
-    Attributes
-    ----------
-    chunk : int
-        Number of the chunk.
-    rows : slice
-        Its rows.
-    crc32 : dict of str to int
-        Checksum of the real rows' bytes, per array.
-    bad : tuple of BadRow
-        Rows that hold NaN, in order.
-    """
+    """A finished chunk: its rows, the CRC-32 of the real rows' bytes per array, its bad rows in order."""
 
     chunk: int
     rows: slice
@@ -50,15 +38,15 @@ class Entry:
 class Ledger:
     """The finished chunks of a store.
 
-    Entries are files of their own, so that any number of writers may add to the ledger without
-    sharing a file. Their content depends on the features alone: no times, no host names.
+    Every entry is a file, so that any number of writers can add entries without sharing a file.
+    The content of an entry depends on the features alone: no times, no host names.
 
     Parameters
     ----------
-    folder : Path or RemotePath
-        Where the entries lie.
+    folder : StoragePath
+        The folder of the entries.
     spec : StoreSpec
-        The store's cut.
+        Rows and chunks of the store.
     """
 
     def __init__(self, folder: StoragePath, spec: StoreSpec) -> None:
@@ -66,7 +54,7 @@ class Ledger:
         self.spec = spec
 
     def mark(self, chunk: int, crc32: Mapping[str, int], bad: tuple[BadRow, ...]) -> None:
-        """Declare a chunk finished. Call it after the chunk's arrays are on the disk."""
+        """Mark a chunk finished. Call it after the chunk's arrays are on the disk."""
         rows = self.spec.chunk_slice(chunk)
         entry = {
             "chunk": chunk,
@@ -76,20 +64,18 @@ class Ledger:
         }
         text = json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
         path = self._path(chunk)
-        if self.folder.is_dir():  # object storage has none, nor partial files
-            for partial in self.folder.glob(f".{path.name}.*"):  # left by a writer that was killed
-                partial.unlink(missing_ok=True)
-        write_atomic(path, text.encode())
+        path.remove_partials()
+        path.write_atomic(text.encode())
 
     def reopen(self, chunk: int) -> None:
-        """Declare a chunk unfinished again, so that the next run computes it."""
+        """Mark a chunk unfinished again, so that the next run computes it."""
         path = self._path(chunk)
         if path.exists():
             path.unlink(missing_ok=True)
-            sync(self.folder)
+            self.folder.sync()
 
     def done(self, chunk: int) -> bool:
-        """Whether a chunk is finished: its entry is there and whole."""
+        """Whether a chunk is finished: its entry exists and is readable."""
         return next(self.entries([chunk]), None) is not None
 
     def done_chunks(self) -> npt.NDArray[np.int64]:
@@ -97,7 +83,7 @@ class Ledger:
         return np.array([entry.chunk for entry in self.entries()], dtype=np.int64)
 
     def listed(self) -> list[int]:
-        """Numbers of the chunks that have an entry, whole or torn, ascending."""
+        """Numbers of the chunks that have an entry, readable or damaged, ascending."""
         names = (path.name.removesuffix(".json") for path in self.folder.glob("[0-9]*.json"))
         return sorted(int(name) for name in names if name.isdigit() and int(name) < self.spec.chunks)
 
@@ -106,7 +92,7 @@ class Ledger:
         return np.setdiff1d(np.arange(self.spec.chunks, dtype=np.int64), self.done_chunks())
 
     def entry(self, chunk: int) -> Entry:
-        """Return what is known of a finished chunk.
+        """Return the entry of a finished chunk.
 
         Raises
         ------
@@ -115,35 +101,18 @@ class Ledger:
         """
         path = self._path(chunk)
         try:
-            return self._parsed(chunk, path.read_bytes())
+            return self._parse(chunk, path.read_bytes())
         except FileNotFoundError:
             raise StoreError(f"chunk {chunk} is not finished: no {path}; run `pipeline extract`") from None
 
     def entries(self, chunks: Iterable[int] | None = None) -> Iterator[Entry]:
-        """Yield what is known of every finished chunk, or of those named; a damaged entry is no entry."""
-        named = {self._path(chunk).name: chunk for chunk in (self.listed() if chunks is None else chunks)}
-        for name, content in read_each(self.folder, list(named)):
+        """Yield the entries of all chunks (or of those given), without missing and damaged ones."""
+        chunk_of_name = {
+            self._path(chunk).name: chunk for chunk in (self.listed() if chunks is None else chunks)
+        }
+        for name, content in self.folder.read_each(list(chunk_of_name)):
             with contextlib.suppress(StoreError):
-                yield self._parsed(named[name], content)
-
-    def _parsed(self, chunk: int, content: bytes) -> Entry:
-        """Return what an entry's file says, once it is known to be whole and about this chunk."""
-        path = self._path(chunk)
-        try:
-            values: dict[str, Any] = json.loads(content)
-            rows = slice(*values["rows"])
-            bad = tuple(BadRow(**item) for item in values["bad"])
-            entry = Entry(values["chunk"], rows, dict(values["crc32"]), bad)
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"{path} is damaged ({error}): run `pipeline extract` to write its chunk again"
-            ) from error
-        if entry.chunk != chunk or rows != self.spec.chunk_slice(chunk) or set(entry.crc32) != self._outputs:
-            raise StoreError(
-                f"{path} speaks of chunk {entry.chunk}, rows {rows.start} to {rows.stop}: "
-                "run `pipeline extract` to write its chunk again"
-            )
-        return entry
+                yield self._parse(chunk_of_name[name], content)
 
     def bad_rows(self) -> list[BadRow]:
         """Rows that could not be computed, in order."""
@@ -157,9 +126,26 @@ class Ledger:
             valid[[bad.row for bad in entry.bad]] = False
         return valid
 
-    @property
-    def _outputs(self) -> set[str]:
-        return set(self.spec.outputs)
+    def _parse(self, chunk: int, content: bytes) -> Entry:
+        """Return the entry that a file holds, once it is known to be complete and about this chunk."""
+        path = self._path(chunk)
+        try:
+            values: dict[str, Any] = json.loads(content)
+            rows = slice(*values["rows"])
+            bad = tuple(BadRow(**item) for item in values["bad"])
+            entry = Entry(values["chunk"], rows, dict(values["crc32"]), bad)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{path} is damaged ({error}): run `pipeline extract` to write its chunk again"
+            ) from error
+        expected = self.spec.chunk_slice(chunk)
+        if entry.chunk != chunk or rows != expected or set(entry.crc32) != set(self.spec.outputs):
+            raise StoreError(
+                f"{path} describes chunk {entry.chunk}, rows {rows.start} to {rows.stop}; expected chunk "
+                f"{chunk}, rows {expected.start} to {expected.stop}, with checksums of "
+                f"{', '.join(self.spec.outputs)}: run `pipeline extract` to write its chunk again"
+            )
+        return entry
 
     def _path(self, chunk: int) -> StoragePath:
         return self.folder / f"{chunk:06d}.json"

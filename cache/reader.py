@@ -1,4 +1,4 @@
-"""Features out of a store: contiguous slices as arrays, tensors or dask arrays."""
+"""Read features from a store: contiguous slices as arrays, tensors or dask arrays, or single rows."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.errors import StoreError
-from cache.integrity import check_chunk
 from cache.recipe import Recipe
 from cache.spec import number_ranges
-from cache.storage.paths import StoragePath, read_values
+from cache.storage.paths import AnyPath
 from cache.store import FeatureStore, is_plain, open_store
 
 if TYPE_CHECKING:
@@ -26,10 +24,9 @@ if TYPE_CHECKING:
 class FeatureReader:
     """Reads a feature store.
 
-    Only contiguous slices are offered: they are what the disk gives fast. Reads go chunk by
-    chunk, and where a chunk's file is nothing but its values, straight to the file: on a busy
-    machine Zarr's way there takes several times as long. Other arrays are read through Zarr. Safe
-    to use from several threads; what is done is looked up once.
+    It reads contiguous slices, because disks read them fast, chunk by chunk. Chunk files that hold
+    uncompressed values are read directly, since Zarr takes several times as long on a busy machine;
+    other arrays are read through Zarr. Safe to use from several threads. The ledger is read once.
 
     Parameters
     ----------
@@ -43,24 +40,18 @@ class FeatureReader:
         self._plain = {name for name, array in self._arrays.items() if is_plain(array)}
 
     @classmethod
-    def open(cls, path: StoragePath) -> Self:
-        """Reader of the store at `path`.
-
-        Raises
-        ------
-        StoreError
-            If there is no store or it is of another format.
-        """
+    def open(cls, path: AnyPath) -> Self:
+        """Return a reader of the store at `path`; StoreError if there is none or it is of another format."""
         return cls(open_store(path))
 
     @property
     def rows(self) -> int:
-        """Rows of the store."""
+        """Number of rows."""
         return self.store.spec.rows
 
     @property
     def recipe(self) -> Recipe:
-        """What made the features."""
+        """The settings that made the features."""
         return self.store.recipe
 
     @property
@@ -70,15 +61,15 @@ class FeatureReader:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows in a chunk: slices that begin at a multiple of it read fastest."""
+        """Rows in a chunk; slices that start at a multiple of it are the fastest."""
         return self.store.spec.chunk_rows
 
     def length(self, outputs: Sequence[str] | None = None) -> int:
-        """Length F of a feature made of these outputs (default: all)."""
+        """Length F of a feature that consists of these outputs (default: all)."""
         return sum(self.outputs[name] for name in self._names(outputs))
 
     def read(self, start: int, stop: int, outputs: Sequence[str] | None = None) -> npt.NDArray[np.floating]:
-        """Features of rows `start` to `stop`, outputs side by side.
+        """Return features of rows `start` to `stop`, outputs side by side.
 
         Parameters
         ----------
@@ -90,7 +81,7 @@ class FeatureReader:
         Returns
         -------
         ndarray, (stop - start, F)
-            In the store's dtype. Bad rows, and rows not extracted yet, are NaN.
+            In the store's dtype. Bad rows and rows that are not extracted yet are NaN.
 
         Raises
         ------
@@ -101,7 +92,7 @@ class FeatureReader:
         if not 0 <= start <= stop <= self.rows:
             raise StoreError(f"rows {start} to {stop} are not a slice of the store's {self.rows} rows")
         if len(names) == 1 and start // self.chunk_rows == (stop - 1) // self.chunk_rows and start < stop:
-            return self._within_chunk(names[0], start, stop)  # one chunk of one array: spare a copy
+            return self._within_chunk(names[0], start, stop)  # one chunk of one array: no copy
         features = np.empty((stop - start, self.length(names)), dtype=self.store.spec.dtype)
         for low, high in self.blocks(start, stop):
             column = 0
@@ -113,27 +104,27 @@ class FeatureReader:
         return features
 
     def mapped(self, output: str, chunk: int) -> npt.NDArray[np.floating]:
-        """Rows of one output in one chunk, (n, F), mapped into memory where the file allows it.
+        """Return the rows of one output in one chunk, (n, F), read-only, mapped into memory if possible.
 
-        For who copies them elsewhere anyway, or wants a few: nothing is read before it is touched. Not to be
-        written to. Rows not extracted yet are NaN.
+        For callers that copy the rows or need few of them: a mapped row is read when it is used. Rows
+        that are not extracted yet are NaN.
         """
         rows = self.store.spec.chunk_slice(chunk)
-        path = self.store.chunk_file(output, chunk)
-        if output in self._plain and isinstance(path, Path):
+        if output in self._plain:
             shape = (self.chunk_rows, self.outputs[output])
             with contextlib.suppress(FileNotFoundError, ValueError):  # not extracted yet, or cut short
-                return np.memmap(path, self.store.spec.dtype, "r", shape=shape)[: rows.stop - rows.start]
+                chunk_file = self.store.chunk_file(output, chunk)
+                return chunk_file.map_values(self.store.spec.dtype, shape)[: rows.stop - rows.start]
         return self._within_chunk(output, rows.start, rows.stop)
 
     def tensor(self, start: int, stop: int, outputs: Sequence[str] | None = None) -> torch.Tensor:
-        """Features of rows `start` to `stop` as a tensor; see `read`."""
+        """Return features of rows `start` to `stop` as a tensor; see `read`."""
         import torch
 
         return torch.from_numpy(self.read(start, stop, outputs))
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
-        """Consecutive (start, stop) pairs that cover the rows, cut at chunk borders."""
+        """Yield consecutive (start, stop) pairs that cover the rows, split at chunk borders."""
         stop = self.rows if stop is None else stop
         while start < stop:
             border = min((start // self.chunk_rows + 1) * self.chunk_rows, stop)
@@ -141,7 +132,7 @@ class FeatureReader:
             start = border
 
     def dask(self, output: str) -> Any:
-        """Lazy dask array (rows, F) of one output, cut as the store is."""
+        """Return a lazy dask array (rows, F) of one output, with the chunks of the store."""
         import dask.array
 
         (name,) = self._names([output])
@@ -151,27 +142,27 @@ class FeatureReader:
 
     @cached_property
     def valid(self) -> npt.NDArray[np.bool_]:
-        """Whether each row holds a feature: (rows,), False for bad rows and rows not extracted yet."""
+        """Whether each row holds a feature: (rows,), False for bad rows and those not extracted yet."""
         return self.store.ledger.valid_mask()
 
     @cached_property
     def missing_rows(self) -> int:
-        """How many rows are not extracted yet. Bad rows are extracted: they are known to be bad."""
+        """Number of rows that are not extracted yet; bad rows count as extracted."""
         slices = (self.store.spec.chunk_slice(int(chunk)) for chunk in self.store.ledger.missing())
         return sum(rows.stop - rows.start for rows in slices)
 
     def require_complete(self, shards: int | None = None) -> None:
-        """Check that every row has been through the backbone.
+        """Check that every row is extracted.
 
         Parameters
         ----------
         shards : int, optional
-            Into how many work shards the store is cut; given, the message names those left to do.
+            Number of work shards; with it, the message names the shards that are left.
 
         Raises
         ------
         StoreError
-            If chunks are missing; it names the command that extracts them.
+            If chunks are missing; the message names the command that extracts them.
         """
         missing = self.store.ledger.missing()
         if not len(missing):
@@ -182,23 +173,14 @@ class FeatureReader:
             command += f" --shards {number_ranges(left)}"
         raise StoreError(f"{self.store.path} lacks {self.missing_rows} of {self.rows} rows: run `{command}`")
 
-    def damaged(self) -> list[tuple[int, str]]:
-        """Finished chunks whose bytes are not those that were written, as (chunk, output or "ledger").
-
-        Empty for a sound store; see `cache.integrity` for what is wrong with each.
-        """
-        chunks = self.store.ledger.listed()
-        return [(fault.chunk, fault.output) for chunk in chunks for fault in check_chunk(self.store, chunk)]
-
     def _within_chunk(self, name: str, start: int, stop: int) -> npt.NDArray[np.floating]:
-        """Rows of one array that lie in one chunk: (stop - start, F)."""
+        """Return rows of one array that lie in one chunk: (stop - start, F)."""
         if name in self._plain:
             chunk, first = divmod(start, self.chunk_rows)
             length, dtype = self.outputs[name], np.dtype(self.store.spec.dtype)
             count = (stop - start) * length
             with contextlib.suppress(FileNotFoundError):  # not extracted yet: Zarr gives NaN
-                path = self.store.chunk_file(name, chunk)
-                values = read_values(path, dtype, count, first * length)
+                values = self.store.chunk_file(name, chunk).read_values(dtype, count, first * length)
                 if len(values) == count:
                     return values.reshape(-1, length)
         return np.asarray(self._arrays[name][start:stop])
@@ -217,10 +199,10 @@ class FeatureReader:
 def gather(
     reader: FeatureReader, rows: npt.NDArray[np.int64], outputs: Sequence[str] | None = None
 ) -> npt.NDArray[np.floating]:
-    """Features of single rows, outputs side by side.
+    """Return features of single rows, outputs side by side.
 
-    Only the pages that hold these rows are read from the disk. A store that
-    some other program compressed or sharded is read chunk by chunk instead.
+    Only the pages that hold these rows are read from the disk. On object storage, and in a store that
+    another program compressed or sharded, whole chunks are read instead.
 
     Parameters
     ----------

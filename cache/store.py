@@ -1,7 +1,8 @@
-"""Feature stores on disk (FORMAT.md): created whole, opened with care, never mixed up."""
+"""Feature stores (FORMAT.md): create, open, move aside and find again; identities of rows."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 from collections.abc import Iterable
@@ -21,16 +22,8 @@ from cache.ledger import Ledger
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.storage.folder_lock import locked
-from cache.storage.lifecycle import (
-    DESCRIPTION,
-    drop,
-    move,
-    remove_leftovers,
-    store_exists,
-    store_identity,
-    zarr_place,
-)
-from cache.storage.paths import StoragePath
+from cache.storage.paths import AnyPath, StoragePath, storage_path
+from cache.storage.remote import DESCRIPTION
 from cache.storage.shard_claims import require_unclaimed
 
 _ID_BLOCK = 1 << 16
@@ -38,23 +31,7 @@ _ID_BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """An open feature store.
-
-    Attributes
-    ----------
-    path : Path or RemotePath
-        Its folder, ``<split>.zarr``.
-    group : zarr.Group
-        The open group.
-    spec : StoreSpec
-        How it is cut.
-    recipe : Recipe
-        What makes its features.
-    ledger : Ledger
-        What of it is done.
-    identity : str
-        Identity of the store, to notice that it was replaced since.
-    """
+    """An open feature store; `identity` tells whether another store has taken its path since."""
 
     path: StoragePath
     group: zarr.Group
@@ -64,58 +41,46 @@ class FeatureStore:
     identity: str
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """Return the array of that name.
-
-        Raises
-        ------
-        StoreError
-            If there is none.
-        """
+        """Return the array of that name; StoreError if there is none."""
         array = self.group.get(name)
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{self.path} has no array {name!r}, only {', '.join(self.spec.outputs)}")
         return array
 
     def chunk_file(self, name: str, chunk: int) -> StoragePath:
-        """Return where one chunk of an array lies."""
+        """Return the path of one chunk of an array."""
         return self.path / name / "c" / str(chunk) / "0"
 
     def row_ids(self, rows: slice = slice(None)) -> npt.NDArray[np.uint64]:
-        """Identities of the rows: (n,) uint64."""
+        """Return the identities of the rows: (n,) uint64."""
         return np.asarray(self.array(ROW_ID)[rows], dtype=np.uint64)
 
     def replaced(self) -> bool:
-        """Whether another store has taken this one's place since it was opened."""
-        return store_identity(self.path) != self.identity
+        """Whether another store has taken this one's path since it was opened."""
+        return _identity(self.path) != self.identity
 
 
 def row_ids(names: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """Identity of each row: the first 64 bits of the BLAKE2b of its name.
+    """Return the identity of each row, uint64: the first 64 bits of the BLAKE2b of its name.
 
-    Parameters
-    ----------
-    names : iterable of str
-        The image's key, or ``key#view`` for a view.
-
-    Returns
-    -------
-    ndarray of uint64
+    A name is an image's key, or ``key#view`` for a view.
     """
-    begun = hashlib.blake2b(digest_size=8)  # a copy of a begun digest takes half as long as a new one
+    empty = hashlib.blake2b(digest_size=8)
 
     def digest(name: str) -> bytes:
-        one = begun.copy()
-        one.update(name.encode())
-        return one.digest()
+        hasher = empty.copy()  # half the time of a new one
+        hasher.update(name.encode())
+        return hasher.digest()
 
+    # In blocks: millions of small bytes objects would take gigabytes.
     rest, blocks = iter(names), []
-    while block := b"".join(map(digest, islice(rest, _ID_BLOCK))):  # millions of them apart weigh gigabytes
+    while block := b"".join(map(digest, islice(rest, _ID_BLOCK))):
         blocks.append(block)
     return np.frombuffer(b"".join(blocks), dtype="<u8").astype(np.uint64)
 
 
 def create_or_open(
-    path: StoragePath,
+    path: AnyPath,
     spec: StoreSpec,
     recipe: Recipe,
     row_ids: npt.NDArray[np.uint64],
@@ -123,59 +88,58 @@ def create_or_open(
     replace: bool = False,
     keep: bool = False,
 ) -> FeatureStore:
-    """Return the store at `path`, made if it is not there yet.
+    """Return the store at `path`, created if it does not exist.
 
     A store of the same recipe for other rows (the manifest or the view plan changed) is moved
-    aside to ``<name>.old`` and a new one begun; `reusable` finds it again. Safe to call from
+    aside to ``<name>.old``, where `reusable` finds it, and a new one is created. Safe to call from
     several processes at once.
 
     Parameters
     ----------
-    path : Path or RemotePath
-        The store's folder.
-    spec : StoreSpec
-        How it must be cut.
-    recipe : Recipe
-        What must have made it.
+    path : str, Path or StoragePath
+        The store's folder, ``<split>.zarr``.
+    spec, recipe
+        Its shape, and the settings that make its features.
     row_ids : ndarray of uint64, (rows,)
         Identities of its rows, in order.
     replace : bool
-        Drop whatever is there and begin anew.
+        Delete the store at `path` and those moved aside first.
     keep : bool
-        Put a store of another recipe aside instead of refusing, as ``<name>.<recipe id>``, and go
-        on with the one that this recipe left there, if any.
+        Move a store of another recipe aside to ``<name>.<recipe id>`` instead of rejecting it, and
+        bring back the store that this recipe left there, if any.
 
     Raises
     ------
     RecipeMismatch
-        If the store there was made by another recipe.
+        If the store at `path` was made with another recipe.
     StoreError
-        If what is there is no feature store, if another run writes to a store that would have to
-        make room, or if the disk is full.
+        If `path` is not a feature store, if another run writes to a store that would have to be
+        moved or deleted, or if the disk is full.
     """
+    path = storage_path(path)
     if row_ids.shape != (spec.rows,):
         raise StoreError(f"{row_ids.shape[0]} row identities for {spec.rows} rows")
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
-        remove_leftovers(path)
+        path.remove_leftovers()
         if replace:
             require_unclaimed(path)
             drop_reusable(path)
-            drop(path)
+            path.delete_store()
         if keep:
-            _bring_forward(path, recipe)
+            _swap_recipes(path, recipe)
         if store_exists(path):
             store = open_store(path)
             _require_recipe(store, recipe)
             if store.spec == spec and np.array_equal(store.row_ids(), row_ids):
                 return store
             require_unclaimed(path)
-            move(path, _aside(path))
+            path.rename_store(_free_name(path))
         create(path, spec, recipe, row_ids)
         return open_store(path)
 
 
-def open_store(path: StoragePath) -> FeatureStore:
+def open_store(path: AnyPath) -> FeatureStore:
     """Return the store at `path`.
 
     Raises
@@ -183,22 +147,23 @@ def open_store(path: StoragePath) -> FeatureStore:
     StoreError
         If there is none, or it is of another format.
     """
-    identity = store_identity(path)
+    path = storage_path(path)
+    identity = _identity(path)
     if not identity:
-        raise StoreError(f"no feature store at {path}: run `pipeline extract` to make it")
+        raise StoreError(f"no feature store at {path}: run `pipeline extract` to create it")
     try:
-        group = zarr.open_group(zarr_place(path), mode="r+", zarr_format=3)
+        group = zarr.open_group(path.zarr_store(), mode="r+", zarr_format=3)
         values: Any = group.attrs.asdict().get(ATTRIBUTE)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or not Zarr's
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # not JSON, or not Zarr's
         raise StoreError(
             f"{path / DESCRIPTION} is damaged ({error}): put it back from a copy of the store, "
-            "or run `pipeline extract --replace` to compute the features anew"
+            "or run `pipeline extract --replace` to compute the features again"
         ) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        found = values.get("format") if isinstance(values, dict) else "none"
+        other = values.get("format") if isinstance(values, dict) else "none"
         raise StoreError(
-            f"{path} is of format {found}, this version reads {FORMAT}: "
-            "run `pipeline extract --replace` to make it anew"
+            f"{path} is of format {other}, this version reads {FORMAT}: "
+            "run `pipeline extract --replace` to create it again"
         )
     spec = StoreSpec(
         values["rows"], dict(values["recipe"]["outputs"]), values["recipe"]["dtype"], values["chunk_rows"]
@@ -208,46 +173,62 @@ def open_store(path: StoragePath) -> FeatureStore:
     )
 
 
-def reusable(path: StoragePath, recipe: Recipe) -> list[FeatureStore]:
-    """Return the stores of this recipe moved aside in favour of the one at `path`, newest first."""
-    found = [aside for aside in path.parent.glob(f"{path.name}.old*") if store_exists(aside)]
-    asides = sorted(found, key=_number, reverse=True)
+def store_exists(path: AnyPath) -> bool:
+    """Whether there is a store at `path`, sound or not."""
+    return storage_path(path).has_store()
+
+
+def reusable(path: AnyPath, recipe: Recipe) -> list[FeatureStore]:
+    """Return the stores of this recipe that were moved aside to make room at `path`, newest first."""
+    asides = sorted(filter(store_exists, _asides(path)), key=_number, reverse=True)
     return [store for store in map(open_store, asides) if store.recipe.id == recipe.id]
 
 
-def drop_reusable(path: StoragePath) -> None:
-    """Delete the stores that were moved aside in favour of the one at `path`."""
-    for aside in path.parent.glob(f"{path.name}.old*"):
-        drop(aside)
+def drop_reusable(path: AnyPath) -> None:
+    """Delete the stores that were moved aside to make room at `path`."""
+    for aside in _asides(path):
+        aside.delete_store()
 
 
 def _require_recipe(store: FeatureStore, recipe: Recipe) -> None:
     differences = recipe.differences(store.recipe)
     if differences:
         raise RecipeMismatch(
-            f"{store.path} was made by another recipe ({'; '.join(differences)}): restore these settings in "
-            "params.yaml, or run `pipeline extract` with --keep, which puts its features aside, or "
-            "--replace, which drops them"
+            f"{store.path} was made with another recipe ({'; '.join(differences)}): restore these settings "
+            "in params.yaml, or run `pipeline extract` with --keep, which moves its features aside, or "
+            "--replace, which deletes them"
         )
 
 
-def _bring_forward(path: StoragePath, recipe: Recipe) -> None:
-    """Put a store of another recipe aside under that recipe's id, and this recipe's in its place."""
+def _swap_recipes(path: StoragePath, recipe: Recipe) -> None:
+    """Move a store of another recipe aside under that recipe's id, and this recipe's store to `path`."""
     if store_exists(path):
-        present = open_store(path).recipe
-        if present.id == recipe.id:
+        other = open_store(path).recipe
+        if other.id == recipe.id:
             return
         require_unclaimed(path)
-        move(path, path.with_name(f"{path.name}.{present.id}"))
-    waiting = path.with_name(f"{path.name}.{recipe.id}")
-    if store_exists(waiting):
-        move(waiting, path)
+        path.rename_store(f"{path.name}.{other.id}")
+    kept = path.with_name(f"{path.name}.{recipe.id}")
+    if store_exists(kept):
+        kept.rename_store(path.name)
 
 
-def _aside(path: StoragePath) -> StoragePath:
-    """Return a free name beside `path`: several stores wait there if a run was cut short more than once."""
-    taken = [_number(aside) for aside in path.parent.glob(f"{path.name}.old*")]
-    return path.with_name(f"{path.name}.old{max(taken) + 1 if taken else ''}")
+def _identity(path: StoragePath) -> str:
+    """Return the identity of the store at `path`; empty if there is none."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return (path / DESCRIPTION).identity()
+    return ""
+
+
+def _asides(path: AnyPath) -> list[StoragePath]:
+    path = storage_path(path)
+    return list(path.parent.glob(f"{path.name}.old*"))
+
+
+def _free_name(path: StoragePath) -> str:
+    """Return a free name beside `path`; interrupted runs can leave several stores aside."""
+    taken = [_number(aside) for aside in _asides(path)]
+    return f"{path.name}.old{max(taken) + 1 if taken else ''}"
 
 
 def _number(aside: StoragePath) -> int:
@@ -261,5 +242,5 @@ def is_plain(array: Any) -> bool:
         return False
     if len(codecs) != 1 or not isinstance(codecs[0], BytesCodec) or codecs[0].endian is None:
         return False
-    # An enumeration up to Zarr 3.3, a word since.
+    # An enumeration up to Zarr 3.3, a string since.
     return getattr(codecs[0].endian, "value", codecs[0].endian) == sys.byteorder

@@ -21,4 +21,4 @@ def folder(request, tmp_path):
         return
     place = RemotePath(f"memory://{uuid4().hex}")
     yield place
-    place.delete_all(list(place.sizes()))
+    place.delete_store()

@@ -1,9 +1,8 @@
-"""Which process holds something, whether it still lives, and locks for as long as a block runs."""
+"""Folder locks, and the process that holds a lock or a claim: who it is and whether it is alive."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -11,33 +10,35 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
+
 from cache.errors import StoreError
-from cache.storage.paths import StoragePath, create_new, modified, touch
-from cache.storage.remote import RemotePath
+from cache.storage.paths import AnyPath, StoragePath, storage_path
 
 HEARTBEAT_S = 20.0
-STALE_S = 300.0  # fifteen missed heartbeats, and more than network file systems cache a file's age
+STALE_S = 300.0  # fifteen missed heartbeats, and longer than network file systems cache a file's age
 _LOCK = ".lock"
-_ASK_AGAIN_S = 0.5
+_RETRY_S = 0.5
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that made a claim.
+    """The process that made a claim. The fields are those of a claim file.
 
     Attributes
     ----------
     host, boot, namespace : str
-        Its machine, the machine's present boot, and its process namespace (a container has its own).
+        Its machine, the machine's current boot, and its process namespace (each container has its own).
     process, ticks : int
-        Its number, and when it started in clock ticks since boot: numbers are used again.
+        Its id, and when it started, in clock ticks since boot: ids are used again.
     since : str
         When the claim was made, local time.
     token : str
-        Identity of the claim.
+        Random, to tell claims of one process apart.
     """
 
     host: str
@@ -50,15 +51,15 @@ class Holder:
 
     @classmethod
     def this_process(cls) -> Holder:
-        """Return a new claim's holder: the process that asks."""
+        """Return this process as the holder of a new claim."""
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         return cls(*_machine(), os.getpid(), _start_ticks(os.getpid()), now, uuid.uuid4().hex)
 
     @classmethod
     def read(cls, path: StoragePath) -> Holder | None:
-        """Return the holder that a file names; None if it is not written yet."""
+        """Return the holder that a file names; None if the file is not written yet."""
         try:
-            return cls(**json.loads(path.read_text()))
+            return cls(**json.loads(path.read_bytes()))
         except (ValueError, TypeError):
             return None
 
@@ -66,43 +67,39 @@ class Holder:
         """Return the content of a file that names the holder."""
         return json.dumps(asdict(self)).encode()
 
-    def gone(self, age_s: float) -> bool:
-        """Whether the holder is known to be dead: looked up here, concluded from silence elsewhere."""
-        host, boot, namespace = _machine()
-        elsewhere = self.host != host or (self.boot == boot and self.namespace != namespace)
-        if elsewhere or not self.ticks:
-            return age_s > STALE_S
-        return self.boot != boot or _start_ticks(self.process) != self.ticks
-
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}, since {self.since}"
 
 
-@contextlib.contextmanager
-def locked(folder: StoragePath) -> Iterator[None]:
-    """Hold a folder for this process alone, as far as others ask for it the same way.
+def is_dead(holder: Holder | None, age_s: float) -> bool:
+    """Whether the holder of a file is known to be dead.
 
-    On a disk the lock lies on the folder itself, so it leaves no file behind and dies with the
-    process. On object storage it is an object that only one process can create; that of a process
-    known to be dead, or silent for long, is void.
+    On this machine the process is looked up. Elsewhere, or before the file is written (None), a holder is
+    dead if the file was not touched for `STALE_S` seconds.
     """
-    if isinstance(folder, RemotePath):
-        with _lock_object(folder / _LOCK):
-            yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    if holder is None or not holder.ticks:
+        return age_s > STALE_S
+    host, boot, namespace = _machine()
+    if holder.host != host or (holder.boot == boot and holder.namespace != namespace):
+        return age_s > STALE_S
+    return holder.boot != boot or _start_ticks(holder.process) != holder.ticks
+
+
+def locked(folder: AnyPath) -> AbstractContextManager[None]:
+    """Hold a folder for this process alone while the block runs; others that lock it wait.
+
+    Object storage has no locks: there it is an object that only one process can create, and that is
+    void if its process is dead.
+    """
+    folder = storage_path(folder)
+    return folder.system_lock() or _lock_object(folder / _LOCK)
 
 
 @contextlib.contextmanager
-def beating(paths: Sequence[StoragePath]) -> Iterator[None]:
-    """Touch files now and then while the block runs, for others to see that this process lives."""
+def heartbeat(paths: Sequence[StoragePath]) -> Iterator[None]:
+    """Touch files regularly while the block runs, so that others see that this process is alive."""
     stop = threading.Event()
-    thread = threading.Thread(target=_beat, args=(paths, stop), name="claims", daemon=True)
+    thread = threading.Thread(target=_touch, args=(paths, stop), name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
@@ -111,40 +108,40 @@ def beating(paths: Sequence[StoragePath]) -> Iterator[None]:
         thread.join()
 
 
-def clock(folder: StoragePath) -> float:
-    """Return the present time as what holds the folder stamps it, which may be another machine's."""
+def storage_time(folder: StoragePath) -> float:
+    """Return the current time by the clock that stamps files in a folder, perhaps another machine's."""
     probe = folder / f".clock.{uuid.uuid4().hex}"
     try:
-        create_new(probe, b"")
-        return modified(probe)
+        probe.create_new(b"")
+        return probe.modified()
     except OSError:  # a read-only or full disk
         return time.time()
     finally:
-        with contextlib.suppress(OSError):  # read-only: it says so of absent files too
+        with contextlib.suppress(OSError):  # a read-only disk rejects this even for absent files
             probe.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _lock_object(lock: RemotePath) -> Iterator[None]:
-    while not lock.create(Holder.this_process().to_bytes()):
-        with contextlib.suppress(FileNotFoundError):  # given back meanwhile
-            holder, age_s = Holder.read(lock), clock(lock.parent) - lock.modified()
-            if age_s > STALE_S if holder is None else holder.gone(age_s):
+def _lock_object(lock: StoragePath) -> Iterator[None]:
+    while not lock.create_new(Holder.this_process().to_bytes()):
+        with contextlib.suppress(FileNotFoundError):  # released meanwhile
+            holder, age_s = Holder.read(lock), storage_time(lock.parent) - lock.modified()
+            if is_dead(holder, age_s):
                 lock.unlink(missing_ok=True)
                 continue
-        time.sleep(_ASK_AGAIN_S)
+        time.sleep(_RETRY_S)
     try:
-        with beating([lock]):
+        with heartbeat([lock]):
             yield
     finally:
         lock.unlink(missing_ok=True)
 
 
-def _beat(paths: Sequence[StoragePath], stop: threading.Event) -> None:
+def _touch(paths: Sequence[StoragePath], stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
         for path in paths:
             with contextlib.suppress(OSError, StoreError):
-                touch(path)
+                path.update_mtime()
 
 
 def _machine() -> tuple[str, str, str]:
@@ -156,9 +153,13 @@ def _machine() -> tuple[str, str, str]:
 
 
 def _start_ticks(process: int) -> int:
-    """Return when a process started; 0 if there is none, or it is dead and only not yet buried."""
+    """Clock ticks from boot to the start of a process; 0 if there is no such process or it is a zombie."""
     try:
-        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        info = psutil.Process(process)
+        if info.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return 0
+        # psutil adds the time of boot, which moves when the clock is set; ticks since boot stay the same.
+        started_s: float = info.create_time() - psutil.boot_time()
+        return round(started_s * os.sysconf("SC_CLK_TCK"))
+    except psutil.Error:
         return 0
-    return 0 if state in "ZX" else int(fields[18])

@@ -1,11 +1,15 @@
-"""Where bytes lie, on a disk or on object storage, and how they get there wholly or not at all."""
+"""Paths on a disk or on object storage, with the same methods, and writes that are complete or absent."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import shutil
+import uuid
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import AbstractContextManager
+from pathlib import Path, PosixPath
 from typing import Any
 
 import numpy as np
@@ -13,35 +17,166 @@ import numpy.typing as npt
 
 from cache.storage.remote import RemotePath
 
-StoragePath = Path | RemotePath
+
+class LocalPath(PosixPath):
+    """A file or folder on a disk: a pathlib path with the methods that `RemotePath` has too."""
+
+    def identity(self) -> str:
+        """Identity of the file; another file that takes its name later has another one."""
+        return str(self.stat().st_ino)
+
+    def modified(self) -> float:
+        """When the file was written, by the clock of its file system, in seconds since 1970."""
+        return self.stat().st_mtime
+
+    def update_mtime(self) -> None:
+        """Set `modified` to now; unlike `touch`, raise FileNotFoundError if there is no file."""
+        os.utime(self)
+
+    def sync(self) -> None:
+        """Force the content of a file, or the names in a folder, to the disk."""
+        descriptor = os.open(self, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def write_atomic(self, content: bytes | memoryview) -> None:
+        """Write the file so that readers and crashes see all of it or none of it; see `replacing`."""
+        with replacing(self) as partial:
+            partial.write_bytes(content)
+
+    def remove_partials(self) -> None:
+        """Delete what killed writers of this file left beside it."""
+        for partial in self.parent.glob("*.partial"):
+            if partial.name.removeprefix(".").startswith(f"{self.name}."):
+                partial.unlink(missing_ok=True)
+
+    def create_new(self, content: bytes) -> bool:
+        """Write the file if there is none; return whether it did, which is true for one process only."""
+        try:
+            file = self.open("xb")
+        except FileExistsError:
+            return False
+        try:
+            with file:
+                file.write(content)
+        except OSError:  # usually a full disk: an empty claim would look like a run that is just starting
+            self.unlink(missing_ok=True)
+            raise
+        return True
+
+    def append(self, line: bytes) -> None:
+        """Add a line to a log, in one unbuffered write, so that lines of several processes do not mix."""
+        with self.open("ab", buffering=0) as file:
+            file.write(line)
+
+    def read_appended(self) -> bytes:
+        """All lines of a log; empty if there is none."""
+        return self.read_bytes() if self.exists() else b""
+
+    def read_values(self, dtype: npt.DTypeLike, count: int = -1, first: int = 0) -> npt.NDArray[Any]:
+        """Return `count` numbers (-1: all) from number `first` of a file of numbers; fewer if it ends."""
+        return np.fromfile(self, dtype, count, offset=first * np.dtype(dtype).itemsize)
+
+    def map_values(self, dtype: npt.DTypeLike, shape: tuple[int, int]) -> npt.NDArray[Any]:
+        """Array of that shape at the start of the file, read-only, mapped into memory: unread until used."""
+        return np.memmap(self, dtype, "r", shape=shape)
+
+    def read_each(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield name and content of those of the named files that exist in this folder."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield name, (self / name).read_bytes()
+
+    def sizes(self, names: Sequence[str] | None = None) -> dict[str, int]:
+        """Bytes of all files under this folder, or of those named that exist: name from here -> bytes."""
+        if names is None:
+            files = [self] if self.is_file() else [file for file in self.rglob("*") if file.is_file()]
+            return {file.relative_to(self).as_posix(): file.stat().st_size for file in files}
+        sizes = {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                sizes[name] = (self / name).stat().st_size
+        return sizes
+
+    def nearest_folder(self) -> Path | None:
+        """The folder, or its nearest parent that exists; its disk is where new files go."""
+        return next(folder for folder in (self, *self.absolute().parents) if folder.exists())
+
+    def reachable(self) -> bool:
+        """Whether this machine sees the folder."""
+        return self.absolute().is_dir()
+
+    def system_lock(self) -> AbstractContextManager[None] | None:
+        """Lock on the folder itself: it leaves no file behind and dies with the process."""
+        return _flock(self)
+
+    def zarr_store(self) -> Any:
+        """The store as Zarr takes it."""
+        return Path(self)
+
+    @contextlib.contextmanager
+    def build_store(self) -> Iterator[Path]:
+        """Yield the path of a folder to make; if the block succeeds, one rename makes it this store."""
+        new = self.with_name(f".{self.name}.{uuid.uuid4().hex}.new")
+        try:
+            yield new
+            for file in new.rglob("*"):
+                LocalPath(file).sync()
+            new.rename(self)
+            self.parent.sync()
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    def rename_store(self, name: str) -> None:
+        """Give the store another name in the same folder."""
+        self.rename(self.with_name(name))
+
+    def delete_store(self) -> None:
+        """Delete the store, if there is one; the rename comes first, so that a kill leaves no half of it."""
+        doomed = self.with_name(f".{self.name}.{uuid.uuid4().hex}.drop")
+        with contextlib.suppress(FileNotFoundError):  # absent, or another process was faster
+            self.rename(doomed)
+            shutil.rmtree(doomed)
+
+    def has_store(self) -> bool:
+        """Whether a store is here, sound or not."""
+        return self.is_dir()
+
+    def remove_leftovers(self) -> None:
+        """Delete what kills left of this store. Lock the folder first: nobody may be building one."""
+        for left in self.parent.glob(f".{self.name}.*"):
+            if left.suffix in (".new", ".drop"):
+                shutil.rmtree(left, ignore_errors=True)
 
 
-def place_of(text: str, base: Path) -> StoragePath:
-    """Return the place that a setting names.
+# Both classes have the same methods: mypy checks every call on a StoragePath against both.
+StoragePath = LocalPath | RemotePath
+AnyPath = str | Path | RemotePath
+
+
+def storage_path(path: AnyPath, base: Path = Path()) -> StoragePath:
+    """Return the path that a caller or a setting names.
 
     Parameters
     ----------
-    text : str
+    path : str, Path or RemotePath
         A folder, absolute or relative to `base`; ``file:///folder``; or an address such as
         ``s3://bucket/folder`` of any protocol that fsspec knows.
     base : Path
-        Where relative folders begin.
+        Where relative folders start.
     """
-    protocol, separator, rest = text.partition("://")
-    if not separator:
-        return base / text
-    return Path(rest) if protocol == "file" else RemotePath(text.rstrip("/"))
+    text = str(path)
+    protocol, separator, folder = text.partition("://")
+    if separator and protocol != "file":
+        return RemotePath(text.rstrip("/"))
+    return LocalPath(base, folder if separator else text)
 
 
-def sync(path: StoragePath) -> None:
-    """Force a file's, or a folder's, content to the disk; objects are durable once written."""
-    if isinstance(path, RemotePath):
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def total_size(path: AnyPath) -> int:
+    """Bytes of a file, or of all files under a folder."""
+    return sum(storage_path(path).sizes().values())
 
 
 @contextlib.contextmanager
@@ -56,95 +191,22 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
-        sync(partial)
+        LocalPath(partial).sync()
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_atomic(path: StoragePath, content: bytes | memoryview) -> None:
-    """Write a file so that a reader, or a crash, sees all of it or none of it; see `replacing`."""
-    if isinstance(path, RemotePath):
-        path.write_bytes(content)
-        return
-    with replacing(path) as partial:
-        partial.write_bytes(content)
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that readers and crashes see all of it or none of it; see `replacing`."""
+    LocalPath(path).write_atomic(content)
 
 
-def create_new(path: StoragePath, content: bytes) -> bool:
-    """Write a file if there is none of its name, which of several processes one can do; whether it did."""
-    if isinstance(path, RemotePath):
-        return path.create(content)
+@contextlib.contextmanager
+def _flock(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        file = path.open("xb")
-    except FileExistsError:
-        return False
-    try:
-        with file:
-            file.write(content)
-    except OSError:  # a full disk, most of the time: leave no file that says nothing
-        path.unlink(missing_ok=True)
-        raise
-    return True
-
-
-def touch(path: StoragePath) -> None:
-    """Make a file as young as if it were written now.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there.
-    """
-    if isinstance(path, RemotePath):
-        path.write_bytes(path.read_bytes())
-    else:
-        os.utime(path)
-
-
-def modified(path: StoragePath) -> float:
-    """Return when a file was written by the clock of what holds it, in seconds since 1970."""
-    return path.modified() if isinstance(path, RemotePath) else path.stat().st_mtime
-
-
-def read_values(path: StoragePath, dtype: npt.DTypeLike, count: int = -1, first: int = 0) -> npt.NDArray[Any]:
-    """Return numbers out of a file that holds nothing else: `count` of them (-1: all) from number `first` on.
-
-    A file that ends earlier gives fewer.
-    """
-    start = first * np.dtype(dtype).itemsize
-    if not isinstance(path, RemotePath):
-        return np.fromfile(path, dtype, count, offset=start)
-    stop = None if count < 0 else start + count * np.dtype(dtype).itemsize
-    content = bytearray(path.read_bytes(start, stop))  # a bytearray, for an array that can be written to
-    return np.frombuffer(content, dtype, len(content) // np.dtype(dtype).itemsize)
-
-
-def read_each(folder: StoragePath, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of the files of a folder that are there, out of those named."""
-    if isinstance(folder, RemotePath):
-        yield from folder.read_all(names).items()
-        return
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            yield name, (folder / name).read_bytes()
-
-
-def file_sizes(folder: StoragePath, names: Sequence[str]) -> dict[str, int]:
-    """Lengths in bytes of the files under a folder that are there, out of those named."""
-    sizes: dict[str, int] = {}
-    if isinstance(folder, RemotePath):
-        found = folder.sizes()
-        return {name: found[name] for name in names if name in found}
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            sizes[name] = (folder / name).stat().st_size
-    return sizes
-
-
-def total_size(path: StoragePath) -> int:
-    """Return how many bytes a file, or all files under a folder, have."""
-    if isinstance(path, RemotePath):
-        return sum(path.sizes().values())
-    files = [path] if path.is_file() else (file for file in path.rglob("*") if file.is_file())
-    return sum(file.stat().st_size for file in files)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

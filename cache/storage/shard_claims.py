@@ -1,8 +1,8 @@
-"""Who is writing which chunks: one small file per claimed range, beside the store.
+"""Claims: small files beside a store that say which process is writing which chunks.
 
-A claim keeps two runs from doing the same work. It is no lock that correctness hangs on: two
-writers of one chunk would write the same bytes, each in one rename. A claim is a file that only
-one process can create; its age tells processes on other hosts whether the holder still lives.
+A claim keeps two runs from doing the same work. Correctness does not depend on it: two writers of one
+chunk would write the same bytes, each in one rename. Only one process can create a claim file; its age
+tells processes on other hosts whether the holder is still alive.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 
 from cache.errors import StoreError
 from cache.spec import number_ranges
-from cache.storage.folder_lock import STALE_S, Holder, beating, clock, locked
-from cache.storage.paths import StoragePath, create_new, modified
+from cache.storage.folder_lock import Holder, heartbeat, is_dead, locked, storage_time
+from cache.storage.paths import AnyPath, StoragePath, storage_path
 
 
 class StoreInUse(StoreError):
-    """Another run is writing the chunks asked for."""
+    """Another run is writing the requested chunks."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim that was found: its file, the chunks it is for and who holds it (None: not yet written)."""
+    """A claim file, its chunks, its holder (None: not written yet) and seconds since its last heartbeat."""
 
     path: StoragePath
     chunks: range
@@ -32,42 +32,43 @@ class Claim:
 
     @property
     def dead(self) -> bool:
-        """Whether nobody stands behind it any more."""
-        return self.age_s > STALE_S if self.holder is None else self.holder.gone(self.age_s)
+        """Whether the holder is known to be dead, so that the claim is void."""
+        return is_dead(self.holder, self.age_s)
 
     def __str__(self) -> str:
         return "a run that is just starting" if self.holder is None else str(self.holder)
 
 
-def claims_folder(store: StoragePath) -> StoragePath:
-    """Return where the claims on a store lie: beside it, so that they are no part of it."""
+def claims_folder(store: AnyPath) -> StoragePath:
+    """Return the folder of the claims on a store: beside the store, not a part of it."""
+    store = storage_path(store)
     return store.with_name(store.name.removesuffix(".zarr") + ".claims")
 
 
-def claims_on(store: StoragePath) -> list[Claim]:
-    """Return the claims on a store whose holders are alive, as far as can be known from here."""
-    return [claim for claim in _found(claims_folder(store)) if not claim.dead]
+def claims_on(store: AnyPath) -> list[Claim]:
+    """Return the claims on a store whose holders are alive, as far as this machine can know."""
+    return [claim for claim in _claims_in(claims_folder(store)) if not claim.dead]
 
 
-def require_unclaimed(store: StoragePath) -> None:
+def require_unclaimed(store: AnyPath) -> None:
     """Check that no run is writing to a store.
 
     Raises
     ------
     StoreInUse
-        If one is; it says who.
+        If a run is; the message says which.
     """
     for claim in claims_on(store):
         raise StoreInUse(f"{store} is being written by {claim}: wait for that run or stop it")
 
 
 @contextlib.contextmanager
-def claimed(store: StoragePath, shards: Mapping[int, range]) -> Iterator[None]:
+def claimed(store: AnyPath, shards: Mapping[int, range]) -> Iterator[None]:
     """Hold the chunks of some work shards while the block runs.
 
     Parameters
     ----------
-    store : Path or RemotePath
+    store : str, Path or StoragePath
         The store; claims lie beside it.
     shards : mapping of int to range
         Number of each shard -> its chunks. Shards without chunks need no claim.
@@ -75,47 +76,51 @@ def claimed(store: StoragePath, shards: Mapping[int, range]) -> Iterator[None]:
     Raises
     ------
     StoreInUse
-        If another run holds any of these chunks; nothing is claimed then.
+        If another run holds any of these chunks; then nothing is claimed.
     """
-    spans = {shard: chunks for shard, chunks in shards.items() if len(chunks)}
-    folder = claims_folder(store)
+    store = storage_path(store)
+    chunks_of_shard = {shard: chunks for shard, chunks in shards.items() if len(chunks)}
     with locked(store.parent):
-        held = _claim(folder, store, spans)
+        paths = _claim(store, chunks_of_shard)
     try:
-        with beating(held):
+        with heartbeat(paths):
             yield
     finally:
         with locked(store.parent):
-            _release(folder, held)
+            _release(claims_folder(store), paths)
 
 
-def _claim(folder: StoragePath, store: StoragePath, spans: Mapping[int, range]) -> list[StoragePath]:
-    """Create the claim files, all or none; the folder's lock serialises this where the disk has locks."""
-    holder = Holder.this_process()
-    held: list[StoragePath] = []
+def _claim(store: StoragePath, chunks_of_shard: Mapping[int, range]) -> list[StoragePath]:
+    """Create the claim files, all or none; the caller has locked the folder."""
+    folder, holder = claims_folder(store), Holder.this_process()
+    paths: list[StoragePath] = []
     folder.mkdir(exist_ok=True)
     try:
-        for claim in _found(folder):
+        for claim in _claims_in(folder):
             if claim.dead:
                 claim.path.unlink(missing_ok=True)
-        _refuse_overlap(folder, store, spans, held)
-        for chunks in spans.values():
+        _require_free(store, chunks_of_shard, paths)
+        for chunks in chunks_of_shard.values():
             path = folder / f"{chunks.start:06d}-{chunks.stop - 1:06d}.json"
-            if create_new(path, holder.to_bytes()):
-                held.append(path)
-        # Again, now that ours are there to be seen: of two that start at once, one sees the other.
-        _refuse_overlap(folder, store, spans, held)
+            if path.create_new(holder.to_bytes()):
+                paths.append(path)
+        # Some storages and network disks do not honour the lock. Check again now that our claims can be
+        # seen: of two runs that start at the same time, at least one sees the other.
+        _require_free(store, chunks_of_shard, paths)
     except BaseException:
-        _release(folder, held)
+        _release(folder, paths)
         raise
-    return held
+    return paths
 
 
-def _refuse_overlap(
-    folder: StoragePath, store: StoragePath, spans: Mapping[int, range], held: list[StoragePath]
-) -> None:
-    others = [claim for claim in _found(folder) if claim.path not in held]
-    taken = {shard: claim for shard, chunks in spans.items() for claim in others if _overlap(chunks, claim)}
+def _require_free(store: StoragePath, chunks_of_shard: Mapping[int, range], own: list[StoragePath]) -> None:
+    others = [claim for claim in _claims_in(claims_folder(store)) if claim.path not in own]
+    taken = {
+        shard: claim
+        for shard, chunks in chunks_of_shard.items()
+        for claim in others
+        if chunks.start < claim.chunks.stop and claim.chunks.start < chunks.stop
+    }
     if taken:
         raise StoreInUse(
             f"shards {number_ranges(sorted(taken))} of {store.stem} are being extracted by "
@@ -123,27 +128,23 @@ def _refuse_overlap(
         )
 
 
-def _overlap(chunks: range, claim: Claim) -> bool:
-    return chunks.start < claim.chunks.stop and claim.chunks.start < chunks.stop
-
-
-def _release(folder: StoragePath, held: list[StoragePath]) -> None:
-    for path in held:
+def _release(folder: StoragePath, paths: list[StoragePath]) -> None:
+    for path in paths:
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # others have claims in it
         folder.rmdir()
 
 
-def _found(folder: StoragePath) -> list[Claim]:
-    """Return every claim file, with its age by the clock of what holds it."""
+def _claims_in(folder: StoragePath) -> list[Claim]:
+    """Return every claim in the folder, dead or alive, aged by the storage's clock."""
     paths: list[StoragePath] = sorted(folder.glob("[0-9]*-[0-9]*.json"), key=str)
     if not paths:
         return []
-    now = clock(folder)
-    found = []
+    now = storage_time(folder)
+    claims = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            age_s = now - modified(path)
+            age_s = now - path.modified()
             first, _, last = path.stem.partition("-")
-            found.append(Claim(path, range(int(first), int(last) + 1), Holder.read(path), age_s))
-    return found
+            claims.append(Claim(path, range(int(first), int(last) + 1), Holder.read(path), age_s))
+    return claims

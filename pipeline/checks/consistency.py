@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from cache.errors import PlacecacheError
-from cache.storage.lifecycle import store_exists
 from cache.storage.shard_claims import claims_on
-from cache.store import FeatureStore, open_store, row_ids
+from cache.store import FeatureStore, open_store, row_ids, store_exists
 from pipeline.checks.finding import Finding
 from pipeline.project.params import Params
 from pipeline.project.paths import Paths

@@ -10,9 +10,8 @@ from typing import Literal
 from cache.errors import PlacecacheError
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
-from cache.storage.folder_lock import clock
+from cache.storage.folder_lock import storage_time
 from cache.storage.paths import StoragePath, total_size
-from cache.storage.remote import RemotePath
 from pipeline.checks.consistency import check_index, check_store, check_views
 from pipeline.checks.finding import Finding
 from pipeline.console import size
@@ -93,9 +92,9 @@ def _disk(paths: Paths, recipe: Recipe, rows: dict[str, int]) -> Finding:
     needed = sum(needed_bytes(count, recipe) for count in rows.values())
     have = sum(total_size(paths.features(split)) for split in rows)
     text = f"features take {size(needed)}, {size(have)} are there"
-    if isinstance(folder, RemotePath):
+    present = folder.nearest_folder()
+    if present is None:
         return _storage(folder, text)
-    present = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(present).free
     left, text = max(0, needed - have), f"{text}, {size(free)} free in {present}"
     if left > free:
@@ -103,10 +102,10 @@ def _disk(paths: Paths, recipe: Recipe, rows: dict[str, int]) -> Finding:
     return Finding("disk", "ok", text)
 
 
-def _storage(folder: RemotePath, text: str) -> Finding:
+def _storage(folder: StoragePath, text: str) -> Finding:
     """Return whether objects can be written, read and deleted where features go."""
     try:
-        clock(folder)
+        storage_time(folder)
     except PlacecacheError as fault:
         return Finding.of("storage", fault)
     return Finding("storage", "ok", f"{text}, {folder} can be written")
@@ -140,7 +139,4 @@ def _cluster(scheduler: str, paths: Paths, device: str) -> Iterator[Finding]:
 
 def _sees(manifest: Path, features: StoragePath) -> bool:
     """Whether this machine sees the project, and features that lie elsewhere; run on workers."""
-    if isinstance(features, RemotePath):
-        features.glob("*")  # raises where it cannot be reached
-        return manifest.parent.is_dir()
-    return features.absolute().is_dir()
+    return features.reachable() and manifest.parent.is_dir()

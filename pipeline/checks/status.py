@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cache.reader import FeatureReader
-from cache.storage.lifecycle import store_exists
-from cache.storage.paths import StoragePath, total_size
+from cache.storage.paths import AnyPath, StoragePath, total_size
 from cache.storage.shard_claims import claims_on
+from cache.store import store_exists
 from cache.timings import total_timings
 from pipeline.console import size
 from pipeline.project.paths import SPLITS, Paths
@@ -107,5 +107,5 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"
 
 
-def _size(path: StoragePath) -> str:
+def _size(path: AnyPath) -> str:
     return size(total_size(path))

@@ -33,13 +33,13 @@ SCHEDULER = click.option(
 
 def project_of(context: click.Context) -> tuple[Params, Paths]:
     """Return the settings and the paths of the project that the command runs in."""
-    from cache.storage.paths import place_of
+    from cache.storage.paths import storage_path
     from pipeline.project.params import load_params
 
     project: Path = context.obj
     params = load_params(project / "params.yaml")
     extract = params.extract
-    home = place_of(params.data.features, project)
+    home = storage_path(params.data.features, project)
     return params, Paths(project, f"{extract.backbone}-{extract.image_size}", home)
 
 

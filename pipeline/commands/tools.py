@@ -40,7 +40,7 @@ def verify(context: click.Context, splits: tuple[str, ...]) -> int:
 
     The exit code is 1 if chunks are missing, torn or changed.
     """
-    from cache.storage.lifecycle import store_exists
+    from cache.store import store_exists
     from pipeline.checks.verify import verify_split
 
     _, paths = project_of(context)

@@ -9,8 +9,8 @@ from typing import Any
 
 from cache.errors import StoreError
 from cache.reader import FeatureReader
-from cache.storage.lifecycle import store_exists
 from cache.storage.paths import StoragePath, total_size
+from cache.store import store_exists
 from cache.timings import total_timings
 from pipeline.experiments.rows import Row
 

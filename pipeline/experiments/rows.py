@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cache.storage.paths import place_of
+from cache.storage.paths import storage_path
 from pipeline.experiments.paths import RowPaths
 from pipeline.project.init import template
 from pipeline.project.params import Params, change_setting, read_settings
@@ -81,7 +81,7 @@ class Row:
         return RowPaths(
             self.project,
             self.features_name,
-            place_of(params.data.features, self.project),
+            storage_path(params.data.features, self.project),
             run=folder / self.name / f"seed-{seed}",
             partition_folder=folder / f"partition-{partition}",
             views="views" if views == view_settings(self.base) else f"views-{digest(views)}",

@@ -12,9 +12,9 @@ from typing import Any
 from cache.errors import PlacecacheError
 from cache.reader import FeatureReader
 from cache.storage.folder_lock import locked
-from cache.storage.lifecycle import store_exists
-from cache.storage.paths import StoragePath, write_atomic
+from cache.storage.paths import AnyPath, write_atomic
 from cache.storage.shard_claims import StoreInUse, claimed, claims_on
+from cache.store import store_exists
 from pipeline import console
 from pipeline.experiments.paths import RowPaths
 from pipeline.experiments.rows import Row
@@ -29,7 +29,7 @@ class HeldElsewhere(PlacecacheError):
 
 
 @contextlib.contextmanager
-def _naming_holder(work: str, path: StoragePath) -> Iterator[None]:
+def _naming_holder(work: str, path: AnyPath) -> Iterator[None]:
     """Turn the error that a path is claimed into one that says which process does the work."""
     try:
         yield

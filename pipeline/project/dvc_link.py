@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 from cache.storage.paths import write_atomic
 from cache.store import open_store
@@ -58,5 +57,4 @@ def note(paths: Paths, split: str) -> None:
 
 
 def _inside(paths: Paths, split: str) -> bool:
-    place = paths.features(split)
-    return isinstance(place, Path) and place.resolve() == paths.tracked_features(split).resolve()
+    return paths.features(split).resolve() == paths.tracked_features(split).resolve()

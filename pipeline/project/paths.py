@@ -46,9 +46,11 @@ class Paths:
 
     def features(self, split: str) -> StoragePath:
         """Return the feature store of one split, on a disk or on object storage."""
+        from cache.storage.paths import storage_path  # imports numpy, which `--help` does not need
+
         if self.features_home is None:
-            return self.tracked_features(split)
-        return self.features_home / self.features_name / f"{split}.zarr"
+            return storage_path(self.tracked_features(split))
+        return storage_path(self.features_home) / self.features_name / f"{split}.zarr"
 
     def tracked_features(self, split: str) -> Path:
         """Return what DVC tracks for one split's features: the store, or a note that says where it is."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
-from cache.storage.paths import StoragePath
+from cache.storage.paths import AnyPath, StoragePath
 from cache.store import create_or_open, drop_reusable, row_ids
 from cache.writer import ChunkWriter
 from stages.errors import InputError
@@ -36,14 +36,14 @@ class TransferResult:
         Features moved, and rows without a valid feature.
     length : int
         Length F of a feature.
-    path : Path or RemotePath
+    path : Path or StoragePath
         What was written.
     """
 
     rows: int
     skipped: int
     length: int
-    path: StoragePath
+    path: AnyPath
 
     def facts(self) -> list[tuple[str, object]]:
         """Return what a person wants to know, in reading order."""
@@ -134,7 +134,7 @@ def import_npy(
         An .npy file, (rows, F) float16 or wider; what is wider is stored as float32.
     manifest : Manifest
         The images.
-    store : Path or RemotePath
+    store : StoragePath
         The store to fill, made if need be.
     name : str
         What made the features. Database and queries need the same name: only features of one

@@ -81,7 +81,8 @@ class ShardOrder:
     ----------
     config : ExtractConfig
         The settings.
-    store, manifest : Path; the store may be a RemotePath
+    store : StoragePath
+    manifest : Path
         Where features go and where keys come from.
     shard : int
         Number of the shard.

@@ -19,7 +19,7 @@ class ReusedRows:
 
     Attributes
     ----------
-    stores : tuple of Path or RemotePath
+    stores : tuple of StoragePath
         Stores that were moved aside.
     rows : ndarray, (n,) int64, ascending
         Rows of the new store.
@@ -41,7 +41,7 @@ class ReusableStore:
 
     Attributes
     ----------
-    path : Path or RemotePath
+    path : StoragePath
         The store.
     identities : ndarray of uint64, ascending
         Identities of its valid rows.

@@ -55,7 +55,7 @@ def run(
         Which split it is: database, queries or views.
     manifest : Manifest
         The images.
-    store : Path or RemotePath
+    store : StoragePath
         The feature store, made if need be.
     shards : iterable of int
         Shards to do, out of ``config.shards``.

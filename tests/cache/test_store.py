@@ -19,12 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import RecipeMismatch, StoreError
+from cache.integrity import check_chunk
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.spec import MAX_CHUNK_ROWS, MIN_CHUNK_ROWS, StoreSpec
-from cache.storage.lifecycle import zarr_place
-from cache.storage.paths import StoragePath, read_values
-from cache.storage.remote import RemotePath
+from cache.storage.paths import AnyPath, storage_path
 from cache.store import create_or_open, drop_reusable, open_store, reusable, row_ids
 from cache.timings import log_timing, total_timings
 from cache.writer import ChunkWriter
@@ -52,7 +51,7 @@ def features(spec: StoreSpec, chunk: int) -> dict[str, np.ndarray]:
     return {name: numbers / 8 + np.arange(length) for name, length in spec.outputs.items()}
 
 
-def filled(path: StoragePath, rows: int = 150, chunks: list[int] | None = None):
+def filled(path: AnyPath, rows: int = 150, chunks: list[int] | None = None):
     spec = StoreSpec(rows, OUTPUTS, "float16", 64)
     store = create_or_open(path, spec, RECIPE, ids(rows))
     writer = ChunkWriter(store)
@@ -61,10 +60,8 @@ def filled(path: StoragePath, rows: int = 150, chunks: list[int] | None = None):
     return store
 
 
-def content(folder: StoragePath) -> dict[str, bytes]:
-    if isinstance(folder, RemotePath):
-        return {name: (folder / name).read_bytes() for name in sorted(folder.sizes())}
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+def content(folder: AnyPath) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in sorted(storage_path(folder).sizes())}
 
 
 def test_row_identities_are_those_of_the_format():
@@ -133,9 +130,9 @@ def test_odd_specs_are_refused():
         with pytest.raises(StoreError):
             StoreSpec.for_rows(rows, outputs, dtype)
     spec = StoreSpec(10, OUTPUTS, "float16", 64)
-    with pytest.raises(StoreError, match="chunk 1 is none"):
+    with pytest.raises(StoreError, match="chunk 1 does not exist"):
         spec.chunk_slice(1)
-    with pytest.raises(StoreError, match="shard 4 is none of 4"):
+    with pytest.raises(StoreError, match="shard 4 does not exist: expected 0 to 3"):
         spec.shard_chunks(4, 4)
 
 
@@ -175,7 +172,7 @@ def test_what_is_read_is_what_was_written(folder):
     assert reader.tensor(0, 3).shape == (3, 10)
     np.testing.assert_array_equal(reader.dask("cls").compute(), whole[:, :6])
     assert reader.valid.all()
-    assert reader.damaged() == []
+    assert not any(check_chunk(store, chunk) for chunk in range(3))
 
 
 @settings(max_examples=40, deadline=None)
@@ -201,11 +198,11 @@ def test_slices_and_outputs_that_do_not_exist_are_refused(folder):
 
 def test_the_store_is_plain_zarr(folder):
     filled(folder / "database.zarr")
-    group = zarr.open_group(zarr_place(folder / "database.zarr"), mode="r")
+    group = zarr.open_group(storage_path(folder / "database.zarr").zarr_store(), mode="r")
     assert sorted(name for name, _ in group.members()) == ["avg", "cls", "ledger", "row_id"]
     assert group["cls"].metadata.zarr_format == 3
     assert group["cls"].chunks == (64, 6)
-    last = read_values(folder / "database.zarr/cls/c/2/0", "<f2").reshape(64, 6)
+    last = storage_path(folder / "database.zarr/cls/c/2/0").read_values("<f2").reshape(64, 6)
     assert np.isnan(last[22:]).all()
     assert np.isfinite(last[:22]).all()
 
@@ -219,7 +216,7 @@ def test_checksums_cover_the_real_rows_and_find_damage(folder):
     damaged = bytearray(file.read_bytes())
     damaged[100] ^= 1
     file.write_bytes(damaged)
-    assert FeatureReader(store).damaged() == [(1, "avg")]
+    assert [(fault.chunk, fault.output) for c in range(3) for fault in check_chunk(store, c)] == [(1, "avg")]
 
 
 def test_bad_rows_are_nan_masked_and_listed(folder):
@@ -293,7 +290,7 @@ def test_other_rows_move_the_store_aside_where_it_is_found_again(folder):
 def test_no_store_and_no_format_are_told_apart(folder):
     with pytest.raises(StoreError, match="no feature store at"):
         open_store(folder / "database.zarr")
-    zarr.create_group(zarr_place(folder / "other.zarr"))
+    zarr.create_group(storage_path(folder / "other.zarr").zarr_store())
     with pytest.raises(StoreError, match="is of format none"):
         open_store(folder / "other.zarr")
 

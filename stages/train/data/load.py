@@ -13,8 +13,8 @@ from torch import Tensor
 
 from cache.errors import RecipeMismatch, StoreError
 from cache.reader import FeatureReader
-from cache.storage.lifecycle import store_exists
 from cache.storage.paths import StoragePath
+from cache.store import store_exists
 from stages.errors import ConfigError
 from stages.models.backbones.registry import pooled_among
 from stages.models.heads.margin_loss import Buffers

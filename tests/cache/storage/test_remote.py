@@ -18,7 +18,7 @@ from cache.reader import FeatureReader
 from cache.spec import StoreSpec
 from cache.storage import folder_lock as holder
 from cache.storage.folder_lock import Holder, locked
-from cache.storage.paths import place_of
+from cache.storage.paths import storage_path
 from cache.storage.remote import RemotePath
 from cache.storage.shard_claims import StoreInUse, claimed, claims_folder, claims_on
 from cache.store import create_or_open, drop_reusable, open_store, reusable
@@ -38,7 +38,7 @@ class Killed(BaseException):
 def objects():
     place = RemotePath(f"memory://{uuid4().hex}")
     yield place
-    place.delete_all(list(place.sizes()))
+    place.delete_store()
 
 
 @pytest.fixture
@@ -124,10 +124,10 @@ def test_a_kill_between_any_two_requests_leaves_a_store_that_ends_the_same(
 
 
 def test_a_place_is_a_folder_or_an_address(tmp_path):
-    assert place_of("data/features", tmp_path) == tmp_path / "data/features"
-    assert place_of("/mnt/features", tmp_path) == Path("/mnt/features")
-    assert place_of("file:///mnt/features", tmp_path) == Path("/mnt/features")
-    place = place_of("s3://bucket/features/", tmp_path) / "database.zarr"
+    assert storage_path("data/features", tmp_path) == tmp_path / "data/features"
+    assert storage_path("/mnt/features", tmp_path) == Path("/mnt/features")
+    assert storage_path("file:///mnt/features", tmp_path) == Path("/mnt/features")
+    place = storage_path("s3://bucket/features/", tmp_path) / "database.zarr"
     assert str(place) == "s3://bucket/features/database.zarr"
     assert (place.name, place.stem) == ("database.zarr", "database")
     assert str(place.parent) == "s3://bucket/features"
@@ -241,7 +241,7 @@ def test_hearts_beat_on_objects(objects, monkeypatch):
 
 
 def test_one_process_at_a_time_makes_a_store(objects, monkeypatch):
-    monkeypatch.setattr(holder, "_ASK_AGAIN_S", 0.001)
+    monkeypatch.setattr(holder, "_RETRY_S", 0.001)
     inside, most = [], []
 
     def enter():
@@ -278,7 +278,7 @@ def test_a_lock_whose_first_answer_got_lost_is_held_all_the_same(objects, monkey
     monkeypatch.setattr(fs, "pipe_file", sent_twice)
     with locked(objects):
         assert sent
-        assert not (objects / ".lock").create(b"another process")
+        assert not (objects / ".lock").create_new(b"another process")
     assert objects.sizes() == {}
 
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from cache.storage.remote import RemotePath
+from cache.storage.paths import storage_path
 from pipeline.cli import main
 from pipeline.project.init import set_params, template
 from tests.cache.test_store import content
@@ -48,10 +48,9 @@ def features(request, base, tmp_path):
     """Where the project's features live."""
     home = f"memory://{uuid4().hex}" if request.param == "memory" else f"file://{tmp_path}/shared"
     set_params(base / "params.yaml", {**SETTINGS, "data.features": home})
-    place = RemotePath(home) if request.param == "memory" else tmp_path / "shared"
+    place = storage_path(home)
     yield place
-    if isinstance(place, RemotePath):
-        place.delete_all(list(place.sizes()))
+    place.delete_store()
     note(base).unlink(missing_ok=True)
 
 
