@@ -96,7 +96,7 @@ def make_localiser(classes, length):
 def bench_classify(localiser, queries, repeat):
     features = torch.randn(queries, localiser.meta["features"])
     units = [unit.T for unit in localiser._units]
-    plain = Calibration.plain(4, FUSION)
+    plain = Calibration.configured(4, FUSION)
     embedded = localiser.embed(features)
     widest = max(unit.shape[1] for unit in units)
     step = max(1, (1 << 24) // widest)

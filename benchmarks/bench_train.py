@@ -103,15 +103,15 @@ def step_of_one_head(batch, dim, classes, times, clock):
 
     def ours():
         weight = weights[0].detach()
-        dense.step(loss_and_gradients(embeddings, weight, labels, SETTINGS, buffers=buffers).prototypes)
+        dense.step(loss_and_gradients(embeddings, weight, labels, SETTINGS, buffers=buffers).by_prototypes)
 
     def tenth():
         drawn = sampler.draw(next(number), batch)
-        rows = torch.from_numpy(drawn.faced)
-        target = torch.from_numpy(np.searchsorted(drawn.faced, drawn.image_classes))
+        rows = torch.from_numpy(drawn.sampled_classes)
+        target = torch.from_numpy(np.searchsorted(drawn.sampled_classes, drawn.image_classes))
         values = weights[1].detach().index_select(0, rows)
         found = loss_and_gradients(embeddings, values, target, SETTINGS, buffers=few)
-        sampled.step(rows, values, found.prototypes)
+        sampled.step(rows, values, found.by_prototypes)
 
     candidates = {
         "three matrix products alone (floor)": products,
@@ -238,14 +238,14 @@ def whole_training(size, device, sampling):
         batch, first = samplers[group].draw(number, size.batch), slices[group].start
         z = projection(data.of(batch, device, buffers))
         head, labels, rows = heads[group].detach(), batch.image_classes - first, None
-        if batch.faced is not None:
-            labels = np.searchsorted(batch.faced, batch.image_classes)
-            rows = torch.from_numpy(batch.faced - first).to(device, non_blocking=True)
+        if batch.sampled_classes is not None:
+            labels = np.searchsorted(batch.sampled_classes, batch.image_classes)
+            rows = torch.from_numpy(batch.sampled_classes - first).to(device, non_blocking=True)
             head = head.index_select(0, rows)
         target = torch.from_numpy(labels).to(device, non_blocking=True)
         found = loss_and_gradients(z.detach(), head, target, SETTINGS, buffers=buffers, precision=precision)
-        adams[group].step(*((found.prototypes,) if rows is None else (rows, head, found.prototypes)))
-        z.backward(found.embeddings)
+        adams[group].step(*((found.by_prototypes,) if rows is None else (rows, head, found.by_prototypes)))
+        z.backward(found.by_embeddings)
         shared.step(projection.weight.grad)
 
     for number in range(4):

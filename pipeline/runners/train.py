@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import progress as bars
@@ -19,8 +19,9 @@ from stages.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from stages.files import Progress
+    from stages.train.inputs import TrainInputs
     from stages.train.loop.trainer import LogLine
-    from stages.train.stage import TrainResult
+    from stages.train.result import TrainResult
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _learnable(params: Params, paths: Paths, groups: tuple[int, ...] | None) -> 
     from stages.train.prepare import choose_groups, open_files, require_base
 
     require_base(paths.localiser)
-    files = open_files(params.train, paths.partition, paths.features("database"), paths.index("database"))
+    files = open_files(_inputs(params, paths, output=paths.localiser))
     asked = choose_groups("all" if groups is None else groups, files.classes)
     labels = files.labels[files.reader.valid]
     seen = np.bincount(labels[labels >= 0], minlength=len(files.classes)) > 0
@@ -122,45 +123,46 @@ def _learnable(params: Params, paths: Paths, groups: tuple[int, ...] | None) -> 
     return found
 
 
-def _run_on(params: Params, paths: Paths) -> Callable[..., TrainResult]:
-    """The training stage with this project's settings and inputs filled in."""
-    from stages.train.stage import run
+def _inputs(params: Params, paths: Paths, **more: Any) -> TrainInputs:
+    """Return the inputs of a training with this project's settings and files."""
+    from stages.train.inputs import TrainInputs
 
-    return partial(
-        run,
-        params.train,
+    return TrainInputs(
+        config=params.train,
         partition=paths.partition,
         features=paths.features("database"),
         views=paths.features("views") if params.train.augment_views else None,
         manifest=paths.index("database"),
         seed=params.seeds.train,
         weights=params.extract.weights,
+        **more,
     )
 
 
 def _train_here(
     params: Params, paths: Paths, groups: tuple[int, ...] | None, device: str, bar: TrainingProgress
 ) -> TrainResult:
-    return _run_on(params, paths)(
+    from stages.train.stage import run
+
+    inputs = _inputs(
+        params,
+        paths,
         output=paths.localiser,
         fusion=params.eval.fusion,
         groups="all" if groups is None else groups,
         device=device,
         log=paths.training_log,
         checkpoints=paths.checkpoints,
-        progress=bar.progress,
-        report=bar.report,
     )
+    return run(inputs, progress=bar.progress, report=bar.report)
 
 
 def train_head(params: Params, paths: Paths, device: str, group: int) -> TrainResult:
-    """Train one head beside the localiser at hand, into a folder of its own; what a Dask worker does."""
-    return _run_on(params, paths)(
-        output=paths.head(group),
-        base=paths.localiser,
-        groups=(group,),
-        device=device,
-    )
+    """Train one head beside the current localiser into a folder of its own; the work of a Dask worker."""
+    from stages.train.stage import run
+
+    output, base = paths.head(group), paths.localiser
+    return run(_inputs(params, paths, output=output, base=base, groups=(group,), device=device))
 
 
 def _train_on_cluster(

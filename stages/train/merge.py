@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from stages.models.localiser.calibration_fit import drop_calibration
 from stages.models.localiser.localiser import Localiser
-from stages.models.localiser.predict import drop_calibration
 from stages.train.result import BUCKETS, TrainResult
 
 

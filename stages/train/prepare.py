@@ -1,21 +1,19 @@
-"""What must be settled before the first step: inputs opened and checked, images split, weights begun."""
+"""Before the first step: open and check the inputs, split the images, make the localiser."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from cache.reader import FeatureReader
-from cache.storage.paths import StoragePath
 from stages.errors import ConfigError, InputError
 from stages.index.manifest import Manifest
 from stages.models.heads.heads import HeadSettings
-from stages.models.localiser.exemplars import MOST_BYTES, Exemplars, choose
+from stages.models.localiser.exemplars import MOST_BYTES, Exemplars, choose_exemplars
 from stages.models.localiser.localiser import Localiser
 from stages.models.trainable_blocks import TailSettings, pretrained_tail, tail_settings
 from stages.partition.classes import ClassTable, in_class
@@ -25,9 +23,8 @@ from stages.train.config import TrainConfig
 from stages.train.data.holdout import hold_out, visit_numbers
 from stages.train.data.load import chosen_inputs, load_rows, open_views
 from stages.train.data.source import FeatureSource
+from stages.train.inputs import Groups, TrainInputs
 from stages.train.loop.validation import Validation
-
-Groups = Literal["all"] | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,37 +40,42 @@ class Files:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What a row consists of: pooled outputs and, for a tail, the tensor that it starts from."""
+        """Outputs that make a row: the pooled ones and, with a tail, the tensor that it starts from."""
         return self.pooled if self.tail is None else (*self.pooled, self.tail.source)
 
 
-def open_files(config: TrainConfig, partition: Path, features: StoragePath, manifest: Path) -> Files:
-    """Return the inputs, opened and found to belong together.
+def open_files(inputs: TrainInputs) -> Files:
+    """Open the inputs and check that they belong together.
 
     Raises
     ------
     InputError
-        If they are of different manifests or absent.
+        If one does not exist or they belong to different manifests.
     StoreError
-        If features are still to be extracted.
+        If features are not extracted yet.
     """
-    opened, reader = Manifest.open(manifest), FeatureReader.open(features)
-    classes = ClassTable.load(partition / "classes.parquet")
+    manifest, reader = Manifest.open(inputs.manifest), FeatureReader.open(inputs.features)
+    classes = ClassTable.load(inputs.partition / "classes.parquet")
     try:
-        labels = np.load(partition / "labels.npy")
+        labels = np.load(inputs.partition / "labels.npy")
     except FileNotFoundError:
-        raise InputError(f"{partition / 'labels.npy'} does not exist: run `pipeline partition`") from None
-    if len(labels) != opened.rows or labels.max(initial=-1) >= len(classes):
-        raise InputError(f"{partition} was made for another {manifest}: run `pipeline partition` again")
-    if reader.rows != opened.rows:
         raise InputError(
-            f"{features} holds {reader.rows} rows, {manifest} has {opened.rows}: "
+            f"{inputs.partition / 'labels.npy'} does not exist: run `pipeline partition`"
+        ) from None
+    if len(labels) != manifest.rows or labels.max(initial=-1) >= len(classes):
+        raise InputError(
+            f"{inputs.partition} was made for another manifest than {inputs.manifest}: "
+            "run `pipeline partition` again"
+        )
+    if reader.rows != manifest.rows:
+        raise InputError(
+            f"{inputs.features} holds {reader.rows} rows, {inputs.manifest} has {manifest.rows}: "
             "run `pipeline extract --split database`"
         )
     reader.require_complete()
-    pooled = chosen_inputs(config.inputs, reader)
-    tail = tail_settings(reader.recipe, pooled, config.aggregator) if config.tail else None
-    return Files(opened, classes, labels, reader, pooled, tail)
+    pooled = chosen_inputs(inputs.config.inputs, reader)
+    tail = tail_settings(reader.recipe, pooled, inputs.config.aggregator) if inputs.config.tail else None
+    return Files(manifest, classes, labels, reader, pooled, tail)
 
 
 def choose_groups(groups: Groups, classes: ClassTable) -> tuple[int, ...]:
@@ -92,40 +94,40 @@ def choose_groups(groups: Groups, classes: ClassTable) -> tuple[int, ...]:
     return tuple(sorted(set(groups)))
 
 
-def begin_localiser(
-    config: TrainConfig, files: Files, base: Path, groups: Groups, seed: int, weights: str | None
-) -> Localiser:
-    """Return a new localiser, or for a part of the groups the one at hand with these heads new.
+def new_localiser(inputs: TrainInputs, files: Files) -> Localiser:
+    """Return a new localiser, or the one at `inputs.base` with new heads where only these are trained.
 
     Raises
     ------
     ConfigError
-        If a part of the groups is asked for and the localiser at hand is absent or does not fit.
+        If the localiser at `inputs.base` is needed and does not exist or does not fit.
     WeightsError
-        If a tail is to be trained and the backbone's weights cannot be had.
+        If a tail is to be trained and the backbone's weights are missing or differ from those of the
+        features.
     """
+    config, recipe = inputs.config, files.reader.recipe
     settings = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
-    recipe = files.reader.recipe
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(inputs.seed)
         new = Localiser.new(files.classes, recipe, files.inputs, config.embedding_dim, settings, files.tail)
-        if groups == "all" and files.tail is not None:
-            new.tail = pretrained_tail(files.tail, recipe, weights)
-    if groups == "all":
+        if inputs.train_projection and files.tail is not None:
+            new.tail = pretrained_tail(files.tail, recipe, inputs.weights)
+    if inputs.groups == "all":
         return new
-    require_base(base)
-    held = Localiser.load(base)
-    differing = [key for key in new.meta if key != "training" and new.meta[key] != held.meta.get(key)]
-    ours, theirs = new.classes, held.classes
+    folder = inputs.base or inputs.output
+    require_base(folder)
+    base = Localiser.load(folder)
+    differing = [key for key in new.meta if key != "training" and new.meta[key] != base.meta.get(key)]
+    ours, theirs = new.classes, base.classes
     if ours.groups != theirs.groups or not np.array_equal(ours.outlines, theirs.outlines):
         differing.append("cells")
     if differing:
         raise ConfigError(
-            f"the localiser at {base} differs in {', '.join(differing)}: train all groups again"
+            f"the localiser at {folder} differs in {', '.join(differing)}: train all groups again"
         )
-    for group in groups:
-        held.heads[group] = new.heads[group]
-    return held
+    for group in inputs.groups:
+        base.heads[group] = new.heads[group]
+    return base
 
 
 def require_base(base: Path) -> None:
@@ -155,13 +157,13 @@ def split_rows(
             f"no image to train on: {int(in_class(files.labels).sum())} images have a class; "
             "lower partition.min_images_per_class, or see `pipeline status --bad`"
         )
-    held = np.zeros_like(usable)
+    holdout = np.zeros_like(usable)
     wanted = round(min(config.validation.share * usable.sum(), config.validation.max_images))
     if wanted:
         visits = visit_numbers(files.manifest)[usable]
         classes = _finest(files.labels[usable], mine)
-        held[usable] = hold_out(classes, visits, wanted, np.random.default_rng([seed, 1 << 20]))
-    return usable & ~held, held
+        holdout[usable] = hold_out(classes, visits, wanted, np.random.default_rng([seed, 1 << 20]))
+    return usable & ~holdout, holdout
 
 
 def _finest(labels: npt.NDArray[np.int32], mine: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
@@ -173,31 +175,25 @@ def _finest(labels: npt.NDArray[np.int32], mine: npt.NDArray[np.bool_]) -> npt.N
     return finest
 
 
-def open_source(
-    config: TrainConfig,
-    files: Files,
-    partition: Path,
-    views: StoragePath | None,
-    trained: npt.NDArray[np.bool_],
-) -> FeatureSource:
-    """Return what may be read: the marked rows and their views.
+def open_source(inputs: TrainInputs, files: Files, rows: npt.NDArray[np.bool_]) -> FeatureSource:
+    """Return the features to train on: the marked rows and their views.
 
     Raises
     ------
     StoreError
         If views are planned and wanted but not extracted.
     """
-    plan = ViewPlan.load(partition / "views.parquet") if config.augment_views else None
-    reader = open_views(views, plan, files.reader) if plan else None
-    return FeatureSource(files.reader, files.inputs, files.labels, trained, reader, plan)
+    plan = ViewPlan.load(inputs.partition / "views.parquet") if inputs.config.augment_views else None
+    reader = open_views(inputs.views, plan, files.reader) if plan else None
+    return FeatureSource(files.reader, files.inputs, files.labels, rows, reader, plan)
 
 
 def load_validation(
-    config: TrainConfig, files: Files, held: npt.NDArray[np.bool_], device: torch.device
+    config: TrainConfig, files: Files, holdout: npt.NDArray[np.bool_], device: torch.device
 ) -> Validation:
     """Return the held-out images with their true positions."""
-    features = load_rows(files.reader, held, files.inputs, device)
-    return Validation(features, files.manifest.positions()[held], config.validation)
+    features = load_rows(files.reader, holdout, files.inputs, device)
+    return Validation(features, files.manifest.positions()[holdout], config.validation)
 
 
 def load_exemplars(
@@ -207,14 +203,14 @@ def load_exemplars(
     random: np.random.Generator,
     device: torch.device,
 ) -> Exemplars | None:
-    """Return some photos of each place among the marked rows, as many as are configured and fit; or None."""
+    """Return exemplars of each place drawn from the marked rows, None where none are configured."""
     places, reader = Places.of(files.classes), files.reader
-    each = 2 * reader.length(files.pooled) * max(1, len(places))
-    most = min(config.exemplars, max(1, MOST_BYTES // each))
     if not config.exemplars or not len(places):
         return None
+    bytes_of_one_each = 2 * reader.length(files.pooled) * len(places)
+    most = min(config.exemplars, max(1, MOST_BYTES // bytes_of_one_each))
     labels = files.labels if places.votes is None else places.at(files.manifest.positions())
-    chosen, class_id = choose(labels, rows, most, random)
+    chosen, class_id = choose_exemplars(labels, rows, most, random)
     wanted = np.zeros(reader.rows, np.bool_)
     wanted[chosen] = True
     features = load_rows(reader, wanted, files.pooled, device)

@@ -1,4 +1,4 @@
-"""What a training run did, for people and for meta.json."""
+"""The result of a training run, for people and for meta.json."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.models.localiser.localiser import Localiser
-from stages.partition.classes import ClassTable
-from stages.train.config import TrainConfig
+from stages.partition.classes import ClassTable, in_class
+from stages.train.data.source import FeatureSource
+from stages.train.inputs import TrainInputs
 from stages.train.loop.trainer import LogLine, LoopState
 from stages.train.loop.validation import Validation
+from stages.train.prepare import Files, choose_groups
 
 BUCKETS = ("head", "mid", "tail")
 
@@ -24,33 +26,29 @@ class TrainResult:
 
     Attributes
     ----------
-    steps : int
-        Steps that the last pass took.
+    steps, drawn, images, views
+        Of the last pass: steps taken, samples of each bucket of classes (head, mid, tail), images trained on,
+        views that could join them.
     samples : int
-        Images and views drawn, in all passes.
+        Images and views drawn in all passes.
     samples_per_s, seconds : float
-        Speed and length of the passes: reading, first weights, steps and validations.
+        Of the passes: reading, first weights, steps and validations.
     loss : float
-        Mean over the last stretch of the log.
-    drawn : dict of str to int
-        Samples per bucket of classes (head, mid, tail) in the last pass.
-    images, masked, held_out, views : int
-        Images trained on, images of classes left out since their features are
-        bad, images held out for validation, views ready to join.
+        Mean since the log line before the last.
+    masked, held_out : int
+        Images of classes left out because their features are bad, and images held out for validation.
     validation_lr1 : float or None
-        LR@1 in percent on the images held out when the weights were chosen; it flatters a little.
+        LR@1 in percent of the kept weights on the held-out images; slightly optimistic, since it chose them.
     kept_step : int
-        The step that was chosen.
+        Step of the kept weights.
     classes : int
         Classes of the groups trained.
-    groups : tuple of int
-        The groups trained.
     projection : str
         "trained", or "frozen" where only some groups were trained.
     residency : str
         Where the features waited, and why there.
     resumed_step : int
-        Step at which a checkpoint was taken up; 0 if there was none.
+        Step of the checkpoint that the run resumed from; 0 without one.
     """
 
     steps: int
@@ -81,27 +79,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class PassRecord:
-    """What one pass over the data was like; plain numbers, so that a checkpoint can hold it.
-
-    Attributes
-    ----------
-    steps, samples : int
-        Steps taken, images and views drawn.
-    drawn : dict of str to int
-        Samples per bucket of classes.
-    log : list of LogLine
-        Loss and speed over the steps.
-    images, views : int
-        Images trained on, views ready to join.
-    held_out : int
-        Images held out.
-    validation_lr1 : float or None
-        LR@1 in percent of the weights kept.
-    kept_step : int
-        Their step.
-    calibration : dict or None
-        What the held-out images say of temperatures and confidences.
-    """
+    """What one pass over the data did, in plain numbers that a checkpoint can hold."""
 
     steps: int
     samples: int
@@ -121,9 +99,7 @@ class PassRecord:
         drawn: npt.NDArray[np.int64],
         classes: ClassTable,
         validation: Validation,
-        *,
-        images: int,
-        views: int,
+        source: FeatureSource,
     ) -> PassRecord:
         """Return the record of a finished pass in which `drawn` samples of each class were drawn."""
         held_out = len(validation)
@@ -132,87 +108,69 @@ class PassRecord:
             samples=int(drawn.sum()),
             drawn={name: int(drawn[classes.bucket == name].sum()) for name in BUCKETS},
             log=state.log,
-            images=images,
-            views=views,
+            images=source.images,
+            views=source.views,
             held_out=held_out,
             validation_lr1=validation.kept_percent if held_out else None,
             kept_step=validation.kept_step if held_out else state.step,
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
+        """Return plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> PassRecord:
-        """Return what `as_dict` was made of."""
+        """Return the record that `as_dict` described."""
         return cls(**{**fields, "log": [LogLine(**line) for line in fields["log"]]})
 
 
-def summarise(
-    final: PassRecord,
-    first: PassRecord,
-    classes: ClassTable,
-    *,
-    groups: tuple[int, ...],
-    seconds: float,
-    samples: int,
-    masked: int,
-    whole: bool,
-    residency: str,
-    resumed_step: int,
-) -> TrainResult:
-    """Return the numbers of a finished run.
+@dataclass
+class RunCosts:
+    """Costs of the passes that this process makes itself, without what a checkpoint brought along."""
 
-    Parameters
-    ----------
-    final : PassRecord
-        The pass whose weights are kept.
-    first : PassRecord
-        The pass that was validated; the same one unless all images were trained on afterwards.
-    classes : ClassTable
-        All classes.
-    groups : tuple of int
-        The groups trained.
-    seconds : float
-        Time since the run began or was taken up.
-    samples : int
-        Images and views drawn in this time.
-    masked : int
-        Images left out since their features are bad.
-    whole : bool
-        Whether the projection was trained.
-    residency : str
-        Where the features waited, and why.
-    resumed_step : int
-        Step at which a checkpoint was taken up, 0 for none.
-    """
+    seconds: float = 0.0
+    samples: int = 0
+    residency: str = ""
+    resumed_step: int = 0
+
+    def resume(self, state: LoopState) -> None:
+        """Leave out the samples drawn before the checkpoint."""
+        self.samples -= int(state.drawn.sum())
+        self.resumed_step = max(self.resumed_step, state.step)
+
+
+def summarise(
+    first: PassRecord, final: PassRecord, inputs: TrainInputs, files: Files, costs: RunCosts
+) -> TrainResult:
+    """Return the numbers of a run from the validated pass and the last one, which may be the same."""
+    groups = choose_groups(inputs.groups, files.classes)
     return TrainResult(
         steps=final.steps,
         samples=first.samples + (final.samples if final is not first else 0),
-        samples_per_s=samples / max(seconds, 1e-9),
-        seconds=seconds,
+        samples_per_s=costs.samples / max(costs.seconds, 1e-9),
+        seconds=costs.seconds,
         loss=final.log[-1].loss if final.log else float("nan"),
         drawn=final.drawn,
         images=final.images,
-        masked=masked,
+        masked=int((in_class(files.labels) & ~files.reader.valid).sum()),
         held_out=first.held_out,
         views=final.views,
         validation_lr1=first.validation_lr1,
         kept_step=first.kept_step,
-        classes=int(np.isin(classes.group, groups).sum()),
+        classes=int(np.isin(files.classes.group, groups).sum()),
         groups=groups,
-        projection="trained" if whole else "frozen",
-        residency=residency,
-        resumed_step=resumed_step,
+        projection="trained" if inputs.train_projection else "frozen",
+        residency=costs.residency,
+        resumed_step=costs.resumed_step,
     )
 
 
-def record(localiser: Localiser, config: TrainConfig, result: TrainResult, seed: int) -> None:
-    """Put the lasting facts into meta.json: equal runs give equal files."""
+def record_training(localiser: Localiser, result: TrainResult, inputs: TrainInputs) -> None:
+    """Put the lasting facts into the localiser's meta; equal runs give equal files."""
     facts = asdict(result)
     for passing in ("seconds", "samples_per_s", "residency", "resumed_step"):
         del facts[passing]
     if not math.isfinite(facts["loss"]):
         facts["loss"] = None
-    localiser.meta["training"] = {**facts, "seed": seed, "settings": asdict(config)}
+    localiser.meta["training"] = {**facts, "seed": inputs.seed, "settings": asdict(inputs.config)}

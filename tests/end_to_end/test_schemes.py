@@ -23,7 +23,6 @@ from stages.partition.config import HeadingConfig, HierarchyConfig, QuadtreeConf
 from stages.partition.stage import run as partition
 from stages.partition.views import ViewPlan
 from stages.train.data.samplers import ClassImages
-from stages.train.stage import run as train
 from tests.stages.partition.test_stage import config as partition_config
 from tests.support.training_city import (
     CONFIG,
@@ -75,7 +74,7 @@ def cut_anew(city, scheme):
 def test_a_scheme_is_trained_evaluated_and_reported(tmp_path, scheme):
     city = build_city(tmp_path / "city", side=5, images=220)
     cut = cut_anew(city, scheme)
-    trained = train(TRAIN, **{**city.inputs(), "views": city.folder / "more.zarr"}, seed=0, fusion=FUSION)
+    trained = city.train(TRAIN, views=city.folder / "more.zarr", fusion=FUSION)
     assert trained.classes == cut.classes
     assert trained.images + trained.held_out == cut.images_in_classes
     assert trained.held_out > 10
@@ -157,11 +156,11 @@ def test_votes_are_averaged_or_the_best_counts(mean):
 def test_predictions_rank_all_places_as_a_loop_does(tmp_path, scheme, score):
     city = build_city(tmp_path / "city", side=4, images=100)
     cut_anew(city, scheme)
-    train(replace(TRAIN, max_steps=10, augment_views=False), **city.inputs(), seed=0)
+    city.train(replace(TRAIN, max_steps=10, augment_views=False))
     localiser = Localiser.load(city.folder / "localiser")
     places, classes = localiser.places, localiser.classes
     temperatures = tuple(0.05 + 0.01 * group for group in range(classes.groups))
-    calibration = replace(Calibration.plain(classes.groups, FUSION), temperatures=temperatures)
+    calibration = replace(Calibration.configured(classes.groups, FUSION), temperatures=temperatures)
     localiser.meta["calibration"] = calibration.to_dict()
     features = FeatureReader.open(city.folder / "queries.zarr").read(0, 20, tuple(OUTPUTS))
     found = predict(localiser, features, top=len(places) + 2, score=score)

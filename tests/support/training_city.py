@@ -20,6 +20,8 @@ from stages.partition.classes import ClassTable
 from stages.partition.grid import cells, centres, group_of
 from stages.partition.views import ViewPlan
 from stages.train.config import TrainConfig, ValidationConfig
+from stages.train.inputs import TrainInputs
+from stages.train.stage import run
 
 CELL_M = 20.0
 OUTPUTS = {"cls": 8, "avg": 16}
@@ -111,7 +113,7 @@ def write_rows(path, positions, timestamps, zone="10S", headings=None):
 
 @dataclass
 class City:
-    """Paths of one city's files, under the names that `run` takes."""
+    """Paths of one city's files, under the names of the stages' inputs."""
 
     folder: Path
     classes: ClassTable
@@ -126,6 +128,14 @@ class City:
             "manifest": self.folder / "database.parquet",
             "output": self.folder / "localiser",
         }
+
+    def train_inputs(self, config, **changes):
+        """What a training of the city is given; `changes` replace single inputs."""
+        return TrainInputs(**{**self.inputs(), "config": config, "seed": 0, **changes})
+
+    def train(self, config, *, progress=None, report=None, **changes):
+        """Train a localiser on the city and return the result."""
+        return run(self.train_inputs(config, **changes), progress=progress, report=report)
 
     def outputs(self):
         return {

@@ -13,8 +13,8 @@ from stages.eval.localisers.compare import LocaliserResult, cell_ranking, compar
 from stages.eval.localisers.database import Database
 from stages.eval.queries import Queries
 from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import Predictions
 from stages.models.localiser.recall import errors_m
-from stages.models.localiser.topk import Predictions
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

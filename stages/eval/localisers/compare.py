@@ -16,9 +16,8 @@ from stages.eval.localisers.database import Database
 from stages.eval.localisers.hybrid import Hybrid
 from stages.eval.localisers.retrieval import PhotoSpace, nearest_photos
 from stages.models.localiser.localiser import Localiser
-from stages.models.localiser.predict import Answers, answer, predict
+from stages.models.localiser.predict import Answers, Predictions, answer, predict
 from stages.models.localiser.scoring import Score
-from stages.models.localiser.topk import Predictions
 
 Features = npt.NDArray[np.floating]
 FLOAT16_BYTES = 2

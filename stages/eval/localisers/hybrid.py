@@ -12,7 +12,7 @@ from stages.eval.localisers.cell_index import CellIndex
 from stages.eval.localisers.retrieval import PhotoSpace
 from stages.models.localiser.calibration import Calibration, probabilities
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
-from stages.models.localiser.predict import look
+from stages.models.localiser.predict import score_classes
 from stages.partition import grid
 from stages.partition.places import Places
 
@@ -80,9 +80,9 @@ class Hybrid:
         Rows are -1 and weights 0 where there are fewer.
         """
         localiser = self.space.localiser
-        calibration = localiser.calibration or Calibration.plain(localiser.classes.groups, self.fusion)
+        calibration = localiser.calibration or Calibration.configured(localiser.classes.groups, self.fusion)
         depth = max(self.fusion.candidates, self.config.cells)
-        seen = look(localiser, features, top=depth, calibration=calibration)
+        seen = score_classes(localiser, features, top=depth, calibration=calibration)
         prior = np.log(np.maximum(probabilities(seen.evidence), np.exp(_LEAST_LOG_PROBABILITY)))
         found = [self._candidates(*query) for query in zip(seen.class_id, prior, strict=True)]
         vectors = self.space.vectors(features)

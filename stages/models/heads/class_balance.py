@@ -1,12 +1,9 @@
-"""What the loss does otherwise from class to class, after how many images each has: long-tail learning.
+"""Long-tail learning: weights, logit offsets and margins of each class, computed from its number of images.
 
-Pure torch. Three published ways, each a row of numbers over a group's classes:
-weights (Cui et al., CVPR 2019), logits shifted by the prior (Menon et al.,
-ICLR 2021) and margins of their own (LDAM; Cao et al., NeurIPS 2019). All go by
-the images of the classes table, whatever is drawn. Where each image is equally
-likely to be drawn, the first and second make up for unequal numbers, as
-published. Where each class is (the default), what is drawn is level already,
-and both lean towards the tail beyond that.
+Three published methods: class-balanced weights (Cui et al., CVPR 2019), logits shifted by the prior (Menon et
+al., ICLR 2021) and margins per class (LDAM; Cao et al., NeurIPS 2019). All use the image counts of the
+classes table. With `train.sampling: image` weights and offsets make up for unequal counts, as published. With
+`class`, the default, batches are balanced already and both favour the tail beyond that.
 """
 
 from __future__ import annotations
@@ -21,16 +18,10 @@ from stages.errors import ConfigError
 
 
 class Classwise(NamedTuple):
-    """What differs between the K classes of a group; None where nothing does.
+    """Differences between the K classes of a group, each (K,) or None where there is none.
 
-    Attributes
-    ----------
-    weights : Tensor or None
-        Factor of the loss of each class's samples, shape (K,).
-    offsets : Tensor or None
-        Added to each class's logit while training, shape (K,).
-    margins : Tensor or None
-        Each class's margin, in place of the head's, shape (K,).
+    Factors of the loss of a class's samples, terms added to its logit in training, and its margin in place of
+    the head's.
     """
 
     weights: Tensor | None = None
@@ -38,7 +29,7 @@ class Classwise(NamedTuple):
     margins: Tensor | None = None
 
     def of(self, rows: Tensor) -> Classwise:
-        """Return the same for some of the classes, int64, shape (C,)."""
+        """Return those of some classes, int64, shape (C,)."""
         return Classwise(*(None if values is None else values[rows] for values in self))
 
 
@@ -51,7 +42,7 @@ def balanced_weights(images: Tensor, beta: float) -> Tensor:
 
     Cui et al., equation 8: 1 / n for beta near 1, all alike for beta 0.
     """
-    # 1 - beta ** n through expm1: for beta near 1 the difference itself would lose its digits.
+    # expm1, because 1 - beta ** n loses its digits for beta near 1.
     weights = -1 / torch.expm1(images * math.log(beta))
     return weights / weights.mean()
 
@@ -64,13 +55,13 @@ def log_priors(images: Tensor, tau: float) -> Tensor:
 def falling_margins(images: Tensor, margin: float, power: float, limit: float) -> Tensor:
     """Return margins in proportion to n ** -power, of mean `margin`, shape (K,).
 
-    Cao et al., equation 13, derive the power 0.25. Their constant is tuned;
-    the mean here is the head's own margin, so that heads stay comparable.
+    Cao et al., equation 13, derive the power 0.25 and tune the constant; here the mean is the head's margin,
+    so that heads stay comparable.
 
     Raises
     ------
     ConfigError
-        If the greatest does not stay below `limit`.
+        If the greatest is not below `limit`.
     """
     falling = images**-power
     margins = margin * falling / falling.mean()

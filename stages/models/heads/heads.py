@@ -1,8 +1,4 @@
-"""The trainable part of the model: one shared projection and one head per group.
-
-Pure torch; knows nothing of files, cells or images. Equation numbers are the
-method's (4.12 - 4.18).
-"""
+"""One projection shared by all groups and one classification head per group (method, 4.12 - 4.18)."""
 
 from __future__ import annotations
 
@@ -20,8 +16,7 @@ __all__ = ["Head", "HeadKind", "HeadSettings", "Projection", "log_odds", "margin
 class Projection(nn.Module):
     """Unit-length embeddings of features: z = Norm(W (h - shift) * gain), eq. 4.18.
 
-    ``shift`` and ``gain`` standardise the feature and are not trained; with
-    their initial 0 and 1 this is the equation to the letter.
+    ``shift`` and ``gain`` standardise the feature and are not trained; initially 0 and 1 they change nothing.
 
     Parameters
     ----------
@@ -72,7 +67,7 @@ class Head(nn.Module):
         return embeddings @ functional.normalize(self.prototypes, dim=1).T
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Return logits (B, K) as at evaluation: the training logits without margin, eq. 4.15."""
+        """Return the logits (B, K) of evaluation, which have no margin, eq. 4.15."""
         if self.settings.kind == "linear":
             return embeddings @ self.prototypes.T
         return self.settings.scale * self.cosines(embeddings)
@@ -94,10 +89,9 @@ class Head(nn.Module):
 def log_odds(logits: Tensor) -> Tensor:
     """Return the log of P / (1 - P) of the softmax over each row, shape (B, K), float64.
 
-    It ranks as P does, but where P rounds to 1 in several groups at once,
-    which a scale of 100 brings about for most queries, it still tells them
-    apart. A group of one class has P = 1 whatever the query: nothing is
-    compared there, so its log odds are minus infinity and it comes last.
+    It ranks as P does, and still tells groups apart where P rounds to 1 in several of them, which happens to
+    most queries at a scale of 100. A group of one class has P = 1 for every query and says nothing: its log
+    odds are minus infinity, so it comes last.
     """
     if logits.shape[1] == 1:
         return torch.full_like(logits, -torch.inf, dtype=torch.float64)
@@ -110,17 +104,17 @@ def log_odds(logits: Tensor) -> Tensor:
 
 
 class _MarginSoftmax(torch.autograd.Function):
-    """`loss_and_gradients` for autograd: backward only multiplies what forward has computed."""
+    """`loss_and_gradients` for autograd: forward computes the gradients, backward only scales them."""
 
     @staticmethod
     def forward(
         ctx: Any, embeddings: Tensor, prototypes: Tensor, labels: Tensor, settings: HeadSettings
     ) -> Tensor:
-        found = loss_and_gradients(embeddings, prototypes, labels, settings)
-        ctx.save_for_backward(found.embeddings, found.prototypes)
-        return found.loss
+        loss, by_embeddings, by_prototypes = loss_and_gradients(embeddings, prototypes, labels, settings)
+        ctx.save_for_backward(by_embeddings, by_prototypes)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        by_embedding, by_prototype = ctx.saved_tensors
-        return by_embedding * upstream, by_prototype * upstream, None, None
+        by_embeddings, by_prototypes = ctx.saved_tensors
+        return by_embeddings * upstream, by_prototypes * upstream, None, None

@@ -1,6 +1,8 @@
-"""The margin softmax: its loss and all its gradients in one go, at about the cost of three matrix products.
+"""The margin softmax: loss and gradients together, at about the cost of three matrix products.
 
-Pure torch. Equation numbers are the method's (4.12 - 4.17).
+The margin is subtracted in `margin_cosine`. What is computed here is specified in `margin_loss_plain`, where
+autograd makes the gradients, and once more for torch.compile in `margin_loss_compiled`. Equation numbers are
+the method's (4.12 - 4.17).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ HeadKind = Literal["aamc", "lmcc", "linear"]
 _SIN_SQUARED_FLOOR = 1e-6
 """Keeps d sin/d cos finite where the angle is exactly 0 or pi."""
 _CACHED = 1 << 21
-"""Numbers worked on at once on a CPU: they stay in its cache from one operation to the next."""
+"""Numbers worked on at once on a CPU, so that they stay in its cache from one operation to the next."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,23 @@ class HeadSettings:
 
     @property
     def margin_limit(self) -> float:
-        """What a margin must stay below: a right angle, or a cosine of 1."""
+        """Upper limit of the margin: a right angle, or a cosine of 1."""
         return math.pi / 2 if self.kind == "aamc" else 1.0
 
 
 _WIDE_OUT = torch.__version__ >= torch.torch_version.TorchVersion("2.8")
-"""Whether a GPU's product of narrow matrices can be had in float32, as it is summed up: a logit of 100
+"""Whether a GPU can return the product of bfloat16 matrices in float32, in which it is summed: a logit of 100
 rounded to bfloat16 is off by up to a quarter."""
 
 
 def margin_cosine(cosine: Tensor, settings: HeadSettings, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the true class's cosine after the margin, and its derivative by the cosine.
 
-    ``own`` are margins of each sample's class, shape as the cosine's, in place of the head's.
+    ``own``, shaped as the cosine, are margins of each sample's class instead of the head's.
 
-    ``aamc``: cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m), eq. 4.14.
-    Where theta + m passes pi that would rise again, so cos(theta) - m sin(m)
-    stands in and the target keeps falling with the angle. ``linear`` has no margin.
+    ``aamc``: cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m), eq. 4.14: the margin is added to the
+    angle, so the cosine falls. Past theta + m = pi it would rise again: cos(theta) - m sin(m) takes its place
+    and keeps falling. ``lmcc``: cos(theta) - m. ``linear`` has no margin.
     """
     margin = settings.margin if own is None else own
     if settings.kind != "aamc":
@@ -91,17 +93,16 @@ def margin_cosine(cosine: Tensor, settings: HeadSettings, own: Tensor | None = N
 
 
 class Buffers:
-    """Memory that is kept from step to step.
+    """Memory that is used again in every step.
 
-    A fresh tensor of a hundred megabytes costs more than filling it: the
-    system hands it out page by page, each page zeroed first.
+    Allocating a tensor of a hundred megabytes costs more than filling it: the system zeroes each page first.
     """
 
     def __init__(self) -> None:
         self._flat: dict[str, Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the uninitialised tensor of that name; what was last taken under it is lost."""
+        """Return the uninitialised tensor of that name; it overwrites the last one taken under this name."""
         length = math.prod(shape)
         flat = self._flat.get(name)
         if flat is None or flat.numel() < length or flat.dtype != dtype or flat.device != like.device:
@@ -113,8 +114,8 @@ class Gradients(NamedTuple):
     """The mean loss and its derivatives by the embeddings (B, D) and the prototypes (K, D)."""
 
     loss: Tensor
-    embeddings: Tensor
-    prototypes: Tensor
+    by_embeddings: Tensor
+    by_prototypes: Tensor
 
 
 @torch.no_grad()
@@ -130,25 +131,25 @@ def loss_and_gradients(
 ) -> Gradients:
     """Return the mean cross entropy of logits with the margin on the true class (4.17), and its gradients.
 
-    One buffer of B x K numbers is written once and read twice more, in parts
-    that stay in the cache; only its true column ever meets the margin.
+    One buffer of B x K numbers is written once and read twice more, in parts that stay in the cache; the
+    margin is applied to the true column only.
 
     Parameters
     ----------
     embeddings : Tensor
         Unit embeddings, shape (B, D).
     prototypes : Tensor
-        Of any length, shape (K, D); the linear head takes them as they are.
+        Of any length, shape (K, D); the linear head does not normalise them.
     labels : Tensor
-        Which of the K classes each embedding is of, int64, shape (B,).
+        Class of each embedding, int64, shape (B,).
     settings : HeadSettings
         Kind, scale and margin.
     classwise : Classwise, optional
-        What differs between the K classes.
+        Weights, offsets and margins of the K classes.
     buffers : Buffers, optional
-        Memory to work in. The gradient by the prototypes lies in it, until the next call.
+        Memory to work in. It holds the gradient by the prototypes until the next call.
     precision : torch.dtype, optional
-        Of the inputs of the matrix products; by default the prototypes' own.
+        Of the inputs of the matrix products; by default that of the prototypes.
         Margins and the softmax are computed in float32 or wider.
     """
     buffers = buffers or Buffers()
@@ -182,7 +183,11 @@ def _softmax_slopes(
     settings: HeadSettings,
     classwise: Classwise,
 ) -> tuple[Tensor, Tensor]:
-    """Fill `slopes` with the loss's derivatives by the logits, times the row's total; losses and totals."""
+    """Fill `slopes` (B, K) with the loss's derivatives by the logits, times the row's total.
+
+    Returns losses and totals of the softmax, each (B, 1). Dividing by the total is left to the caller, who
+    scales rows anyway.
+    """
     scale = 1.0 if settings.kind == "linear" else settings.scale
     losses, totals = [], []
     for rows in _parts(len(slopes), slopes.shape[1], slopes):
@@ -207,7 +212,10 @@ def _softmax_slopes(
 def _by_prototypes(
     gradient: Tensor, slopes: Tensor, weighted: Tensor, unit: Tensor, inverse: Tensor | None
 ) -> None:
-    """Fill `gradient`; what a unit prototype would gain along itself has no effect and is taken out."""
+    """Fill `gradient` (K, D).
+
+    Prototypes are normalised, so a change along a prototype itself has no effect: that part is subtracted.
+    """
     for classes in _parts(len(gradient), gradient.shape[1], gradient):
         part = gradient[classes]
         _product(slopes[:, classes].T, weighted, part)
@@ -217,7 +225,7 @@ def _by_prototypes(
 
 
 def wide_product(left: Tensor, right: Tensor) -> Tensor:
-    """Return the matrix product of any two dtypes below float32 in float32, otherwise in their own."""
+    """Return a matrix product in at least float32, also of bfloat16 matrices."""
     if left.dtype in (torch.float32, torch.float64):
         return left @ right
     if left.is_cuda and _WIDE_OUT:

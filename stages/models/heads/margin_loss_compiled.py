@@ -1,8 +1,8 @@
-"""The margin softmax in pieces over whole matrices, each of which torch.compile makes one pass over memory.
+"""The margin softmax for torch.compile: functions over whole matrices, each compiled to one pass over memory.
 
-For GPUs, and for many classes, where the time goes into reading and writing logits.
-`stages.models.heads.margin_loss` has the same loss and gradients in pieces that fit a CPU's cache.
-Equation numbers are the method's.
+It serves GPUs with many classes, where reading and writing logits takes most of the time. The same loss and
+gradients are in `margin_loss`, in parts that fit a CPU's cache, and in `margin_loss_plain`, their
+specification.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def fused_loss_and_gradients(
     embeddings, prototypes, labels, settings, classwise, precision
         As of `stages.models.heads.margin_loss.loss_and_gradients`.
     compiled : bool
-        Whether the pieces go through torch.compile, for any number of samples and classes at once:
-        half a minute at the first call.
+        Whether to use torch.compile, for any number of samples and classes: the first call takes half a
+        minute.
     """
     narrow = precision or prototypes.dtype
     linear = settings.kind == "linear"
@@ -67,9 +67,9 @@ def _pieces(compiled: bool) -> tuple[Any, ...]:
 
 
 def _unit(prototypes: Tensor, narrow: torch.dtype, linear: bool) -> tuple[Tensor, Tensor]:
-    """Unit prototypes (K', D), and the reciprocal of their lengths (K, 1) in float32 or wider.
+    """Return unit prototypes (K', D) and the reciprocals of their lengths (K, 1) in float32 or wider.
 
-    K' is K filled up with zeros to a multiple of 16: a GPU multiplies other matrices five times slower.
+    K' is K padded with zeros to a multiple of 16: a GPU multiplies other matrices five times slower.
     """
     wide = prototypes.to(torch.promote_types(prototypes.dtype, torch.float32))
     inverse = torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(1e-12).reciprocal()
@@ -86,7 +86,7 @@ def _slopes(
     offsets: Tensor | None,
     margins: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Losses (B, 1) and their derivatives by the logits (B, K'); margins meet the true column only."""
+    """Return losses (B, 1) and their derivatives by the logits (B, K'); only the true column has a margin."""
     scale = 1.0 if settings.kind == "linear" else settings.scale
     own = None if margins is None else margins[labels]
     target, bend = margin_cosine(logits.gather(1, labels) / scale, settings, own)
@@ -104,6 +104,6 @@ def _slopes(
 
 
 def _tangent(gradient: Tensor, prototypes: Tensor, inverse: Tensor) -> Tensor:
-    """Derivative by the prototypes themselves: what a unit one would gain along itself has no effect."""
+    """Return the derivative by the prototypes before normalisation: a change along one has no effect."""
     unit = prototypes * inverse
     return (gradient - unit * (gradient * unit).sum(dim=1, keepdim=True)) * inverse

@@ -1,9 +1,8 @@
-"""Evidence spread over neighbouring places -> a few answers that say most.
+"""Fusion: evidence spread over neighbouring cells becomes a few answers that cover most of it.
 
-Neighbouring cells lie in different groups, so what speaks for one place is
-spread over up to nine cells of four heads, and the true position lies at the
-centre of none of them. Taken together the scores are a distribution over the
-map, and LR@N asks for the N positions within whose radius most of it lies.
+Neighbouring cells lie in different groups, so the evidence for one place is spread over up to nine cells of
+four heads, and the true position is at the centre of none of them. Taken together the scores are a
+distribution over the map, and LR@N asks for the N positions that have most of it within their radius.
 """
 
 from __future__ import annotations
@@ -13,38 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages.errors import ConfigError
+from stages.errors import require
 
 Floats = npt.NDArray[np.float64]
 _SHIFTS = 3
+"""Steps of the mean shift that carries each point to a local centre of the evidence."""
 _CELLS_IN_MEMORY = 1 << 21
-"""Distances held at once: bounds what many queries cost."""
+"""Distances in memory at once, however many queries there are."""
 
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """How the evidence of several cells, or photos, becomes answers.
-
-    Attributes
-    ----------
-    candidates : int
-        The best cells of a query, over all groups, that are looked at.
-    edge_m : float
-        Softness of the radius: evidence at the radius counts half, this much
-        further in or out about three quarters or one quarter.
-    covered : float
-        Share of the radius, and of its edge, within which an answer makes
-        further ones superfluous. Below 1, since a wrong answer is most often
-        wrong by little: the right one is next to it.
-    temperature : float
-        What cosines are divided by where too few images are held out to
-        calibrate each group's temperature.
-    likeness : float
-        What the likeness to exemplars is multiplied by, likewise.
-    abstain_cost : float
-        Share of the right answers to held-out images that are withheld for
-        their low confidence; the rest sets the threshold.
-    """
+    """How the evidence of several cells, or photos, becomes answers: `eval.fusion` in params.yaml."""
 
     candidates: int
     edge_m: float
@@ -54,17 +33,16 @@ class FusionConfig:
     abstain_cost: float
 
     def __post_init__(self) -> None:
-        _expect("candidates", self.candidates, self.candidates > 0, "a positive number such as 32")
-        _expect("edge_m", self.edge_m, self.edge_m > 0, "a positive distance such as 5")
-        _expect("covered", self.covered, 0 < self.covered <= 1, "a share of the radius such as 0.7")
-        _expect("temperature", self.temperature, self.temperature > 0, "a positive number such as 0.1")
-        _expect("likeness", self.likeness, self.likeness > 0, "a positive number such as 8")
-        _expect("abstain_cost", self.abstain_cost, 0 <= self.abstain_cost < 1, "a share such as 0.02")
-
-
-def _expect(key: str, value: float, fine: bool, expected: str) -> None:
-    if not fine:
-        raise ConfigError(f"eval.fusion.{key} is {value}: expected {expected}; edit it in params.yaml")
+        limits = {
+            "candidates": (self.candidates > 0, "a positive number such as 32"),
+            "edge_m": (self.edge_m > 0, "a positive distance such as 5"),
+            "covered": (0 < self.covered <= 1, "a share of the radius such as 0.7"),
+            "temperature": (self.temperature > 0, "a positive number such as 0.1"),
+            "likeness": (self.likeness > 0, "a positive number such as 8"),
+            "abstain_cost": (0 <= self.abstain_cost < 1, "a share such as 0.02"),
+        }
+        for name, (holds, expected) in limits.items():
+            require(f"eval.fusion.{name}", getattr(self, name), holds, expected)
 
 
 @dataclass(frozen=True)
@@ -74,12 +52,11 @@ class Fused:
     Attributes
     ----------
     positions : ndarray of float64, shape (B, top, 2)
-        UTM east and north in metres; NaN where all evidence is used up.
+        UTM east and north in metres; NaN where no evidence is left.
     mass : ndarray of float64, shape (B, top)
-        Share of the evidence that each answer covers and no earlier one does;
-        0 where there is no answer.
+        Share of the evidence that each answer covers and no earlier one does; 0 without an answer.
     nearest : ndarray of int64, shape (B, top)
-        The point nearest to each answer: a column of `points`; -1 where there is no answer.
+        Column of the point nearest to each answer; -1 without an answer.
     """
 
     positions: Floats
@@ -92,26 +69,26 @@ def fuse(
 ) -> Fused:
     """Return up to `top` positions per query that cover the most evidence, greedily.
 
-    Each point, and each mean to which a few weighted averages within the
-    radius carry it, may be an answer. The first answer is the one with the most
-    weight within the radius; what lies well within it is then discounted, and
-    the next ones lie at least that far from it. Greedy choice of a coverage is at least 63 % of
-    the best possible one (Nemhauser et al. 1978).
+    Each point may be an answer, and so may the local centre to which a few weighted means within the radius
+    move it. The first answer has the most weight within the radius. Weight well within it is then discounted,
+    and further answers lie at least that far away. A greedy choice covers at least 63 % of the best possible
+    one (Nemhauser et al. 1978).
 
     Parameters
     ----------
     points : ndarray of float64, shape (B, K, 2)
         UTM east and north in metres; those of weight 0 may be NaN.
     weights : ndarray of float64, shape (B, K)
-        How much speaks for each point, not negative; only ratios matter.
+        Evidence for each point, not negative; only ratios matter.
     top : int
         How many answers to give.
     radius_m : float
-        An answer this near is right.
+        An answer within this distance counts as correct.
     edge_m : float
-        Softness of the radius.
+        Softness of the radius: evidence at the radius counts half, this much nearer about three quarters.
     covered : float
-        Share of radius and edge within which evidence is used up by an answer, and no other answer lies.
+        Share of radius and edge within which an answer uses up evidence and no other answer lies. Below 1,
+        since a wrong answer is most often wrong by little: the right one is next to it.
     """
     count, width = weights.shape
     positions = np.full((count, top, 2), np.nan)
@@ -122,12 +99,12 @@ def fuse(
         known: npt.NDArray[np.bool_] = np.greater(weights[some], 0)
         total = weights[some].sum(axis=1, keepdims=True)
         share = weights[some] / np.where(total > 0, total, 1)
-        # Small numbers near the query's first point: UTM northings of millions would cost digits.
+        # Relative to the query's first point, since UTM northings of millions would cost digits.
         origin = np.where(np.any(known, axis=1, keepdims=True), _first(points[some], known), 0.0)
         local = np.where(known[:, :, None], points[some] - origin[:, None], 0.0)
-        found = _cover(local, share, top, (radius_m, edge_m), covered)
-        positions[some] = found.positions + origin[:, None]
-        mass[some], nearest[some] = found.mass, found.nearest
+        fused = _cover(local, share, top, (radius_m, edge_m), covered)
+        positions[some] = fused.positions + origin[:, None]
+        mass[some], nearest[some] = fused.mass, fused.nearest
     return Fused(positions, mass, nearest)
 
 
@@ -150,7 +127,7 @@ def _cover(points: Floats, weights: Floats, top: int, reach: tuple[float, float]
         some = gain[every, best] > 1e-12
         positions[some, place] = candidates[every, best][some]
         mass[some, place] = (kernel[every, best] * unseen).sum(axis=1)[some]
-        # The nearest point that weighs anything: fillers of weight 0 lie anywhere.
+        # The nearest point with any weight: points of weight 0 only fill up the row.
         closeness = np.where(weights > 0, kernel[every, best], -1.0)
         nearest[some, place] = closeness.argmax(axis=1)[some]
         left *= 1 - used[every, best]
@@ -161,7 +138,7 @@ def _cover(points: Floats, weights: Floats, top: int, reach: tuple[float, float]
 
 
 def _shifted(points: Floats, weights: Floats, radius_m: float, edge_m: float) -> Floats:
-    """Return where weighted means within the radius carry each point."""
+    """Return the points moved to weighted means of the points within their radius, a few times."""
     places = points
     for _ in range(_SHIFTS):
         pull = _kernel(_distances(places, points), radius_m, edge_m) * weights[:, None, :]
@@ -178,6 +155,6 @@ def _distances(these: Floats, those: Floats) -> Floats:
 
 
 def _kernel(distances: Floats, radius_m: float, edge_m: float) -> Floats:
-    """Return how much a point at each distance counts: 1 well inside the radius, 0 well outside."""
+    """Return the weight of points at these distances: 1 well inside the radius, 0 well outside."""
     kernel: Floats = 1 / (1 + np.exp(np.clip((distances - radius_m) / edge_m, -60, 60)))
     return kernel

@@ -1,12 +1,11 @@
-"""How sure an answer is: the probability that it is right, fitted on images held out of the database.
+"""Confidence of an answer: the probability that it is right, and the threshold below which it is withheld.
 
-It grows with the product of two. That the photo shows a place which the localiser
-knows is told by its likeness to what the best classes look like; every
-held-out image is shown a second time with all classes around its true place
-struck out, and stands for a photo from outside. That the answer is right if
-so is told by the share of the evidence it covers and by the likeness to the
-classes near it; that is learnt from the held-out images as they are. Both
-know something of the same, so the product's log odds are fitted once more.
+It is made of two probabilities. The first, that the photo shows a known place, depends on its likeness to the
+best classes; it is fitted on held-out images against the same images with all classes around their true place
+removed, which stand for photos from outside. The second, that the answer is right if the place is known,
+depends on the share of the evidence it covers and on the likeness to the classes near it. Because the two are
+not independent, the log odds of their product are fitted once more. The threshold withholds a configured
+share of the right answers (`eval.fusion.abstain_cost`).
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 OUTSIDE_WEIGHT = 0.1
-"""Weight of a held-out image whose classes are struck out, beside 1 for the image itself."""
+"""Weight of a held-out image whose classes are removed; the image itself has weight 1."""
 
 
 @dataclass(frozen=True)
 class ConfidenceFeatures:
-    """What the confidence of each first answer rests on, each of shape (B,).
+    """What the confidence of each first answer is computed from, each of shape (B,).
 
     Attributes
     ----------
     share : ndarray
         Log odds of the share of the evidence within the radius of the answer.
     likeness : ndarray
-        To the most alike of the classes looked at.
+        Highest likeness to any candidate class.
     near : ndarray
-        To the most alike of those within the radius of the answer.
+        Highest likeness to a candidate class within the radius of the answer.
     """
 
     share: Floats
@@ -46,7 +45,7 @@ class ConfidenceFeatures:
 
     @classmethod
     def of(cls, fused: Fused, points: Floats, likeness: Floats, radius_m: float) -> ConfidenceFeatures:
-        """Return the signs of answers made of `points` (B, C, 2) that look so alike, (B, C)."""
+        """Return the features of answers fused from `points` (B, C, 2) with `likeness` (B, C)."""
         share = np.clip(fused.mass[:, 0], 1e-6, 1 - 1e-6)
         away = np.linalg.norm(points - fused.positions[:, :1], axis=2)
         around = away <= radius_m
@@ -57,18 +56,18 @@ class ConfidenceFeatures:
 
 @dataclass(frozen=True)
 class Confidence:
-    """Two logistic models, what makes one of them, and a threshold.
+    """Three logistic models and the threshold below which an answer is withheld.
 
     Attributes
     ----------
     inside : tuple of float
-        Weights of likeness and 1: log odds of showing a place that is known.
+        Weights of likeness and 1: log odds that the place is known.
     right : tuple of float
-        Weights of share, near and 1: log odds of being right, if so.
+        Weights of share, near and 1: log odds that the answer is right, if the place is known.
     scale : tuple of float
-        Weights of the product's log odds and 1: log odds of being right.
+        Weights of the product's log odds and 1: log odds that the answer is right.
     abstain_below : float
-        An answer of less confidence is better withheld.
+        Answers of lower confidence are withheld.
     """
 
     inside: tuple[float, float]
@@ -78,20 +77,21 @@ class Confidence:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Confidence:
-        """Return what `to_dict` described."""
+        """Return the models that `to_dict` described."""
         weights = {name: tuple(content[name]) for name in ("inside", "right", "scale")}
         return cls(**weights, abstain_below=content["abstain_below"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-serialisable values."""
+        """Return plain JSON values."""
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
         }
 
-    def of(self, signs: ConfidenceFeatures) -> Floats:
+    def of(self, features: ConfidenceFeatures) -> Floats:
         """Return the probability that each first answer is right, (B,)."""
-        known = _logistic(np.stack([signs.likeness, np.ones(len(signs.share))], 1) @ np.array(self.inside))
-        table = np.stack([signs.share, signs.near, np.ones(len(signs.share))], 1)
+        ones = np.ones(len(features.share))
+        known = _logistic(np.stack([features.likeness, ones], 1) @ np.array(self.inside))
+        table = np.stack([features.share, features.near, ones], 1)
         product = np.clip(known * _logistic(table @ np.array(self.right)), 1e-6, 1 - 1e-6)
         return _logistic(self.scale[0] * np.log(product / (1 - product)) + self.scale[1])
 
@@ -99,18 +99,18 @@ class Confidence:
 def fit_confidence(
     inside: ConfidenceFeatures, right: Bools, outside: ConfidenceFeatures, *, abstain_cost: float
 ) -> Confidence | None:
-    """Return the models that held-out images ask for; None if none of their answers is right.
+    """Fit the models on held-out images; None if none of their answers is right.
 
     Parameters
     ----------
     inside : ConfidenceFeatures
-        Of the held-out images as they are, (n,).
+        Of the held-out images, (n,).
     right : ndarray of bool, shape (n,)
-        Whether their answers are.
+        Whether their answers are right.
     outside : ConfidenceFeatures
-        Of held-out images with the classes around them struck out; none in a tiny city.
+        Of held-out images with the classes around them removed; none in a tiny city.
     abstain_cost : float
-        Share of the right answers that the threshold may withhold.
+        Share of the right answers that the threshold withholds.
     """
     if not right.any() or not len(outside.share):
         return None
@@ -127,15 +127,15 @@ def fit_confidence(
     return replace(fitted, abstain_below=below)
 
 
-def _regression(signs: Floats, target: Bools, weights: Floats) -> list[float]:
-    """Weights of the columns of `signs` and of 1 in the log odds of `target`."""
+def _regression(columns: Floats, target: Bools, weights: Floats) -> list[float]:
+    """Return the weights of the columns and of 1 in the log odds of `target`."""
     from sklearn.linear_model import LogisticRegression
 
     if target.all():
-        # Laplace's rule of succession: never failed is not "never fails".
-        return [0.0] * signs.shape[1] + [float(np.log(len(target) + 1))]
-    centre, spread = signs.mean(axis=0), signs.std(axis=0) + 1e-9
-    model = LogisticRegression(C=1.0, max_iter=1000).fit((signs - centre) / spread, target, weights)
+        # Laplace's rule of succession: no failure so far does not mean no failure ever.
+        return [0.0] * columns.shape[1] + [float(np.log(len(target) + 1))]
+    centre, spread = columns.mean(axis=0), columns.std(axis=0) + 1e-9
+    model = LogisticRegression(C=1.0, max_iter=1000).fit((columns - centre) / spread, target, weights)
     slopes = model.coef_[0] / spread
     return [*slopes.tolist(), float(model.intercept_[0]) - float(slopes @ centre)]
 

@@ -1,9 +1,8 @@
-"""A few photos of every class, kept with the localiser: what its places look like.
+"""Exemplars: a few photos of every class, kept with the localiser to compare queries with.
 
-A prototype says where in the embedding a class lies, not how near a photo
-must be to look like it. The likeness to single photos of the class does, in
-the space of frozen features, which training has not bent: it is evidence for
-the class, and where nothing is alike the photo shows no place that is known.
+A prototype says where in the embedding a class lies, but not how near a photo of it must be. The likeness to
+single photos does, in the space of frozen features, which training does not change. It is evidence for the
+class, and if no class is alike the photo probably shows an unknown place.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 MOST_BYTES = 1 << 30
-"""A huge city gets fewer exemplars per class than configured, so that all of them stay below this."""
+"""Most bytes of all exemplars: a huge city gets fewer per class than configured."""
 _NAMES = ("exemplars.vectors", "exemplars.centre")
 _QUERIES_AT_ONCE = 32
 
@@ -30,10 +29,10 @@ class Exemplars:
     Attributes
     ----------
     vectors : Tensor of float16, shape (K, n, F)
-        Features less `centre`, at unit length; of a class with fewer photos the last one repeated,
-        zeros where it has none.
+        Features minus `centre`, at unit length. A class with fewer photos repeats the last one; zeros if it
+        has none.
     centre : Tensor of float32, shape (F,)
-        Mean feature of them all.
+        Mean feature of all exemplars.
     """
 
     vectors: Tensor
@@ -41,7 +40,7 @@ class Exemplars:
 
     @classmethod
     def of(cls, features: Tensor, class_id: npt.NDArray[np.int64], classes: int) -> Exemplars:
-        """Return the exemplars that lie in `features` (E, F), sorted by their `class_id` (E,)."""
+        """Return exemplars with these features (E, F), which are sorted by `class_id` (E,)."""
         vectors = torch.zeros(classes, 1, features.shape[1], dtype=torch.float16, device=features.device)
         if not len(features):
             return cls(vectors, vectors.new_zeros(features.shape[1], dtype=torch.float32))
@@ -56,10 +55,10 @@ class Exemplars:
         return cls(vectors, centre)
 
     @classmethod
-    def taken_from(cls, tensors: dict[str, Tensor]) -> Exemplars | None:
-        """Return the exemplars among stored tensors, which are taken out; None if there are none."""
-        held = [tensors.pop(name, None) for name in _NAMES]
-        return None if held[0] is None or held[1] is None else cls(held[0], held[1])
+    def pop_from(cls, tensors: dict[str, Tensor]) -> Exemplars | None:
+        """Remove the exemplars from stored tensors and return them; None if there are none."""
+        vectors, centre = (tensors.pop(name, None) for name in _NAMES)
+        return None if vectors is None or centre is None else cls(vectors, centre)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors under the names they have on disk."""
@@ -80,30 +79,30 @@ class Exemplars:
         features : Tensor or ndarray, shape (B, F)
             Of the queries.
         class_id : ndarray of int64, shape (B, C)
-            Classes of each query that are looked at; -1 for none.
+            Classes to compare each query with; -1 for none.
         """
-        found = np.full(class_id.shape, -1.0)
+        likeness = np.full(class_id.shape, -1.0)
         for start in range(0, len(class_id), _QUERIES_AT_ONCE):
             some = slice(start, start + _QUERIES_AT_ONCE)
             queries = torch.as_tensor(features[some]).to(self.centre.device).float()
             unit = functional.normalize(queries - self.centre, dim=1)
-            # Queries that come together look at the same classes: one product with all that any looks at.
+            # Neighbouring queries share most classes: one product with all that any of them needs.
             asked, place = np.unique(np.maximum(class_id[some], 0), return_inverse=True)
             vectors = self.vectors[torch.from_numpy(asked).to(unit.device)].float()
             cosines = (unit @ vectors.flatten(0, 1).T).view(len(unit), len(asked), -1).amax(dim=2)
-            found[some] = np.take_along_axis(
+            likeness[some] = np.take_along_axis(
                 cosines.cpu().numpy(), place.reshape(class_id[some].shape), axis=1
             )
-        return np.where(class_id >= 0, found, -1.0)
+        return np.where(class_id >= 0, likeness, -1.0)
 
 
-def choose(
+def choose_exemplars(
     labels: npt.NDArray[np.integer[Any]],
     usable: npt.NDArray[np.bool_],
     most: int,
     random: np.random.Generator,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return rows of at most `most` photos of each class, drawn at random, and their classes, by class.
+    """Draw at most `most` photos of each class; return their rows and classes, sorted by class.
 
     Parameters
     ----------
@@ -114,7 +113,7 @@ def choose(
     most : int
         Exemplars per class.
     random : numpy.random.Generator
-        Decides.
+        Source of randomness.
     """
     columns = labels.reshape(len(labels), -1)
     row, column = np.nonzero((columns >= 0) & usable[:, None])

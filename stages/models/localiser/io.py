@@ -16,7 +16,7 @@ from stages.partition.classes import ClassTable
 
 
 def write_folder(folder: Path, meta: dict[str, Any], tensors: dict[str, Tensor], classes: ClassTable) -> None:
-    """Write the three files; an old folder is replaced last."""
+    """Write the three files; an old folder is replaced once they are complete."""
     partial, old = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.old")
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -33,29 +33,31 @@ def write_folder(folder: Path, meta: dict[str, Any], tensors: dict[str, Tensor],
 
 
 def read_folder(folder: Path, format_number: int) -> tuple[dict[str, Any], dict[str, Tensor], ClassTable]:
-    """Return what `write_folder` wrote.
+    """Return meta, tensors and classes that `write_folder` wrote.
 
     Raises
     ------
     InputError
-        If there is no localiser, a file is damaged or it is of another format.
+        If a file is missing or damaged or has another format.
     """
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "localiser.safetensors")
     except FileNotFoundError as error:
-        raise InputError(f"no localiser: {error.filename} is absent; run `pipeline train-heads`") from None
+        raise InputError(
+            f"no localiser: {error.filename} does not exist; run `pipeline train-heads`"
+        ) from None
     except (json.JSONDecodeError, SafetensorError) as error:
         raise InputError(f"{folder} is damaged ({error}): run `pipeline train-heads` again") from error
     if meta.get("format") != format_number:
         raise InputError(
-            f"{folder} is of format {meta.get('format')}, expected {format_number}: "
+            f"{folder} has format {meta.get('format')}, expected {format_number}: "
             "run `pipeline train-heads` again"
         )
     return meta, tensors, ClassTable.load(folder / "classes.parquet")
 
 
-def fill(own: dict[str, Tensor], stored: dict[str, Tensor], folder: Path) -> None:
+def copy_tensors(stored: dict[str, Tensor], own: dict[str, Tensor], folder: Path) -> None:
     """Copy the stored tensors into the localiser's own.
 
     Raises

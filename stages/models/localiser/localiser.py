@@ -1,4 +1,4 @@
-"""The trained localiser: projection, heads and classes, enough to place a feature on the map."""
+"""The trained localiser: projection, heads, classes, exemplars and perhaps a tail, stored in one folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cache.recipe import Recipe
 from stages.models.heads.heads import Head, HeadSettings, Projection
 from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.exemplars import Exemplars
-from stages.models.localiser.io import fill, read_folder, write_folder
+from stages.models.localiser.io import copy_tensors, read_folder, write_folder
 from stages.partition.classes import ClassTable
 from stages.partition.places import Places
 
@@ -29,26 +29,26 @@ FORMAT = 2
 
 @dataclass
 class Localiser:
-    """A projection shared by all groups and one head per group; perhaps a trained tail before them.
+    """A projection shared by all groups and one head per group, perhaps behind a trained tail.
 
-    Features are rows of the store: the pooled outputs that it was trained on and, if there is a tail,
-    the tensor that it starts from after them.
+    Features are rows of the store: the pooled outputs that it was trained on and, with a tail, the tensor
+    that the tail starts from.
 
     Attributes
     ----------
     meta : dict
-        What it was made of: ``recipe`` of the features, ``inputs``, ``head``,
-        ``embedding_dim``, the grid and a summary of the training.
+        ``recipe`` of the features, ``inputs``, ``head``, ``embedding_dim``, the grid, a summary of the
+        training, the calibration.
     projection : Projection
         Features (F), pooled or from the tail, -> embeddings (D).
     heads : list of Head
-        One per group, in order; a group without classes has a head of none.
+        One per group, in order; an empty head for a group without classes.
     classes : ClassTable
         Where each class lies.
     exemplars : Exemplars or None
-        What each class looks like; set once the weights are trained.
+        Photos of each class; set after training.
     tail : TrainableBlocks or None
-        What was cut off the backbone and is trained with the rest; None: pooled outputs are all there is.
+        Last blocks of the backbone, trained with the rest; None where features are only pooled outputs.
     """
 
     meta: dict[str, Any]
@@ -69,7 +69,7 @@ class Localiser:
         settings: HeadSettings,
         tail: TailSettings | None = None,
     ) -> Localiser:
-        """Return an untrained localiser: weights from torch's generator, a tail's still to be filled in."""
+        """Return an untrained localiser with random weights; a tail's weights are uninitialised."""
         features = sum(recipe.outputs[name] for name in inputs)
         meta = {
             "format": FORMAT,
@@ -94,7 +94,7 @@ class Localiser:
         heads = [Head(ids.stop - ids.start, meta["embedding_dim"], settings) for ids in slices]
         tail, length = None, meta["features"]
         if meta.get("tail") is not None:
-            from stages.models.trainable_blocks import (  # brings the backbones' library along
+            from stages.models.trainable_blocks import (  # imports timm, which takes seconds
                 TailSettings,
                 untrained_tail,
             )
@@ -105,26 +105,26 @@ class Localiser:
 
     @property
     def recipe(self) -> Recipe:
-        """What must make the features that it is given."""
+        """Recipe of the features that it takes."""
         return Recipe.from_dict(self.meta["recipe"])
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The outputs that a feature is made of, in order: pooled ones, then what a tail starts from."""
+        """Outputs joined into a feature, in order: pooled ones, then the tensor that a tail starts from."""
         return tuple(self.meta["inputs"])
 
     @cached_property
     def places(self) -> Places:
-        """What answers name; in a grid the classes themselves."""
+        """Places that answers name; in a grid the classes themselves."""
         return Places.of(self.classes)
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are."""
+        """Device of its tensors."""
         return self.projection.weight.device
 
     def to(self, device: torch.device | str) -> Localiser:
-        """Move its tensors and return it."""
+        """Move its tensors and return self."""
         self.projection.to(device)
         if self.tail is not None:
             self.tail.to(device)
@@ -137,12 +137,12 @@ class Localiser:
 
     @torch.no_grad()
     def freeze(self) -> Localiser:
-        """Normalise all prototypes once, for many predictions without training in between; return itself."""
+        """Normalise all prototypes once, for many predictions without training in between; return self."""
         self._units = [functional.normalize(head.prototypes.detach(), dim=1) for head in self.heads]
         return self
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is trained, under the names it has on disk; shares memory with the modules."""
+        """Return the trained tensors under their names on disk; they share memory with the modules."""
         tensors = {f"projection.{name}": value for name, value in self.projection.state_dict().items()}
         if self.tail is not None:
             tensors |= {f"tail.{name}": value for name, value in self.tail.state_dict().items()}
@@ -151,9 +151,9 @@ class Localiser:
         return tensors
 
     def save(self, folder: Path) -> None:
-        """Write meta.json, localiser.safetensors and classes.parquet; an old folder is replaced last."""
-        kept = {} if self.exemplars is None else self.exemplars.tensors()
-        write_folder(folder, self.meta, self.tensors() | kept, self.classes)
+        """Write meta.json, localiser.safetensors and classes.parquet, in place of an old folder."""
+        exemplars = {} if self.exemplars is None else self.exemplars.tensors()
+        write_folder(folder, self.meta, self.tensors() | exemplars, self.classes)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Localiser:
@@ -162,36 +162,36 @@ class Localiser:
         Raises
         ------
         InputError
-            If there is none, it is of another format or its files do not fit each other.
+            If it does not exist, has another format or its files do not fit each other.
         """
         meta, tensors, classes = read_folder(folder, FORMAT)
         localiser = cls._of_meta(meta, classes)
-        localiser.exemplars = Exemplars.taken_from(tensors)
-        fill(localiser.tensors(), tensors, folder)
+        localiser.exemplars = Exemplars.pop_from(tensors)
+        copy_tensors(tensors, localiser.tensors(), folder)
         return localiser.to(device)
 
     @torch.no_grad()
     def embed(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Tensor:
         """Return unit embeddings (B, D) of features (B, F), eq. 4.18."""
-        return self.projection(self.condensed(features))  # type: ignore[no-any-return]
+        return self.projection(self.through_tail(features))  # type: ignore[no-any-return]
 
-    def condensed(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Tensor:
-        """Return what the projection takes of features (B, F): what a tail makes of them."""
-        given = torch.as_tensor(features)
+    def through_tail(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Tensor:
+        """Return the projection's input for features (B, F): the features themselves without a tail."""
+        stored = torch.as_tensor(features)
         if self.tail is None:
-            return given.to(self.device)
-        return self.tail.in_parts(given[:, self.pooled_length :])
+            return stored.to(self.device)
+        return self.tail.in_parts(stored[:, self.pooled_length :])
 
     @property
     def pooled_length(self) -> int:
-        """Length of the pooled outputs, which no training changes, at the head of a feature."""
+        """Length of the pooled outputs, the first part of a feature, which training does not change."""
         return int(self.meta["features"]) - (0 if self.tail is None else self.tail.cut.length)
 
     @property
     def calibration(self) -> Calibration | None:
-        """What was fitted on held-out images, if anything was."""
-        held = self.meta.get("calibration")
-        return None if held is None else Calibration.from_dict(held)
+        """Calibration fitted on held-out images, if any."""
+        stored = self.meta.get("calibration")
+        return None if stored is None else Calibration.from_dict(stored)
 
     def positions_of(self, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return the centres of places in metres, shape (..., 2), NaN for place -1."""

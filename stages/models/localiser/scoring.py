@@ -1,8 +1,8 @@
-"""Scores of places: what the heads of all groups say of features, block by block.
+"""Scores of places for features: the heads of all groups, block by block.
 
-Where several classes speak for one place (several partitions or headings), the place's score is the best
-of them or their mean. The mean of log probabilities ranks as their sum does, which is how HGE and CPlaNet
-multiply the probabilities of several partitions.
+Where several classes cover one place (several partitions or headings), its score is the best of theirs or the
+mean. The mean of log probabilities ranks as their sum does, which is how HGE and CPlaNet multiply the
+probabilities of several partitions.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from stages.models.localiser.localiser import Localiser
 
 Score = Literal["softmax", "cosine", "calibrated"]
-Ranks = Iterable[tuple[int, slice, Tensor]]
+GroupScores = Iterable[tuple[int, slice, Tensor]]
 """Group by group: its number, class ids and log odds or cosines (B, classes)."""
 _SCORES_IN_MEMORY = 1 << 24
-"""Scores of one group held at once: bounds what a large city costs."""
-_VALUES_ASKED = 1 << 22
-"""Values asked at once whether they are finite: bounds what long features cost."""
+"""Scores of one group in memory at once, however large the city."""
+_VALUES_CHECKED = 1 << 22
+"""Values checked at once for being finite, however long the features."""
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def best_scores(
     Parameters
     ----------
     localiser : Localiser
-        Whose heads.
+        The localiser.
     features : Tensor or ndarray, shape (B, F)
         As for `predict.predict`.
     top : int
@@ -55,7 +55,7 @@ def best_scores(
     score : {"softmax", "cosine", "calibrated"}
         What is compared across groups.
     calibration : Calibration or None
-        Of a calibrated score, which is evidence: a log probability up to a constant.
+        Needed for a calibrated score, which is evidence: a log probability up to a constant.
 
     Raises
     ------
@@ -63,13 +63,13 @@ def best_scores(
         If a feature has the wrong length or is not finite.
     """
     require_length(features, localiser.meta)
-    found = [_best(localiser, block, top, score, calibration) for block in _blocks(localiser, features)]
-    ids, values = zip(*found, strict=True)
+    best = [_best(localiser, block, top, score, calibration) for block in _blocks(localiser, features)]
+    ids, values = zip(*best, strict=True)
     return torch.cat(ids).numpy(), torch.cat(values).numpy()
 
 
 def require_length(features: Tensor | npt.NDArray[np.floating[Any]], meta: dict[str, Any]) -> None:
-    """Raise InputError unless features are as long as those of a localiser with this meta."""
+    """Raise InputError unless features have the length that a localiser with this meta takes."""
     expected = meta["features"]
     if features.ndim != 2 or features.shape[1] != expected:
         raise InputError(
@@ -79,10 +79,10 @@ def require_length(features: Tensor | npt.NDArray[np.floating[Any]], meta: dict[
 
 
 def require_finite(features: Tensor) -> None:
-    """Raise InputError if one of some features (b, F) is not finite."""
-    for part in torch.split(features, max(1, _VALUES_ASKED // max(1, features.shape[1]))):
-        # What is not finite makes a sum so, and to add takes a tenth of the time of asking one by one;
-        # float64 numbers may add up to infinity though all are finite.
+    """Raise InputError if any of the features (b, F) is not finite."""
+    for part in torch.split(features, max(1, _VALUES_CHECKED // max(1, features.shape[1]))):
+        # A sum is finite only if all its terms are, and takes a tenth of the time of checking each. Sums of
+        # large finite float64 numbers may overflow, so these are checked one by one.
         wide = torch.float32 if part.dtype == torch.float16 else torch.float64
         if not part.sum(dtype=wide).isfinite() and not part.isfinite().all():
             raise InputError(
@@ -91,7 +91,7 @@ def require_finite(features: Tensor) -> None:
 
 
 def _blocks(localiser: Localiser, features: Tensor | npt.NDArray[np.floating[Any]]) -> Iterator[Tensor]:
-    """Features of as many rows at once as have their scores in memory, found finite."""
+    """Yield finite features, as many rows at a time as their scores fit in memory."""
     widest = max((len(head.prototypes) for head in localiser.heads), default=1)
     if localiser.places.votes is not None:
         widest = len(localiser.classes) + 3 * len(localiser.places)
@@ -105,37 +105,43 @@ def _blocks(localiser: Localiser, features: Tensor | npt.NDArray[np.floating[Any
 def _best(
     localiser: Localiser, features: Tensor, top: int, score: Score, calibration: Calibration | None
 ) -> tuple[Tensor, Tensor]:
-    """Place ids and scores (b, top) of a block, merged group by group; calibrated ones as evidence."""
+    """Return place ids and scores (b, top) of a block; a calibrated score is evidence."""
     embeddings, votes = localiser.embed(features), localiser.places.votes
-    ranks, odds = _ranks(localiser, embeddings, score), score == "softmax"
+    scores, odds = _group_scores(localiser, embeddings, score), score == "softmax"
     if votes is not None:
-        best, ids = best_places(localiser.places, votes, ranks, top, odds=odds, calibration=calibration)
+        best, ids = best_places(localiser.places, votes, scores, top, odds=odds, calibration=calibration)
         return ids.cpu(), best.cpu()
-    best, ids = best_classes(ranks, top, len(embeddings), calibration)
+    best, ids = best_classes(scores, top, len(embeddings), calibration)
     return ids.cpu(), (best.sigmoid().where(ids >= 0, best) if odds else best).cpu()
 
 
-def _ranks(localiser: Localiser, embeddings: Tensor, score: Score) -> Ranks:
-    """Log odds or cosines of every group that has classes."""
+def _group_scores(localiser: Localiser, embeddings: Tensor, score: Score) -> GroupScores:
+    """Yield log odds or cosines of every group that has classes."""
     for group, head in enumerate(localiser.heads):
         if len(head.prototypes):
             odds = score == "softmax"
-            rank = log_odds(head(embeddings)) if odds else localiser.cosines(embeddings, group)
-            yield group, localiser.classes.group_slice(group), rank
+            scores = log_odds(head(embeddings)) if odds else localiser.cosines(embeddings, group)
+            yield group, localiser.classes.group_slice(group), scores
 
 
 def best_places(
-    places: Places, votes: Ints, ranks: Ranks, top: int, *, odds: bool, calibration: Calibration | None
+    places: Places,
+    votes: Ints,
+    group_scores: GroupScores,
+    top: int,
+    *,
+    odds: bool,
+    calibration: Calibration | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the `top` best scores and place ids of each query, (B, top) each, with -inf and -1 for no more.
+    """Return the `top` best scores and place ids of each query, (B, top) each, padded with -inf and -1.
 
     Parameters
     ----------
     places : Places
-        What is ranked.
+        Places to rank.
     votes : ndarray of int64, shape (places, V)
-        Classes that speak for each, -1 for none.
-    ranks : Ranks
+        Classes that cover each place, -1 for none.
+    group_scores : GroupScores
         Scores of the classes.
     top : int
         How many to return.
@@ -144,8 +150,8 @@ def best_places(
     calibration : Calibration or None
         Divides cosines by the temperature of each place's group.
     """
-    # Of log odds, since probabilities near 1 would all be 1.
-    parts = [(ids, functional.logsigmoid(rank) if odds else rank) for _, ids, rank in ranks]
+    # From log odds: probabilities near 1 would all round to 1.
+    parts = [(ids, functional.logsigmoid(score) if odds else score) for _, ids, score in group_scores]
     scores = place_scores(votes, parts, mean=places.summed)
     if calibration is not None:
         temperatures = np.array(calibration.temperatures)[places.group]
@@ -160,21 +166,20 @@ def best_places(
 def place_scores(votes: Ints, parts: list[tuple[slice, Tensor]], *, mean: bool) -> Tensor:
     """Return the mean of each place's votes, or the best of them, (B, places) float64.
 
-    Minus infinity is no vote: a class alone in its group says nothing, and the
-    other partitions decide.
+    Minus infinity is no vote: a class alone in its group says nothing, and the other partitions decide.
     """
     batch, classes = len(parts[0][1]), max(ids.stop for ids, _ in parts)
-    # A last column for votes that a place does not have.
-    every = parts[0][1].new_full((batch, classes + 1), -torch.inf, dtype=torch.float64)
+    # The last column stays minus infinity: -1, no class, points to it.
+    scores_of_classes = parts[0][1].new_full((batch, classes + 1), -torch.inf, dtype=torch.float64)
     for ids, score in parts:
-        every[:, ids] = score.double()
-    best = every.new_full((batch, len(votes)), -torch.inf)
-    total, said = torch.zeros_like(best), torch.zeros_like(best)
-    for column in torch.from_numpy(np.ascontiguousarray(votes.T)).to(every.device):
-        vote = every[:, column]
+        scores_of_classes[:, ids] = score.double()
+    best = scores_of_classes.new_full((batch, len(votes)), -torch.inf)
+    total, voters = torch.zeros_like(best), torch.zeros_like(best)
+    for column in torch.from_numpy(np.ascontiguousarray(votes.T)).to(scores_of_classes.device):
+        vote = scores_of_classes[:, column]
         if mean:
             known = vote > -torch.inf
-            total, said = total + vote.where(known, 0.0), said + known
+            total, voters = total + vote.where(known, 0.0), voters + known
         else:
             best = torch.maximum(best, vote)
-    return (total / said.clamp_min(1)).where(said > 0, best) if mean else best
+    return (total / voters.clamp_min(1)).where(voters > 0, best) if mean else best

@@ -179,10 +179,10 @@ def _order_of_parts(config: TrainConfig, source: FeatureSource, steps_per_epoch:
 def _part(
     config: TrainConfig, classes: ClassTable, groups: tuple[int, ...], data: TrainingSet, seed: int
 ) -> Part:
-    roster = ClassImages(data.classes, len(classes), classes.p_aug, data.view_images)
+    class_images = ClassImages(data.classes, len(classes), classes.p_aug, data.view_images)
     samplers = {
         group: GroupSampler(
-            roster,
+            class_images,
             classes.group_slice(group),
             sampling=config.sampling,
             augment=len(data.view_images) > 0,

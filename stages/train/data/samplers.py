@@ -1,8 +1,7 @@
-"""What a training step reads, decided without reading anything: pure numpy and seeded.
+"""Which images and views a training step reads: a pure function of seed and step.
 
-Images are numbered 0 .. n-1 among the images that may be trained on; views
-likewise. The sampler never meets a masked image, and a class none of whose
-images may be trained on is never drawn.
+Images are numbered 0 .. n-1 among those that may be trained on, views likewise. So the sampler never draws
+a bad image, nor a class without good ones.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class BatchIndices:
-    """What one step reads: the images drawn and, on top of them, some of their views.
+    """The images that one step reads and, on top of them, some of their views.
 
     Attributes
     ----------
     images, image_classes : ndarray of int64, shape (B,)
         Images and their class ids.
     views, view_classes : ndarray of int64, shape (A,)
-        Views and their class ids; the originals of all of them are in the batch.
-    faced : ndarray of int64, shape (C,), or None
+        Views and their class ids; the original of each view is in the batch.
+    sampled_classes : ndarray of int64, shape (C,), or None
         Class ids that the softmax runs over, ascending, the batch's own among
         them; None for all of the group.
     originals : ndarray of int64, shape (A,)
@@ -41,10 +40,15 @@ class BatchIndices:
     image_classes: Indices
     views: Indices
     view_classes: Indices
-    faced: Indices | None
+    sampled_classes: Indices | None
     originals: Indices
     mixture: npt.NDArray[np.float32] | None
     noise_seed: int
+
+    @property
+    def classes(self) -> Indices:
+        """Class ids of the images, then of the views, shape (B + A,)."""
+        return np.concatenate([self.image_classes, self.view_classes])
 
 
 class ClassImages:
@@ -70,7 +74,7 @@ class ClassImages:
         view_images: npt.NDArray[np.integer],
     ) -> None:
         images = len(image_classes)
-        # One partition after the other, each a list of all images; those of no class come first and go.
+        # Partition after partition, each a list of all images; images of no class sort first and are cut off.
         entries = image_classes.T.ravel()
         order = np.argsort(entries, kind="stable")[np.count_nonzero(entries < 0) :]
         self.order: Indices = order if image_classes.ndim == 1 else order % images
@@ -82,23 +86,21 @@ class ClassImages:
         viewed = image_classes[self.view_counts > 0]
         seen = np.bincount(viewed[viewed >= 0], minlength=class_count)
         share = seen / np.maximum(self.counts, 1)
-        # Only images that have views can be augmented: they are, more often, on behalf of the others.
+        # Only images with views can be augmented: they are drawn more often, to make up for the others.
         self.p_view = np.minimum(1.0, np.divide(p_aug, share, out=np.zeros(class_count), where=share > 0))
 
     def drawable(self, classes: slice) -> Indices:
-        """Class ids of a group that have at least one image."""
+        """Return the class ids of a group that have at least one image."""
         ids = np.arange(classes.start, classes.stop)
         return ids[self.ends[ids] > self.starts[ids]]
 
 
 class GroupSampler:
-    """The batches of one group: a pure function of the seed and the step.
-
-    So a run can be taken up at any step without replaying those before it.
+    """The batches of one group, a pure function of seed and step: a run resumes at any step without a replay.
 
     Parameters
     ----------
-    roster : ClassImages
+    class_images : ClassImages
         Images and views.
     classes : slice
         Class ids of the group.
@@ -116,7 +118,7 @@ class GroupSampler:
 
     def __init__(
         self,
-        roster: ClassImages,
+        class_images: ClassImages,
         classes: slice,
         *,
         sampling: Literal["class", "image"],
@@ -125,51 +127,53 @@ class GroupSampler:
         mix_views: bool = False,
         seed: tuple[int, ...],
     ) -> None:
-        self.roster = roster
+        self.class_images = class_images
         self.sampling = sampling
         self.augment = augment
         self.class_sampling = class_sampling
         self.mix_views = mix_views
         self.group_classes = classes
-        self.classes = roster.drawable(classes)
+        self.classes = class_images.drawable(classes)
         self.seed = seed
 
     @property
     def images(self) -> int:
         """How many images there are to draw from."""
-        return int(self.roster.counts[self.classes].sum())
+        return int(self.class_images.counts[self.classes].sum())
 
     def draw(self, step: int, size: int) -> BatchIndices:
         """Return the batch of a step: `size` images and the views that join them."""
-        roster, random = self.roster, np.random.default_rng([*self.seed, step])
+        lists, random = self.class_images, np.random.default_rng([*self.seed, step])
         if self.sampling == "class":
             drawn = self.classes[random.integers(len(self.classes), size=size)]
-            places = random.integers(roster.starts[drawn], roster.ends[drawn])
+            places = random.integers(lists.starts[drawn], lists.ends[drawn])
         else:
-            first, last = roster.starts[self.classes[0]], roster.ends[self.classes[-1]]
+            first, last = lists.starts[self.classes[0]], lists.ends[self.classes[-1]]
             places = random.integers(first, last, size=size)
-            drawn = np.searchsorted(roster.ends, places, side="right")
-        images = roster.order[places]
+            drawn = np.searchsorted(lists.ends, places, side="right")
+        images = lists.order[places]
         chosen = self._augmented(images, drawn, random) if self.augment else np.zeros(0, np.int64)
-        offsets = random.integers(roster.view_counts[images[chosen]]) if len(chosen) else chosen
-        views = roster.view_starts[images[chosen]] + offsets
-        faced = self._faced(drawn, random)
-        # Drawn last, so that nothing before it depends on whether it is wanted.
+        offsets = random.integers(lists.view_counts[images[chosen]]) if len(chosen) else chosen
+        views = lists.view_starts[images[chosen]] + offsets
+        sampled = self._sampled(drawn, random)
+        # Drawn last, so that switching it on changes nothing drawn before.
         mixture = random.random(len(chosen), np.float32) if self.mix_views else None
         noise_seed = int(random.integers(1 << 32))
-        return BatchIndices(images, drawn, views, drawn[chosen], faced, chosen, mixture, noise_seed)
+        return BatchIndices(images, drawn, views, drawn[chosen], sampled, chosen, mixture, noise_seed)
 
-    def _faced(self, drawn: Indices, random: np.random.Generator) -> Indices | None:
-        """Classes drawn, and of all others a random share."""
+    def _sampled(self, drawn: Indices, random: np.random.Generator) -> Indices | None:
+        """Return the classes drawn and a random share of all others; None for all."""
         if self.class_sampling == 1:
             return None
         first = self.group_classes.start
         chosen = random.random(self.group_classes.stop - first, np.float32) < self.class_sampling
         chosen[drawn - first] = True
-        faced: Indices = first + np.flatnonzero(chosen)
-        return faced
+        sampled: Indices = first + np.flatnonzero(chosen)
+        return sampled
 
     def _augmented(self, images: Indices, classes: Indices, random: np.random.Generator) -> Indices:
-        """Places in the batch whose image is augmented."""
+        """Return the places in the batch of images that are augmented."""
         lot = random.random(len(images))
-        return np.flatnonzero((lot < self.roster.p_view[classes]) & (self.roster.view_counts[images] > 0))
+        return np.flatnonzero(
+            (lot < self.class_images.p_view[classes]) & (self.class_images.view_counts[images] > 0)
+        )

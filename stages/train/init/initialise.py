@@ -1,4 +1,4 @@
-"""What a run begins with: the first weights, found from the features it trains on."""
+"""First weights of a run, computed from the features it trains on."""
 
 from __future__ import annotations
 
@@ -19,98 +19,96 @@ from stages.train.init.pca import (
     standardise,
     store_moments,
 )
+from stages.train.inputs import TrainInputs
 
 TAIL_SAMPLE_ROWS = 1 << 12
-"""Images behind a tail that its aggregator and the components are estimated from, at most."""
+"""At most this many images are passed through a tail to start its aggregator and the components."""
 _LOCAL_FEATURES = 16
-"""Local features of each of them."""
+"""Local features drawn of each of these images."""
 _LEAST_SHARE = 0.02
-"""Of the usual deviation: a component that varies less is silent, and training the tail may wake it."""
+"""Smallest deviation over the usual one: a silent component may wake when the tail is trained."""
 
 
 def initialise(
-    config: TrainConfig,
+    inputs: TrainInputs,
     localiser: Localiser,
     source: FeatureSource,
     resident: TrainingSet | None,
     groups: tuple[int, ...],
-    *,
-    whole: bool,
-    seed: int,
 ) -> None:
-    """Set the first weights; tail's and projection's only if the whole localiser is trained.
+    """Set the first weights of the localiser in place; a tail's blocks keep their pretrained ones.
 
     Parameters
     ----------
-    config : TrainConfig
-        Which weights.
+    inputs : TrainInputs
+        Settings; the projection and a tail's aggregator get new weights only if they are trained.
     localiser : Localiser
-        Its weights are set in place; those of a tail's blocks stay.
+        The localiser.
     source : FeatureSource
         The features.
     resident : TrainingSet or None
         The same in memory, unless they are streamed.
     groups : tuple of int
-        Groups to train.
-    whole : bool
-        Whether tail and projection are trained.
-    seed : int
-        Decides what an aggregator begins with.
+        Groups whose prototypes are set.
     """
-    features = source if resident is None else resident
-    if whole and localiser.tail is not None:
-        _begin_behind(localiser.tail, config, localiser, features, images=source.images, seed=seed)
-    elif whole:
-        found = store_moments(source) if resident is None else moments(resident.blocks(SAMPLE_ROWS))
-        _begin_projection(config, localiser, found, features.blocks(SAMPLE_ROWS))
+    config, features = inputs.config, source if resident is None else resident
+    if inputs.train_projection and localiser.tail is not None:
+        _start_behind_tail(localiser.tail, inputs, localiser, features, source.images)
+    elif inputs.train_projection:
+        mean_and_deviation = (
+            store_moments(source) if resident is None else moments(resident.blocks(SAMPLE_ROWS))
+        )
+        _start_projection(config, localiser, mean_and_deviation, features.blocks(SAMPLE_ROWS))
     if config.initial_weights != "random":
         class_means(localiser, features.blocks(), groups)
 
 
-def _begin_projection(
-    config: TrainConfig, localiser: Localiser, found: tuple[Tensor, Tensor], sample: Iterable[Block]
+def _start_projection(
+    config: TrainConfig,
+    localiser: Localiser,
+    mean_and_deviation: tuple[Tensor, Tensor],
+    sample: Iterable[Block],
 ) -> None:
     if config.standardise:
-        standardise(localiser.projection, *found)
+        standardise(localiser.projection, *mean_and_deviation)
     if config.initial_weights != "random":
         whiten = config.initial_weights == "whitened"
         principal_components(localiser.projection, sample, whiten=whiten)
 
 
-def _begin_behind(
+def _start_behind_tail(
     tail: TrainableBlocks,
-    config: TrainConfig,
+    inputs: TrainInputs,
     localiser: Localiser,
     features: FeatureSource | TrainingSet,
-    *,
     images: int,
-    seed: int,
 ) -> None:
-    """Begin a tail's aggregator, then the projection behind it; wherever the features wait, from the same."""
-    stride = max(1, -(-images // TAIL_SAMPLE_ROWS))
+    """Set the aggregator's weights, then the projection's; the same rows are used wherever features wait."""
+    config, stride = inputs.config, max(1, -(-images // TAIL_SAMPLE_ROWS))
     if tail.aggregator is not None:
-        tail.aggregator.begin(_local_features(tail, _every(features.blocks(), stride), seed), seed)
-    kept: list[Block] = []
+        local = _local_features(tail, _every(features.blocks(), stride), inputs.seed)
+        tail.aggregator.begin(local, inputs.seed)
+    sample: list[Block] = []
 
-    def passing() -> Iterator[Block]:
+    def through_tail() -> Iterator[Block]:
         rows = 0
-        for given, classes in features.blocks():
-            found = localiser.condensed(given)
-            sample, their_classes = _of_block((found, classes), rows, stride)
-            kept.append((sample.clone(), their_classes))  # a view would keep the whole block in memory
-            rows += len(found)
-            yield found, classes
+        for stored, classes in features.blocks():
+            computed = localiser.through_tail(stored)
+            some, their_classes = _of_block((computed, classes), rows, stride)
+            sample.append((some.clone(), their_classes))  # a view would keep the whole block in memory
+            rows += len(computed)
+            yield computed, classes
 
-    mean, deviation = moments(passing())
+    mean, deviation = moments(through_tail())
     usual = deviation.square().mean().sqrt()
     if config.aggregator.kind in ("netvlad", "salad"):
-        # Components of clusters that these images hardly met are small for good: one gain for all.
+        # Clusters that these images rarely meet would get a huge gain for good: one gain for all components.
         deviation = usual.expand_as(deviation)
-    _begin_projection(config, localiser, (mean, deviation.clamp_min(_LEAST_SHARE * usual)), kept)
+    _start_projection(config, localiser, (mean, deviation.clamp_min(_LEAST_SHARE * usual)), sample)
 
 
 def _every(blocks: Iterable[Block], stride: int) -> Iterator[Block]:
-    """Yield every so many rows of blocks, counted over all of them."""
+    """Yield every stride-th row, counted over all blocks."""
     rows = 0
     for block in blocks:
         yield _of_block(block, rows, stride)
@@ -118,7 +116,7 @@ def _every(blocks: Iterable[Block], stride: int) -> Iterator[Block]:
 
 
 def _of_block(block: Block, before: int, stride: int) -> Block:
-    """Return every so many rows of a block with so many rows before it, as views."""
+    """Return every stride-th row of a block that has `before` rows in front of it, as views."""
     features, classes = block
     return features[-before % stride :: stride], classes[-before % stride :: stride]
 
@@ -126,10 +124,10 @@ def _of_block(block: Block, before: int, stride: int) -> Block:
 @torch.no_grad()
 def _local_features(tail: TrainableBlocks, blocks: Iterable[Block], seed: int) -> Tensor:
     """Return some local features of each image behind a tail's blocks, (n, C), drawn without repeats."""
-    random, found = torch.Generator().manual_seed(seed), []
+    random, parts = torch.Generator().manual_seed(seed), []
     for features, _ in blocks:
         for patches in tail.local_in_parts(features[:, -tail.cut.length :]):
             order = torch.rand(patches.shape[:2], generator=random)
             drawn = order.topk(min(_LOCAL_FEATURES, patches.shape[1]), dim=1).indices.unsqueeze(2)
-            found.append(patches.float().cpu().take_along_dim(drawn, dim=1).flatten(0, 1))
-    return torch.cat(found)
+            parts.append(patches.float().cpu().take_along_dim(drawn, dim=1).flatten(0, 1))
+    return torch.cat(parts)

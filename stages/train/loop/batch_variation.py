@@ -1,4 +1,4 @@
-"""Long-tail learning as configured: what the loss does class by class, and features made more varied."""
+"""Long-tail switches of a step: differences between classes, mixed views and noise."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from stages.train.data.samplers import BatchIndices
 def classwise_of(
     config: TrainConfig, images: npt.NDArray[np.int64], head: HeadSettings, device: torch.device
 ) -> Classwise:
-    """Return what differs between a group's classes.
+    """Return weights, offsets and margins of a group's classes as configured.
 
     Parameters
     ----------
     config : TrainConfig
-        The switches.
+        Switches.
     images : ndarray of int64, shape (K,)
         Images of each class.
     head : HeadSettings
@@ -37,7 +37,7 @@ def classwise_of(
     if not len(images):
         return Classwise()
     counts = torch.from_numpy(images).double()
-    found = Classwise(
+    classwise = Classwise(
         weights=balanced_weights(counts, config.class_weight_beta) if config.class_weight_beta else None,
         offsets=log_priors(counts, config.logit_adjustment) if config.logit_adjustment else None,
         margins=(
@@ -46,22 +46,22 @@ def classwise_of(
             else None
         ),
     )
-    return Classwise(*(None if values is None else values.float().to(device) for values in found))
+    return Classwise(*(None if values is None else values.float().to(device) for values in classwise))
 
 
 def vary(features: Tensor, batch: BatchIndices, noise: float, gain: Tensor) -> None:
-    """Mix views with their originals and add noise, in place, as the batch says.
+    """Mix views with their originals and add noise, in place.
 
     Parameters
     ----------
     features : Tensor
         Of the images, then of the views, shape (B + A, F), float32.
     batch : BatchIndices
-        Shares of the originals, and the seed of the noise.
+        Shares of the originals and the seed of the noise; no mixture leaves views as they are.
     noise : float
-        Deviation of the noise on standardised features.
+        Standard deviation of the noise on standardised features; 0 adds none.
     gain : Tensor
-        What standardising multiplies each component by, shape (F,).
+        Factor by which standardising multiplies each component, shape (F,).
     """
     if batch.mixture is not None and len(batch.mixture):
         views = features[len(batch.images) :]

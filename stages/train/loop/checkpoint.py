@@ -1,21 +1,19 @@
-"""Checkpoints: a training run that was killed goes on where it was, to the bit.
+"""Checkpoints: a training run that was killed resumes with exactly the same numbers.
 
-A checkpoint is a folder `step-0000120` with `meta.json`, for people and for
-what is not a tensor, and a safetensors file per process. It appears whole, by
-renaming; only then is the one before it deleted. Nothing is pickled.
+A checkpoint is a folder such as `first-000000120` with `meta.json` (everything that is not a tensor) and one
+safetensors file per process. It is written under another name and renamed when complete; only then is the
+previous one deleted. Nothing is pickled.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -27,25 +25,18 @@ from stages.train.loop.distributed import Ranks
 FORMAT = 1
 
 
-def identity_of(facts: Mapping[str, Any]) -> str:
-    """Return a digest of what makes a run what it is: another digest is another run."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+class Checkpoint(NamedTuple):
+    """The state of a run at some step: this process's tensors, and everything that is not a tensor."""
+
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
 
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run; without a folder none are taken.
 
-    Attributes
-    ----------
-    folder : Path or None
-        Where they are; None takes none.
-    identity : str
-        Of the run; those of another run are not taken up.
-    every_s : float
-        Least seconds between two.
-    ranks : Ranks
-        The processes that train together.
+    Those of a run of another identity are ignored. Two are at least `every_s` seconds apart.
     """
 
     folder: Path | None
@@ -58,20 +49,20 @@ class Checkpoints:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for one; the same answer in all processes."""
+        """Whether it is time for the next one; all processes agree."""
         if self.folder is None:
             return False
         return bool(self.ranks.agree(float(time.monotonic() - self._last >= self.every_s)))
 
     def save(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Write a checkpoint, whole or not at all.
+        """Write a checkpoint; a reader sees all of it or nothing.
 
         Parameters
         ----------
         tensors : dict of str to Tensor
             Of this process.
         meta : dict
-            ``pass`` and ``step``, and whatever else is needed to go on; the first process's is kept.
+            ``pass``, ``step`` and anything else needed to resume; the first process's is written.
         """
         if self.folder is None:
             return
@@ -96,8 +87,8 @@ class Checkpoints:
                     shutil.rmtree(other)
         self._last = time.monotonic()
 
-    def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return tensors and meta of the newest checkpoint of this run, None if there is none.
+    def latest(self) -> Checkpoint | None:
+        """Return the newest checkpoint of this run, None if there is none.
 
         Raises
         ------
@@ -106,21 +97,21 @@ class Checkpoints:
         """
         if self.folder is None or not self.folder.exists():
             return None
-        whole = sorted(path for path in self.folder.iterdir() if path.suffix != ".partial")
-        if not whole:
+        complete = sorted(path for path in self.folder.iterdir() if path.suffix != ".partial")
+        if not complete:
             return None
         try:
-            meta = json.loads((whole[-1] / "meta.json").read_text(encoding="utf-8"))
+            meta = json.loads((complete[-1] / "meta.json").read_text(encoding="utf-8"))
             if (meta["format"], meta["run"]) != (FORMAT, self.identity):
                 return None
-            return load_file(whole[-1] / f"state-{self.ranks.rank}.safetensors"), meta
+            return Checkpoint(load_file(complete[-1] / f"state-{self.ranks.rank}.safetensors"), meta)
         except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
             raise InputError(
-                f"the checkpoint {whole[-1]} is damaged ({error}): delete {self.folder} to begin anew"
+                f"the checkpoint {complete[-1]} is damaged ({error}): delete {self.folder} to start again"
             ) from error
 
     def clear(self) -> None:
-        """Delete them: the run is complete."""
+        """Delete all of them; called when the run is complete."""
         if self.folder is not None and self.ranks.first:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -16,7 +16,6 @@ from stages.index.manifest import Manifest
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.recall import errors_m, recall_percent
-from stages.train.stage import run as train
 from tests.support.training_city import (
     CONFIG,
     CONFIG_EVAL,
@@ -36,7 +35,7 @@ def city(tmp_path_factory):
     city = build_city(tmp_path_factory.mktemp("eval") / "city", bad_queries=BAD)
     validation = replace(CONFIG.validation, share=0.2, refit=True)
     config = replace(CONFIG, initial_weights="data", max_steps=40, validation=validation)
-    train(config, **city.inputs(), seed=0, fusion=FUSION)
+    city.train(config, fusion=FUSION)
     return city
 
 

@@ -27,8 +27,7 @@ from stages.partition.places import Places
 from stages.train import prepare
 from stages.train.data.feed import open_feed, schedule_of
 from stages.train.init import initialise as beginning
-from stages.train.loop import trainer as loop
-from stages.train.stage import run
+from stages.train.loop import training_step as loop
 from tests.stages.train.loop.test_checkpoint import train_in_two_processes
 from tests.support.training_city import CONFIG, CONFIG_EVAL, FUSION, VALIDATION, build_city, write_store
 
@@ -92,11 +91,11 @@ def tail_city(folder, name="dinov2_vits14_reg", *, dtype="float32", **more):
 
 def batches(config, city, steps, seed=0):
     """Group, database rows and classes in the group of every step, as the sampler draws them."""
-    inputs = city.inputs()
-    files = prepare.open_files(config, inputs["partition"], inputs["features"], inputs["manifest"])
+    inputs = city.train_inputs(config, views=None)
+    files = prepare.open_files(inputs)
     groups = prepare.choose_groups("all", files.classes)
     rows, _ = prepare.split_rows(config, files, groups, seed)
-    source = prepare.open_source(config, files, inputs["partition"], None, rows)
+    source = prepare.open_source(inputs, files, rows)
     resident = source.read([(0, source.reader.rows)], torch.device("cpu"))
     per_epoch = max(1, schedule_of(config, source, files.classes, groups).steps(1.0))
     with open_feed(config, source, resident, files.classes, groups, per_epoch, seed) as feed:
@@ -115,7 +114,7 @@ def test_training_from_cached_tensors_is_training_the_whole_network_with_its_tru
     config = replace(TAIL, augment_views=False, standardise=False, exemplars=0, max_steps=steps, epochs=99.0)
     inputs = city.inputs()
     before = {key: value.clone() for key, value in first_weights(config, city).items()}
-    run(config, **inputs, seed=0)
+    city.train(config)
     trained = load_file(city.folder / "localiser" / "localiser.safetensors")
 
     # The whole network, as timm runs it, from pixels, every step.
@@ -171,15 +170,14 @@ def test_training_from_cached_tensors_is_training_the_whole_network_with_its_tru
     tokens = model.forward_features(images)
     prefix = model.num_prefix_tokens if "vit" in name else 0
     cached = FeatureReader.open(inputs["features"]).read(0, 8)
-    found = Localiser.load(inputs["output"]).condensed(cached)
+    found = Localiser.load(inputs["output"]).through_tail(cached)
     whole = torch.cat([tokens[:, 0], tokens[:, prefix:].mean(1)], 1) if prefix else tokens.mean((2, 3))
     assert torch.allclose(found, whole, atol=1e-3)
 
 
 def first_weights(config, city):
-    inputs = city.inputs()
-    files = prepare.open_files(config, inputs["partition"], inputs["features"], inputs["manifest"])
-    return prepare.begin_localiser(config, files, inputs["output"], "all", 0, "random").tensors()
+    inputs = city.train_inputs(config, weights="random")
+    return prepare.new_localiser(inputs, prepare.open_files(inputs)).tensors()
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +198,7 @@ def aggregated(kind):
 @pytest.mark.parametrize("kind", ["pooled", "gem", "netvlad", "salad"])
 def test_a_tail_with_every_aggregator_learns_answers_and_is_the_same_when_loaded(city, kind):
     config, lines = replace(TAIL, aggregator=aggregated(kind), learning_rate_projection=3e-3), []
-    run(config, **city.inputs(), seed=0, weights="random", fusion=FUSION, report=lines.append)
+    city.train(config, weights="random", fusion=FUSION, report=lines.append)
     losses = [line.loss for line in lines]
     assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:8])
     every = replace(CONFIG_EVAL, localisers=("classify", "retrieve", "hybrid"), score="fused")
@@ -226,16 +224,16 @@ def test_a_run_cut_short_ends_to_the_bit_as_undisturbed(city):
         validation=replace(VALIDATION, share=0.15, refit=True, times=4, patience=4),
         epochs=4.0,
     )
-    inputs, folder = city.inputs(), city.folder / "checkpoints"
-    run(config, **{**inputs, "output": city.folder / "whole"}, seed=0)
+    folder = city.folder / "checkpoints"
+    city.train(config, output=city.folder / "whole")
 
     def stop(done, total):
         if done > total // 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(config, **inputs, seed=0, checkpoints=folder, progress=stop)
-    resumed = run(config, **inputs, seed=0, checkpoints=folder)
+        city.train(config, checkpoints=folder, progress=stop)
+    resumed = city.train(config, checkpoints=folder)
     assert resumed.resumed_step > 0
     whole, again = (
         load_file(city.folder / name / "localiser.safetensors") for name in ("whole", "localiser")
@@ -246,19 +244,19 @@ def test_a_run_cut_short_ends_to_the_bit_as_undisturbed(city):
 
 
 def test_heads_alone_are_trained_behind_the_tail_as_it_is(city):
-    run(TAIL, **city.inputs(), seed=0)
+    city.train(TAIL)
     before = load_file(city.folder / "localiser" / "localiser.safetensors")
-    run(TAIL, **city.inputs(), seed=1, groups=(2,))
+    city.train(TAIL, seed=1, groups=(2,))
     after = load_file(city.folder / "localiser" / "localiser.safetensors")
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"group.2.prototypes"}
     with pytest.raises(ConfigError, match=r"differs in .*tail"):
-        run(replace(TAIL, aggregator=aggregated("gem")), **city.inputs(), seed=1, groups=(2,))
+        city.train(replace(TAIL, aggregator=aggregated("gem")), seed=1, groups=(2,))
 
 
 def test_without_a_tail_the_cached_tensor_is_left_alone(city):
     plain = replace(TAIL, tail=False)
-    run(plain, **city.inputs(), seed=0)
+    city.train(plain)
     with_cut = load_file(city.folder / "localiser" / "localiser.safetensors")
     for split in ("database", "views"):
         reader = FeatureReader.open(city.folder / f"{split}.zarr")
@@ -266,12 +264,12 @@ def test_without_a_tail_the_cached_tensor_is_left_alone(city):
         features, recipe = reader.read(0, reader.rows, list(kept)), replace(reader.recipe, outputs=kept)
         shutil.rmtree(city.folder / f"{split}.zarr")
         write_store(city.folder / f"{split}.zarr", features, recipe)
-    run(plain, **city.inputs(), seed=0)
+    city.train(plain)
     without = load_file(city.folder / "localiser" / "localiser.safetensors")
     assert with_cut.keys() == without.keys()
     assert all(torch.equal(value, without[key]) for key, value in with_cut.items())
     with pytest.raises(ConfigError, match=r"set extract\.cut"):
-        run(TAIL, **city.inputs(), seed=0)
+        city.train(TAIL)
 
 
 def test_a_tail_goes_on_from_the_weights_that_made_the_features(city, tmp_path):
@@ -279,7 +277,7 @@ def test_a_tail_goes_on_from_the_weights_that_made_the_features(city, tmp_path):
     torch.nn.init.normal_(other.norm.weight)
     torch.save(other.state_dict(), tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"extract\.weights is .*other\.pth"):
-        run(TAIL, **city.inputs(), seed=0, weights=str(tmp_path / "other.pth"))
+        city.train(TAIL, weights=str(tmp_path / "other.pth"))
 
 
 @pytest.mark.parametrize(
@@ -300,7 +298,7 @@ def test_rows_that_fill_a_batch_up_change_nothing(city, monkeypatch, kind):
     outcomes = []
     for multiple in (1, 7):
         monkeypatch.setattr(loop, "row_multiple", lambda device, to=multiple: to)
-        run(replace(TAIL, aggregator=aggregated(kind), max_steps=4), **city.inputs(), seed=0)
+        city.train(replace(TAIL, aggregator=aggregated(kind), max_steps=4))
         outcomes.append(load_file(city.folder / "localiser" / "localiser.safetensors"))
     for key, value in outcomes[0].items():
         assert torch.allclose(value, outcomes[1][key], atol=2e-4), key
@@ -315,7 +313,7 @@ def test_first_weights_are_the_same_wherever_features_wait(city, monkeypatch, ki
             TAIL, aggregator=aggregated(kind), residency=residency, initial_weights="data", max_steps=1
         )
         still = replace(config, learning_rate_tail=0.0, learning_rate_projection=0.0, learning_rate_heads=0.0)
-        run(still, **city.inputs(), seed=0)
+        city.train(still)
         found.append(load_file(city.folder / "localiser" / "localiser.safetensors"))
     for key, value in found[0].items():
         assert torch.allclose(value, found[1][key], rtol=1e-4, atol=1e-5), key
@@ -323,7 +321,7 @@ def test_first_weights_are_the_same_wherever_features_wait(city, monkeypatch, ki
 
 def test_a_component_that_hardly_varies_is_not_blown_up(tmp_path):
     city, _ = tail_city(tmp_path / "city", "efficientnet_lite0")
-    run(replace(TAIL, max_steps=1, initial_weights="data"), **city.inputs(), seed=0)
+    city.train(replace(TAIL, max_steps=1, initial_weights="data"))
     gain = load_file(city.folder / "localiser" / "localiser.safetensors")["projection.gain"]
     usual = (gain**-2).mean().rsqrt()
     assert gain.max() <= 60 * usual  # untrained networks have channels that are silent on every image
@@ -339,7 +337,7 @@ def test_no_image_is_no_feature(name):
 
 def test_two_processes_train_a_tail_as_one_does(city):
     config = replace(TAIL, schedule="joint", max_steps=6)
-    run(config, **city.inputs(), seed=0)
+    city.train(config)
     train_in_two_processes(city, city.folder / "two", config)
     alone, together = (
         load_file(city.folder / name / "localiser.safetensors") for name in ("localiser", "two")
@@ -356,7 +354,7 @@ def test_of_images_behind_a_tail_a_sample_is_kept_not_all(city, monkeypatch):
         held.append(sum(features.untyped_storage().nbytes() for features, _ in sample))
 
     monkeypatch.setattr(beginning, "principal_components", measure)
-    run(replace(TAIL, initial_weights="data", max_steps=1), **city.inputs(), seed=0)
+    city.train(replace(TAIL, initial_weights="data", max_steps=1))
     images = FeatureReader.open(city.inputs()["features"]).rows
     assert images > 60
     assert held == [pytest.approx(30 * 2 * 384 * 4, abs=2 * 2 * 384 * 4)]

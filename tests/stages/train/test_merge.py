@@ -18,18 +18,17 @@ from pipeline.runners import train as training
 from stages.errors import ConfigError, InputError
 from stages.partition.classes import ClassTable
 from stages.train.merge import merge_heads
-from stages.train.stage import run
 from tests.support.training_city import CONFIG, build_city
 
 
 def test_heads_trained_apart_and_merged(tmp_path):
     city = build_city(tmp_path / "city")
     output = city.folder / "localiser"
-    run(CONFIG, **city.inputs(), seed=0)
+    city.train(CONFIG)
     before = load_file(output / "localiser.safetensors")
     folders = {group: tmp_path / f"head-{group}" for group in (1, 3)}
     results = [
-        run(CONFIG, **{**city.inputs(), "output": folder}, base=output, groups=(group,), seed=1)
+        city.train(CONFIG, output=folder, base=output, groups=(group,), seed=1)
         for group, folder in folders.items()
     ]
     alone = {group: load_file(folder / "localiser.safetensors") for group, folder in folders.items()}

@@ -16,7 +16,6 @@ from stages.partition.views import ViewPlan
 from stages.train.data.holdout import visit_numbers
 from stages.train.data.samplers import GroupSampler
 from stages.train.loop.validation import Validation
-from stages.train.stage import run
 from tests.support.training_city import CONFIG, CONFIG_EVAL, VALIDATION, build_city, write_rows
 
 EVAL = dataclasses.replace(CONFIG_EVAL, score="cosine", bootstrap=0)
@@ -65,7 +64,7 @@ def same(ours, theirs):
     ids=str,
 )
 def test_training_learns_the_city(city, changes):
-    result = run(configured(**changes), **city.inputs(), seed=0)
+    result = city.train(configured(**changes))
     found = evaluate(EvalInputs(EVAL, **city.outputs()))
     assert found.recall[1] > 80 > 20 > found.chance
     assert result.projection == "trained"
@@ -78,7 +77,7 @@ def test_training_learns_the_city(city, changes):
 def test_same_seed_same_bits(city):
     config, outcome = configured(share=0.1, refit=True, epochs=4.0), []
     for seed in (0, 0, 1):
-        run(config, **city.inputs(), seed=seed)
+        city.train(config, seed=seed)
         outcome.append((tensors(city), (city.folder / "localiser" / "meta.json").read_bytes()))
     assert same(outcome[0][0], outcome[1][0])
     assert outcome[0][1] == outcome[1][1]
@@ -89,10 +88,10 @@ def test_compiled_training_goes_the_same_way(city, monkeypatch):
     """The compiler itself needs a minute and a C++ compiler: it is stood in for."""
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda piece, **_: compiled.append(piece) or piece)
-    run(configured(epochs=4.0), **city.inputs(), seed=0)
+    city.train(configured(epochs=4.0))
     plain = tensors(city)
     _pieces.cache_clear()
-    run(configured(epochs=4.0, compile=True), **city.inputs(), seed=0)
+    city.train(configured(epochs=4.0, compile=True))
     _pieces.cache_clear()
     assert len(compiled) == 3
     for name, value in tensors(city).items():
@@ -102,7 +101,7 @@ def test_compiled_training_goes_the_same_way(city, monkeypatch):
 def test_training_leaves_the_global_generator_alone(city):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    run(configured(max_steps=2), **city.inputs(), seed=0)
+    city.train(configured(max_steps=2))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -120,7 +119,7 @@ def test_masked_rows_never_enter(tmp_path, monkeypatch):
         return batch
 
     monkeypatch.setattr(GroupSampler, "draw", spy)
-    result = run(configured(initial_weights="data"), **city.inputs(), seed=0)
+    result = city.train(configured(initial_weights="data"))
     assert result.masked == len(set(bad))
     assert result.images == len(city.labels) - len(set(bad))
     assert np.isfinite(result.loss)
@@ -129,9 +128,9 @@ def test_masked_rows_never_enter(tmp_path, monkeypatch):
 
 
 def test_some_groups_leave_all_else_untouched(city):
-    run(configured(), **city.inputs(), seed=0)
+    city.train(configured())
     before = tensors(city)
-    result = run(configured(epochs=3.0), **city.inputs(), groups=(2, 1), seed=1)
+    result = city.train(configured(epochs=3.0), groups=(2, 1), seed=1)
     after = tensors(city)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"group.1.prototypes", "group.2.prototypes"}
@@ -141,20 +140,20 @@ def test_some_groups_leave_all_else_untouched(city):
 
 def test_some_groups_need_a_localiser_that_fits(city):
     with pytest.raises(ConfigError, match="train all groups first"):
-        run(configured(), **city.inputs(), groups=(0,), seed=0)
-    run(configured(max_steps=1), **city.inputs(), seed=0)
+        city.train(configured(), groups=(0,))
+    city.train(configured(max_steps=1))
     with pytest.raises(ConfigError, match="embedding_dim"):
-        run(configured(embedding_dim=8), **city.inputs(), groups=(0,), seed=0)
+        city.train(configured(embedding_dim=8), groups=(0,))
     with pytest.raises(ConfigError, match="0 to 3"):
-        run(configured(), **city.inputs(), groups=(4,), seed=0)
+        city.train(configured(), groups=(4,))
 
 
 def test_groups_of_no_and_of_one_class(tmp_path):
     city = build_city(tmp_path / "city", side=3, groups_per_side=3)  # nine groups of one class
-    result = run(configured(), **city.inputs(), seed=0)
+    result = city.train(configured())
     assert (result.steps, result.samples) == (0, 0)
     city = build_city(tmp_path / "other", side=2, groups_per_side=3)  # and groups of none
-    assert run(configured(initial_weights="data"), **city.inputs(), seed=0).classes == 4
+    assert city.train(configured(initial_weights="data")).classes == 4
     assert evaluate(EvalInputs(EVAL, **city.outputs())).recall[1] > 50
 
 
@@ -162,30 +161,29 @@ def test_planned_views_must_be_there(city):
     shutil.rmtree(city.folder / "views.zarr")
     for views in (city.folder / "views.zarr", None):
         with pytest.raises(StoreError, match="pipeline extract --split views"):
-            run(configured(), **{**city.inputs(), "views": views}, seed=0)
-    run(configured(augment_views=False, max_steps=1), **{**city.inputs(), "views": None}, seed=0)
+            city.train(configured(), views=views)
+    city.train(configured(augment_views=False, max_steps=1), views=None)
     ViewPlan.of_counts(np.zeros(len(city.labels), np.int64)).save(city.folder / "partition" / "views.parquet")
-    assert run(configured(max_steps=1), **{**city.inputs(), "views": None}, seed=0).views == 0
+    assert city.train(configured(max_steps=1), views=None).views == 0
 
 
 def test_unfit_inputs_are_named(city):
     with pytest.raises(ConfigError, match="gem"):
-        run(configured(inputs=("gem",)), **city.inputs(), seed=0)
+        city.train(configured(inputs=("gem",)))
     with pytest.raises(ConfigError, match="nonsense"):
-        run(configured(), **city.inputs(), seed=0, device="nonsense")
+        city.train(configured(), device="nonsense")
     next((city.folder / "database.zarr" / "ledger").glob("*.json")).unlink()
     with pytest.raises(StoreError, match="pipeline extract --split database"):
-        run(configured(), **city.inputs(), seed=0)
+        city.train(configured())
     np.save(city.folder / "partition" / "labels.npy", city.labels[:-1])
     with pytest.raises(InputError, match="pipeline partition"):
-        run(configured(), **city.inputs(), seed=0)
+        city.train(configured())
 
 
 def test_log_and_meta_tell_what_happened(city):
     calls = []
-    result = run(
+    result = city.train(
         configured(share=0.2),
-        **city.inputs(),
         seed=3,
         log=city.folder / "plots" / "training",
         progress=lambda done, total: calls.append((done, total)),
@@ -227,7 +225,7 @@ def test_the_latest_weights_within_a_standard_error_are_kept():
 def test_weights_that_got_worse_are_dropped(city):
     # A rate so high that the first step spoils what the class means knew.
     wild = {"learning_rate_projection": 30.0, "learning_rate_heads": 30.0, "initial_weights": "data"}
-    result = run(configured(share=0.2, patience=2, sampling="image", **wild), **city.inputs(), seed=0)
+    result = city.train(configured(share=0.2, patience=2, sampling="image", **wild))
     assert result.kept_step == 0
     assert result.steps < 100
     assert evaluate(EvalInputs(EVAL, **city.outputs())).recall[1] > 80

@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 from stages.errors import ConfigError
-from stages.models.localiser.calibration import Calibration, HeldOut, first_answers, fit, probabilities
+from stages.models.localiser.calibration import Calibration, probabilities
+from stages.models.localiser.calibration_fit import (
+    HoldoutScores,
+    drop_calibration,
+    first_answers,
+    fit_calibration,
+    store_calibration,
+)
 from stages.models.localiser.cell_fusion import FusionConfig, fuse
 from stages.models.localiser.confidence import OUTSIDE_WEIGHT, ConfidenceFeatures
-from stages.models.localiser.predict import drop_calibration, note
 
 ORIGIN = np.array([540_000.0, 4_170_000.0])
 FUSION = FusionConfig(
@@ -116,8 +122,8 @@ def held_out(images=600, temperatures=(0.02, 0.3), seed=0):
 
 
 def fitted(cosines, groups, centres, true, truth, likeness=None):
-    held = HeldOut(cosines, groups, centres, likeness, true, truth)
-    return fit(held, group_count=2, clearance_m=45, radius_m=25, fusion=FUSION)
+    holdout = HoldoutScores(cosines, groups, centres, likeness, true, truth)
+    return fit_calibration(holdout, group_count=2, clearance_m=45, radius_m=25, fusion=FUSION)
 
 
 def test_calibration_finds_the_temperatures_and_lowers_the_likelihood_loss():
@@ -126,7 +132,7 @@ def test_calibration_finds_the_temperatures_and_lowers_the_likelihood_loss():
     np.testing.assert_allclose(found.temperatures, [0.02, 0.3], rtol=0.2)
     assert found.nll_after < found.nll_before
     fresh = held_out(3000, seed=1)
-    plain = Calibration.plain(2, FUSION)
+    plain = Calibration.configured(2, FUSION)
     loss = [
         -np.log(np.take_along_axis(probabilities(one.evidence(*fresh[:2])), fresh[3][:, None], 1)).mean()
         for one in (plain, found)
@@ -188,7 +194,7 @@ def test_confidence_is_honest_inside_and_low_outside():
 
 def test_too_few_images_calibrate_nothing():
     found = fitted(*(part[:20] for part in held_out()))
-    assert found == Calibration.plain(2, FUSION)
+    assert found == Calibration.configured(2, FUSION)
     one = np.array([0.5])
     assert np.isnan(found.confidences(ConfidenceFeatures(one, one, one))).all()
 
@@ -200,9 +206,9 @@ def test_calibration_survives_json():
 
 
 def test_heads_trained_alone_take_the_calibration_along():
-    localiser = SimpleNamespace(meta={"calibration": Calibration.plain(2, FUSION).to_dict()})
+    localiser = SimpleNamespace(meta={"calibration": Calibration.configured(2, FUSION).to_dict()})
     drop_calibration(localiser, (0, 3))
     assert localiser.meta["calibration"] is None
     assert localiser.meta["uncalibrated_since"] == "groups 0, 3 were trained alone"
-    note(localiser, Calibration.plain(2, FUSION).to_dict(), radius_m=25.0, fusion=FUSION)
+    store_calibration(localiser, Calibration.configured(2, FUSION).to_dict(), radius_m=25.0, fusion=FUSION)
     assert "uncalibrated_since" not in localiser.meta

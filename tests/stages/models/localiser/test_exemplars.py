@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stages.models.localiser.exemplars import Exemplars, choose
+from stages.models.localiser.exemplars import Exemplars, choose_exemplars
 
 
-def test_choose_takes_at_most_so_many_of_each_class():
+def test_at_most_so_many_photos_of_each_class_are_drawn():
     labels = np.array([2, 0, 0, -1, 0, 2, 0, 1])
     usable = np.array([True, True, True, True, True, True, False, False])
-    row, class_id = choose(labels, usable, 2, np.random.default_rng(0))
+    row, class_id = choose_exemplars(labels, usable, 2, np.random.default_rng(0))
     assert class_id.tolist() == [0, 0, 2, 2]
     assert set(row[2:]) == {0, 5}
     assert set(row[:2]) < {1, 2, 4}
     np.testing.assert_array_equal(labels[row], class_id)
-    again, _ = choose(labels, usable, 2, np.random.default_rng(0))
+    again, _ = choose_exemplars(labels, usable, 2, np.random.default_rng(0))
     np.testing.assert_array_equal(row, again)
 
 
-def test_choose_in_several_partitions():
+def test_photos_are_drawn_in_each_of_several_partitions():
     labels = np.array([[0, 3], [1, 3], [-1, 4]])
-    row, class_id = choose(labels, np.ones(3, bool), 1, np.random.default_rng(0))
+    row, class_id = choose_exemplars(labels, np.ones(3, bool), 1, np.random.default_rng(0))
     assert class_id.tolist() == [0, 1, 3, 4]
     assert row[[0, 1, 3]].tolist() == [0, 1, 2]
 

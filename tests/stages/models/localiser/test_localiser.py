@@ -13,7 +13,7 @@ from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import predict
 from stages.models.localiser.scoring import best_scores
-from stages.models.localiser.topk import best_columns, merged
+from stages.models.localiser.topk import best_columns, merge_groups
 from tests.support.training_city import RECIPE, build_city, partition
 
 SETTINGS = HeadSettings("aamc", 100.0, 0.2, False)
@@ -89,7 +89,7 @@ def test_best_columns_among_equal_and_infinite_scores():
 def test_merged_keeps_the_order_of_groups_and_fills_up():
     first = (torch.tensor([[2.0, 1.0]]), torch.tensor([[10, 11]]))
     second = (torch.tensor([[2.0]]), torch.tensor([[20]]))
-    value, ids = merged([first, second], 4)
+    value, ids = merge_groups([first, second], 4)
     assert ids.tolist() == [[10, 20, 11, -1]]
     assert value.tolist() == [[2.0, 2.0, 1.0, -torch.inf]]
 
@@ -120,7 +120,7 @@ def test_unfit_features_are_refused(rows):
 def test_no_answer_is_given_with_a_feature_that_is_not_finite(monkeypatch, bad, dtype):
     localiser, rows = make(), features().astype(dtype)
     monkeypatch.setattr(module, "_SCORES_IN_MEMORY", 256)
-    monkeypatch.setattr(module, "_VALUES_ASKED", 50)
+    monkeypatch.setattr(module, "_VALUES_CHECKED", 50)
     plain = Calibration((0.1,) * 4, 0.0, None, 0, None, None)
     largest = np.full_like(rows, np.finfo(dtype).max / 2)
     predict(localiser, largest, top=1, score="cosine")  # however large, it is finite

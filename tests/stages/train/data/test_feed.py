@@ -18,7 +18,7 @@ from stages.models.heads.margin_loss import Buffers
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import predict
 from stages.models.trainable_blocks import TailSettings, untrained_tail
-from stages.train import run as passes
+from stages.train import training_pass as passes
 from stages.train.data import load as reading
 from stages.train.data.feed import open_feed
 from stages.train.data.load import load_rows
@@ -29,19 +29,16 @@ from stages.train.data.streaming import PartOrder
 from stages.train.init.pca import moments, store_moments
 from stages.train.loop.optimiser import BETAS, EPSILON, DenseAdam, SampledAdam
 from stages.train.prepare import open_files, open_source
-from stages.train.stage import run
 from tests.support.training_city import CONFIG, VALIDATION, build_city, write_store
 
 CPU = torch.device("cpu")
 
 
 def source_of(city, config=CONFIG, rows=None):
-    inputs = city.inputs()
-    files = open_files(config, inputs["partition"], inputs["features"], inputs["manifest"])
+    inputs = city.train_inputs(config)
+    files = open_files(inputs)
     usable = (files.labels >= 0) & files.reader.valid
-    return open_source(
-        config, files, inputs["partition"], inputs["views"], usable if rows is None else usable & rows
-    )
+    return open_source(inputs, files, usable if rows is None else usable & rows)
 
 
 def test_rotation_by_step_and_by_epoch_and_joint():
@@ -143,7 +140,7 @@ def test_streaming_learns_as_residency_does(tmp_path):
     config = replace(CONFIG, initial_weights="data", epochs=4.0, stream_rows=64)
     results = {}
     for place in ("device", "stream"):
-        results[place] = run(replace(config, residency=place), **city.inputs(), seed=0)
+        results[place] = city.train(replace(config, residency=place))
         localiser = Localiser.load(city.folder / "localiser")
         results[place, "right"] = accuracy(localiser, source_of(city))
     assert results["stream"].residency.startswith("stream: ")
@@ -223,7 +220,7 @@ def test_residency_reckons_with_what_a_tail_has_beside_the_features(tmp_path, mo
     )
     validation = replace(VALIDATION, share=0.5, times=1)
     config = replace(CONFIG, tail=True, augment_views=False, max_steps=1, exemplars=0, validation=validation)
-    first = run(config, **city.inputs(), seed=0, weights="random")
+    first = city.train(config, weights="random")
     assert first.residency.startswith("device: ")
     (_, feature_bytes, weight_bytes, _), beside = asked[0]
     assert feature_bytes == first.images * 336 * 2
@@ -231,7 +228,7 @@ def test_residency_reckons_with_what_a_tail_has_beside_the_features(tmp_path, mo
     assert beside["beside_bytes"] == first.held_out * 336 * 2 + step > step > 0
     # Room for the features, and for all but the last of what lies beside them.
     free[:] = [int(4 * weight_bytes + (feature_bytes + beside["beside_bytes"] - 2) / 0.7)] * 2
-    second = run(config, **city.inputs(), seed=0, weights="random")
+    second = city.train(config, weights="random")
     assert second.residency.startswith("stream: ")
     assert np.isfinite(second.loss)
 
@@ -240,7 +237,7 @@ def test_heads_larger_than_memory_are_refused(tmp_path, monkeypatch):
     city = build_city(tmp_path / "city")
     monkeypatch.setattr("stages.train.data.residency.free_bytes", lambda device: (1000, 1000))
     with pytest.raises(ConfigError, match=r"heads need.*torchrun"):
-        run(CONFIG, **city.inputs(), seed=0)
+        city.train(CONFIG)
 
 
 def test_a_softmax_over_a_share_of_the_classes():
@@ -251,21 +248,21 @@ def test_a_softmax_over_a_share_of_the_classes():
     times = np.zeros(260)
     for step in range(400):
         batch = sampler.draw(step, 4)
-        assert (np.diff(batch.faced) > 0).all()
-        assert np.isin(batch.image_classes, batch.faced).all()
-        times[np.setdiff1d(batch.faced, batch.image_classes)] += 1
+        assert (np.diff(batch.sampled_classes) > 0).all()
+        assert np.isin(batch.image_classes, batch.sampled_classes).all()
+        times[np.setdiff1d(batch.sampled_classes, batch.image_classes)] += 1
     assert not times[:40].any()
     assert times[40:200].mean() == pytest.approx(0.25 * 400 * (1 - 4 / 160), rel=0.05)
     assert times[200:].mean() == pytest.approx(0.25 * 400, rel=0.1)  # classes without images face the others
     assert np.abs(times[200:] - 100).max() < 5 * np.sqrt(400 * 0.25 * 0.75)
     whole = GroupSampler(roster, slice(40, 260), **{**options, "class_sampling": 1.0}).draw(0, 4)
-    assert whole.faced is None
+    assert whole.sampled_classes is None
 
 
 def test_sampled_classes_learn_as_well(tmp_path):
     city = build_city(tmp_path / "city")
     config = replace(CONFIG, initial_weights="data", class_sampling=0.1)
-    run(config, **city.inputs(), seed=0)
+    city.train(config)
     assert accuracy(Localiser.load(city.folder / "localiser"), source_of(city)) > 0.85
 
 
@@ -290,7 +287,7 @@ def test_a_feature_that_is_not_finite_though_called_sound_is_named(tmp_path):
     source = source_of(city)
     source.reader.store.array("avg")[130, 3] = np.nan
     with pytest.raises(StoreError, match="row 128"):
-        run(CONFIG, **city.inputs(), seed=0)
+        city.train(CONFIG)
     wanted = np.ones(source.reader.rows, np.bool_)
     wanted[130] = False
     assert load_rows(source.reader, wanted, ("avg",), CPU).isfinite().all()
@@ -317,7 +314,7 @@ def test_a_part_read_again_is_the_same_and_not_asked_again(tmp_path, monkeypatch
 def test_training_that_diverges_is_an_error(tmp_path):
     city = build_city(tmp_path / "city")
     with pytest.raises(InputError, match="learning_rate"):
-        run(replace(CONFIG, learning_rate_projection=1e38, epochs=2.0), **city.inputs(), seed=0)
+        city.train(replace(CONFIG, learning_rate_projection=1e38, epochs=2.0))
 
 
 def test_classes_of_one_image_are_trained(tmp_path):
@@ -326,11 +323,11 @@ def test_classes_of_one_image_are_trained(tmp_path):
     single = np.full_like(city.labels, -1)
     single[keep] = city.labels[keep]
     np.save(city.folder / "partition" / "labels.npy", single)
-    result = run(CONFIG, **city.inputs(), seed=0)
+    result = city.train(CONFIG)
     assert result.images == len(city.classes)
     assert np.isfinite(result.loss)
     held = replace(CONFIG, validation=replace(CONFIG.validation, share=0.5))
-    assert run(held, **city.inputs(), seed=0).held_out == 0  # never all of a class
+    assert city.train(held).held_out == 0  # never all of a class
 
 
 @pytest.mark.parametrize(
@@ -353,5 +350,5 @@ def test_config_refuses(change):
 )
 def test_every_way_of_training_learns(tmp_path, changes):
     city = build_city(tmp_path / "city")
-    run(replace(CONFIG, **changes), **city.inputs(), seed=0)
+    city.train(replace(CONFIG, **changes))
     assert accuracy(Localiser.load(city.folder / "localiser"), source_of(city)) > 0.85

@@ -20,7 +20,6 @@ from stages.errors import ConfigError, InputError
 from stages.train.config import TrainConfig
 from stages.train.loop.checkpoint import Checkpoints
 from stages.train.loop.distributed import Ranks
-from stages.train.stage import run
 from tests.support.training_city import CONFIG, VALIDATION, build_city
 
 SLOW = replace(
@@ -38,13 +37,11 @@ from tests.support.training_city import City
 from pipeline.project.schema import build
 from stages.train.config import TrainConfig
 from stages.train.loop.distributed import joined
-from stages.train.stage import run
 torch.set_num_threads(1)
 folder, output, fields = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-config = build(TrainConfig, fields)
+config, checkpoints = build(TrainConfig, fields), output.with_name(output.name + ".checkpoints")
 with joined("cpu"):
-    inputs = {**City(folder, None, None, None).inputs(), "output": output}
-    run(config, **inputs, seed=0, checkpoints=output.with_name(output.name + ".checkpoints"))
+    City(folder, None, None, None).train(config, output=output, checkpoints=checkpoints)
 """
 
 
@@ -68,7 +65,7 @@ def checkpoint_steps(folder):
 @pytest.mark.parametrize("changes", [{}, {"class_sampling": 0.5, "residency": "stream"}], ids=str)
 def test_killed_and_resumed_ends_to_the_bit_as_undisturbed(tmp_path, changes):
     city, config = build_city(tmp_path / "city"), replace(SLOW, **changes)
-    run(config, **{**city.inputs(), "output": tmp_path / "whole"}, seed=0)
+    city.train(config, output=tmp_path / "whole")
     output, folder = tmp_path / "killed", tmp_path / "killed.checkpoints"
     child = subprocess.Popen(command(city, output, config), env=environment())
     deadline = time.monotonic() + 120
@@ -80,7 +77,7 @@ def test_killed_and_resumed_ends_to_the_bit_as_undisturbed(tmp_path, changes):
     child.wait()
     assert not output.exists()
     left = checkpoint_steps(folder)[-1]
-    result = run(config, **{**city.inputs(), "output": output}, seed=0, checkpoints=folder)
+    result = city.train(config, output=output, checkpoints=folder)
     assert result.resumed_step == int(left.split("-")[1]) > 0
     ours, undisturbed = tensors(output), tensors(tmp_path / "whole")
     assert ours.keys() == undisturbed.keys()
@@ -100,16 +97,16 @@ def interrupted(city, config, at, **more):
 
     folder = city.folder / "checkpoints"
     with pytest.raises(KeyboardInterrupt):
-        run(config, **city.inputs(), seed=0, checkpoints=folder, progress=stop, **more)
+        city.train(config, checkpoints=folder, progress=stop, **more)
     return folder
 
 
 def test_resumes_in_the_second_pass(tmp_path):
     city, config = build_city(tmp_path / "city"), replace(SLOW, max_steps=30)
-    run(config, **{**city.inputs(), "output": tmp_path / "whole"}, seed=0)
+    city.train(config, output=tmp_path / "whole")
     folder = interrupted(city, config, 31)
     assert checkpoint_steps(folder)[-1].startswith("refit-")
-    result = run(config, **city.inputs(), seed=0, checkpoints=folder)
+    result = city.train(config, checkpoints=folder)
     assert result.resumed_step > 0
     assert result.held_out > 0
     ours, undisturbed = tensors(city.folder / "localiser"), tensors(tmp_path / "whole")
@@ -119,11 +116,11 @@ def test_resumes_in_the_second_pass(tmp_path):
 def test_checkpoints_of_another_run_are_not_taken_up(tmp_path):
     city, config = build_city(tmp_path / "city"), replace(SLOW, max_steps=30)
     folder = interrupted(city, config, 10)
-    assert run(replace(config, margin=0.3), **city.inputs(), seed=0, checkpoints=folder).resumed_step == 0
+    assert city.train(replace(config, margin=0.3), checkpoints=folder).resumed_step == 0
     folder = interrupted(city, config, 10)
-    assert run(config, **city.inputs(), seed=1, checkpoints=folder).resumed_step == 0
+    assert city.train(config, seed=1, checkpoints=folder).resumed_step == 0
     folder = interrupted(city, config, 10)
-    again = run(replace(config, checkpoint_s=9.0), **city.inputs(), seed=0, checkpoints=folder)
+    again = city.train(replace(config, checkpoint_s=9.0), checkpoints=folder)
     assert again.resumed_step == 10
 
 
@@ -137,13 +134,13 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_unpickled(tmp_path, monkey
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
     monkeypatch.setattr(torch, "load", refuse)
-    assert run(config, **city.inputs(), seed=0, checkpoints=folder).resumed_step == 10
+    assert city.train(config, checkpoints=folder).resumed_step == 10
     monkeypatch.undo()
     folder = interrupted(city, config, 10)
     file = next(folder.glob("*/state-0.safetensors"))
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match=r"damaged.*delete"):
-        run(config, **city.inputs(), seed=0, checkpoints=folder)
+        city.train(config, checkpoints=folder)
 
 
 def test_the_last_checkpoint_outlives_a_torn_one(tmp_path):
@@ -175,7 +172,7 @@ def train_in_two_processes(city, output, config):
 def test_two_processes_equal_the_joint_schedule_of_one(tmp_path):
     city, output = build_city(tmp_path / "city"), tmp_path / "two"
     config = replace(SLOW, schedule="joint", max_steps=40)
-    run(config, **{**city.inputs(), "output": tmp_path / "one"}, seed=0)
+    city.train(config, output=tmp_path / "one")
     train_in_two_processes(city, output, config)
     ours, single = tensors(output), tensors(tmp_path / "one")
     for name in single:
@@ -191,9 +188,9 @@ def test_several_processes_need_the_joint_schedule_and_a_group_each(tmp_path, mo
     city = build_city(tmp_path / "city")
     monkeypatch.setattr(Ranks, "current", classmethod(lambda cls: cls(0, 5)))
     with pytest.raises(ConfigError, match="joint"):
-        run(CONFIG, **city.inputs(), seed=0)
+        city.train(CONFIG)
     with pytest.raises(ConfigError, match="at most 4"):
-        run(replace(CONFIG, schedule="joint"), **city.inputs(), seed=0)
+        city.train(replace(CONFIG, schedule="joint"))
 
 
 def test_settings_survive_json():

@@ -16,7 +16,6 @@ from stages.models.heads.margin_loss import loss_and_gradients, margin_cosine
 from stages.models.heads.margin_loss_compiled import fused_loss_and_gradients
 from stages.train.data.samplers import ClassImages, GroupSampler
 from stages.train.loop.batch_variation import classwise_of, vary
-from stages.train.stage import run
 from tests.support.training_city import CONFIG, VALIDATION, build_city
 
 
@@ -209,20 +208,19 @@ def test_all_switches_together_train_sampled_or_not_and_resume_to_the_bit(tmp_pa
             checkpoint_s=0.0,
             validation=dataclasses.replace(VALIDATION, share=0.1),
         )
-        inputs = city.inputs()
-        run(config, **inputs, seed=0)
-        whole = load_file(inputs["output"] / "localiser.safetensors")
+        city.train(config)
+        undisturbed = load_file(city.folder / "localiser" / "localiser.safetensors")
 
         def stop(done, total):
             if done > total / 2:
                 raise _Stop
 
-        again = {**inputs, "output": tmp_path / "again", "checkpoints": tmp_path / "checkpoints"}
+        again = {"output": tmp_path / "again", "checkpoints": tmp_path / "checkpoints"}
         with pytest.raises(_Stop):
-            run(config, **again, seed=0, progress=stop)
-        assert run(config, **again, seed=0).resumed_step > 0
+            city.train(config, **again, progress=stop)
+        assert city.train(config, **again).resumed_step > 0
         resumed = load_file(tmp_path / "again" / "localiser.safetensors")
-        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+        assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +238,6 @@ def test_every_switch_changes_what_is_learnt(tmp_path, changes):
     city = build_city(tmp_path / "city")
     short = dataclasses.replace(CONFIG, max_steps=8)
     for name, config in (("off", short), ("on", dataclasses.replace(short, **changes))):
-        run(config, **{**city.inputs(), "output": tmp_path / name}, seed=0)
+        city.train(config, output=tmp_path / name)
     off, on = (load_file(tmp_path / name / "localiser.safetensors") for name in ("off", "on"))
     assert any(not torch.equal(off[name], on[name]) for name in off)

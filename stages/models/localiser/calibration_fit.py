@@ -1,0 +1,220 @@
+"""Fitting a calibration on images held out of the database.
+
+Temperatures and the weight of the likeness are chosen so that the true cells of the held-out images are most
+likely. An offset per group was tried too, but held-out visits fall into few classes, so it learned where
+these happen to lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stages.models.localiser.calibration import Calibration, Floats, Ints, probabilities
+from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
+from stages.models.localiser.confidence import ConfidenceFeatures, fit_confidence
+from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.predict import Features, exemplar_likeness, groups_of, predict
+
+LEAST_IMAGES = 30
+"""With fewer held-out images nothing is fitted."""
+_CLASSES_SEARCHED = 256
+"""Best classes of a held-out image among which its true cell is searched."""
+_SHRINKAGE = 50.0
+"""Weight of the configured numbers in the fit: a hundred images in whole visits lie in few cells and must not
+decide alone."""
+
+
+def calibrate(
+    localiser: Localiser,
+    features: Features,
+    positions: npt.NDArray[np.float64],
+    *,
+    radius_m: float,
+    fusion: FusionConfig,
+) -> Calibration:
+    """Fit a calibration on images that the localiser was not trained on.
+
+    Parameters
+    ----------
+    localiser : Localiser
+        Trained without these images.
+    features : Tensor or ndarray, shape (n, F)
+        Of the held-out images, finite; n may be 0.
+    positions : ndarray of float64, shape (n, 2)
+        Where they were taken, UTM metres.
+    radius_m : float
+        An answer within this distance counts as correct.
+    fusion : FusionConfig
+        How answers are made.
+    """
+    places = localiser.places
+    depth = max(1, min(len(places), max(_CLASSES_SEARCHED, fusion.candidates)))
+    best = predict(localiser, features, top=depth, score="cosine")
+    here = places.at(positions)
+    true = best.class_id == np.where(here < 0, -2, here)[:, None]  # -2 equals no class id
+    holdout = HoldoutScores(
+        cosines=best.score.astype(np.float64),
+        groups=groups_of(localiser, best.class_id),
+        centres=best.positions,
+        likeness=exemplar_likeness(localiser, features, best.class_id),
+        true=np.where(true.any(axis=1), true.argmax(axis=1), -1),
+        truth=positions,
+    )
+    clearance_m = radius_m + places.cell_m * int(places.span.max(initial=1))
+    groups = localiser.classes.groups
+    return fit_calibration(
+        holdout, group_count=groups, clearance_m=clearance_m, radius_m=radius_m, fusion=fusion
+    )
+
+
+def store_calibration(
+    localiser: Localiser, calibration: dict[str, Any] | None, *, radius_m: float, fusion: FusionConfig
+) -> None:
+    """Put calibration and fusion settings into the localiser's meta, where `answer` finds them."""
+    localiser.meta["fusion"] = {"settings": asdict(fusion), "radius_m": radius_m}
+    localiser.meta["calibration"] = calibration
+    localiser.meta.pop("uncalibrated_since", None)
+
+
+def drop_calibration(localiser: Localiser, groups: Sequence[int]) -> None:
+    """Remove the calibration from the localiser's meta: it does not hold for heads trained since."""
+    if localiser.meta.get("calibration") is not None:
+        localiser.meta["calibration"] = None
+        localiser.meta["uncalibrated_since"] = f"groups {', '.join(map(str, groups))} were trained alone"
+
+
+@dataclass(frozen=True)
+class HoldoutScores:
+    """The best classes of images that the localiser was not trained on.
+
+    Attributes
+    ----------
+    cosines, groups : ndarray, shape (n, C)
+        Of each image's C best classes; cosine minus infinity and group 0 where there are fewer.
+    centres : ndarray, shape (n, C, 2)
+        Of their cells, metres.
+    likeness : ndarray, shape (n, C), or None
+        To the exemplars of each class; None without exemplars.
+    true : ndarray of int64, shape (n,)
+        Column of the cell that the image lies in; -1 if it is not among them.
+    truth : ndarray, shape (n, 2)
+        Where the images were taken, metres.
+    """
+
+    cosines: Floats
+    groups: Ints
+    centres: Floats
+    likeness: Floats | None
+    true: Ints
+    truth: Floats
+
+
+def fit_calibration(
+    holdout: HoldoutScores, *, group_count: int, clearance_m: float, radius_m: float, fusion: FusionConfig
+) -> Calibration:
+    """Return the calibration under which the true cells of held-out images are most likely.
+
+    Parameters
+    ----------
+    holdout : HoldoutScores
+        Scores of the images.
+    group_count : int
+        Number of groups.
+    clearance_m : float
+        To imitate a photo from outside, classes with a centre within this distance of the truth are removed.
+    radius_m : float
+        An answer within this distance counts as correct.
+    fusion : FusionConfig
+        How answers are made.
+    """
+    configured = Calibration.configured(group_count, fusion)
+    known = holdout.true >= 0
+    if known.sum() < LEAST_IMAGES:
+        return configured
+    temperatures, weight = _fit_evidence(holdout, known, group_count, fusion)
+    fitted = Calibration(temperatures, weight, None, len(holdout.true), None, None)
+    before, after = (
+        _nll(_evidence(way, holdout)[known], holdout.true[known]) for way in (configured, fitted)
+    )
+    away = np.linalg.norm(holdout.centres - holdout.truth[:, None], axis=2)
+    inside, right = _answered(fitted, holdout, away < np.inf, radius_m, fusion)
+    outside, _ = _answered(fitted, holdout, away > clearance_m, radius_m, fusion)
+    confidence = fit_confidence(inside, right, outside, abstain_cost=fusion.abstain_cost)
+    return Calibration(temperatures, weight, confidence, len(holdout.true), before, after)
+
+
+def _evidence(calibration: Calibration, holdout: HoldoutScores) -> Floats:
+    heads = calibration.evidence(holdout.cosines, holdout.groups)
+    return calibration.add_likeness(heads, holdout.cosines, holdout.likeness)[0]
+
+
+def _answered(
+    calibration: Calibration,
+    holdout: HoldoutScores,
+    shown: npt.NDArray[np.bool_],
+    radius_m: float,
+    fusion: FusionConfig,
+) -> tuple[ConfidenceFeatures, npt.NDArray[np.bool_]]:
+    """Return features and correctness of the first answers if only the classes `shown` (n, C) existed."""
+    heads = np.where(shown, calibration.evidence(holdout.cosines, holdout.groups), -np.inf)
+    some = np.isfinite(heads).any(axis=1)
+    best = np.argsort(-heads[some], axis=1, kind="stable")[:, : fusion.candidates]
+
+    def of_best(values: Floats) -> Floats:
+        return np.take_along_axis(values[some], best, axis=1)
+
+    likeness = None if holdout.likeness is None else of_best(holdout.likeness)
+    evidence, likeness = calibration.add_likeness(of_best(heads), of_best(holdout.cosines), likeness)
+    points = np.take_along_axis(holdout.centres[some], best[:, :, None], axis=1)
+    fused = first_answers(evidence, points, radius_m, fusion)
+    likeness = np.where(np.isfinite(evidence), likeness, -1.0)
+    features = ConfidenceFeatures.of(fused, points, likeness, radius_m)
+    away = np.linalg.norm(fused.positions[:, 0] - holdout.truth[some], axis=1)
+    return features, away <= radius_m
+
+
+def first_answers(evidence: Floats, points: Floats, radius_m: float, fusion: FusionConfig) -> Fused:
+    """Return the fused first answer of each row of evidence (n, C) for points (n, C, 2)."""
+    weights = probabilities(evidence)
+    return fuse(points, weights, 1, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
+
+
+def _fit_evidence(
+    holdout: HoldoutScores, known: npt.NDArray[np.bool_], group_count: int, fusion: FusionConfig
+) -> tuple[tuple[float, ...], float]:
+    """Return the fitted temperatures and weight of the likeness, shrunk to the configured ones."""
+    scores, group, column = (
+        torch.from_numpy(array[known]) for array in (holdout.cosines, holdout.groups, holdout.true)
+    )
+    likeness = (
+        torch.zeros_like(scores) if holdout.likeness is None else torch.from_numpy(holdout.likeness[known])
+    )
+    # Logarithms of fitted over configured: temperature of all groups and weight; then each group's own
+    # factor.
+    shared = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    own = torch.zeros(group_count, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([shared, own], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        inverse = torch.exp(-shared[0] - own) / fusion.temperature
+        evidence = scores * inverse[group] + fusion.likeness * torch.exp(shared[1]) * likeness
+        value = torch.nn.functional.cross_entropy(evidence, column, reduction="sum")
+        value = value + _SHRINKAGE * (shared.square().sum() + own.square().sum())
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    temperatures: list[float] = (fusion.temperature * torch.exp(shared[0] + own)).detach().tolist()
+    return tuple(temperatures), fusion.likeness * float(torch.exp(shared[1].detach()))
+
+
+def _nll(evidence: Floats, true: Ints) -> float:
+    chosen = np.take_along_axis(probabilities(evidence), true[:, None], axis=1)
+    return float(-np.log(np.maximum(chosen, 1e-300)).mean())
