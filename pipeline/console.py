@@ -1,4 +1,4 @@
-"""What a person sees: progress, tables, one-line errors."""
+"""Output on the terminal: progress bars, tables, one-line errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 out = Console(highlight=False, soft_wrap=True)
 if not out.is_terminal:
-    out.width = 120  # a pipe or a log file has no width of its own, and 80 columns fold the tables
+    out.width = 120  # a pipe or a file has no width; the default of 80 would fold the tables
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -33,7 +33,7 @@ def error(text: str) -> None:
 
 @contextmanager
 def progress(title: str) -> Iterator[Progress]:
-    """Yield a callback `(done, total)` that moves a bar; silent where there is no terminal."""
+    """Yield a callback `(done, total)` that moves a bar; silent without a terminal."""
     columns = (
         bars.TextColumn("{task.description}"),
         bars.BarColumn(),
@@ -56,7 +56,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
 
 
 def facts(title: str, rows: Iterable[tuple[str, object]]) -> None:
-    """Print a stage's result: a title, then a line per fact."""
+    """Print a title, then one line per fact."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
@@ -67,7 +67,7 @@ def facts(title: str, rows: Iterable[tuple[str, object]]) -> None:
 
 
 def finding(mark: str, subject: str, text: str, remedy: str) -> None:
-    """Print what was found of one subject, and below it what mends it."""
+    """Print the state of one subject, and the fix below it."""
     style = {"ok": "green", "note": "yellow", "blocks": "bold red"}[mark]
     out.print(f"[{style}]{mark:6}[/]", f"{subject:17}", escape(text))
     if remedy:
@@ -75,7 +75,7 @@ def finding(mark: str, subject: str, text: str, remedy: str) -> None:
 
 
 def cell(value: object) -> str:
-    """Return a value as a person writes it: 1,234 or 12.3 or a size or the text itself."""
+    """Return a value as readable text, such as 1,234 or 12.3."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -88,7 +88,7 @@ def cell(value: object) -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as a person writes it, in powers of 1,000."""
+    """Return a number of bytes as readable text, such as 12.3 MB (powers of 1,000)."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:

@@ -1,1 +1,1 @@
-"""Checks: status, verify, doctor."""
+"""Checks of a project: status, verify and doctor."""

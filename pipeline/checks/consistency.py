@@ -1,4 +1,4 @@
-"""Whether images, manifests, view plan, settings and feature stores go together."""
+"""Check that images, manifests, view plan, settings and feature stores fit together."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from stages.extract.plan import recipe_for
 from stages.index.manifest import Manifest
 from stages.partition.views import ViewPlan
 
-SAMPLE = 100  # images looked for, and identities compared: enough for a wrong folder or another list
+SAMPLE = 100  # images and row ids to check: enough to notice a wrong folder or another list of images
 
 
 def check_index(params: Params, paths: Paths, split: str, rows: dict[str, int]) -> Iterator[Finding]:
-    """Yield whether a split's manifest and images are there; its row count goes into `rows`."""
+    """Check that a split's manifest and images exist; add its row count to `rows`."""
     subject, setting = f"index {split}", getattr(params.data, split)
     source = paths.project / setting
     if not paths.index(split).exists():
         if setting != "toycity" and not source.exists():
-            yield Finding(subject, "blocks", f"no {source}", f"set data.{split} in params.yaml")
+            yield Finding(subject, "blocks", f"{source} does not exist", f"set data.{split} in params.yaml")
         else:
-            yield Finding(subject, "note", "no manifest yet", "pipeline index")
+            yield Finding(subject, "note", "no manifest yet", "run `pipeline index`")
         return
     try:
         manifest = Manifest.open(paths.index(split))
@@ -36,16 +36,15 @@ def check_index(params: Params, paths: Paths, split: str, rows: dict[str, int]) 
         yield Finding.of(subject, fault)
         return
     rows[split] = manifest.rows
-    absent = _absent_images(manifest)
-    if absent:
-        text = f"of {min(SAMPLE, manifest.rows)} images looked for, {len(absent)} are absent: {absent[0]}"
-        yield Finding(subject, "blocks", text, f"mount {manifest.root}, or pipeline index")
+    if absent := _absent_images(manifest):
+        text = f"{len(absent)} sampled images do not exist, such as {absent[0]}"
+        yield Finding(subject, "blocks", text, f"mount {manifest.root}, or run `pipeline index`")
     else:
-        yield Finding(subject, "ok", f"{manifest.rows:,} images, under {manifest.root}")
+        yield Finding(subject, "ok", f"{manifest.rows:,} images in {manifest.root}")
 
 
 def _absent_images(manifest: Manifest) -> list[Path]:
-    """Return which of a few images, evenly spread, are not where the manifest says; packs are not opened."""
+    """Return which of an even sample of images do not exist; packs are not opened."""
     if "pack_shard" in manifest.column_names:
         return [] if manifest.root.is_dir() else [manifest.root]
     chosen = np.unique(np.linspace(0, manifest.rows - 1, SAMPLE // 10, dtype=np.int64))
@@ -54,28 +53,27 @@ def _absent_images(manifest: Manifest) -> list[Path]:
 
 
 def check_views(paths: Paths, rows: dict[str, int]) -> Iterator[Finding]:
-    """Yield whether the view plan is there and goes with the manifest; its rows go into `rows`."""
+    """Check that the view plan exists and fits the manifest; add its row count to `rows`."""
     plan = paths.partition / "views.parquet"
     if not plan.exists():
-        yield Finding("partition", "note", "no view plan yet: views are not counted", "pipeline partition")
+        yield Finding("partition", "note", "no view plan yet, views not counted", "run `pipeline partition`")
         return
     views = ViewPlan.load(plan)
     rows["views"] = len(views)
-    beyond = int(views.row[-1]) if len(views) else -1
-    if "database" in rows and beyond >= rows["database"]:
-        text = f"the view plan speaks of image {beyond}, of {rows['database']} images"
-        yield Finding("partition", "blocks", text, "pipeline partition")
+    last_row = int(views.row[-1]) if len(views) else -1
+    if "database" in rows and last_row >= rows["database"]:
+        text = f"the view plan names row {last_row}, but the manifest has {rows['database']} rows"
+        yield Finding("partition", "blocks", text, "run `pipeline partition`")
     else:
         yield Finding("partition", "ok", f"{len(views):,} views planned")
 
 
 def check_store(params: Params, paths: Paths, split: str, rows: dict[str, int]) -> Iterator[Finding]:
-    """Yield whether a store goes with the settings and the rows, is complete and at rest."""
-    path, subject = paths.features(split), f"features {split}"
+    """Check that a store fits settings and rows, is complete, and is not being written."""
+    path, subject, command = paths.features(split), f"features {split}", f"pipeline extract --split {split}"
     if not store_exists(path):
-        yield Finding(subject, "note", "not extracted yet", f"pipeline extract --split {split}")
+        yield Finding(subject, "note", "not extracted yet", f"run `{command}`")
         return
-    command = f"pipeline extract --split {split}"
     try:
         store = open_store(path)
     except PlacecacheError as fault:
@@ -85,13 +83,15 @@ def check_store(params: Params, paths: Paths, split: str, rows: dict[str, int]) 
     differences = wanted.differences(store.recipe)
     missing = store.ledger.missing()
     if differences:
-        text = f"made by another recipe: {'; '.join(differences)}"
-        yield Finding(subject, "blocks", text, f"restore these settings, or {command} --replace")
+        text = f"made with other settings: {'; '.join(differences)}"
+        yield Finding(subject, "blocks", text, f"restore those settings, or run `{command} --replace`")
     elif split in rows and not _same_rows(store, paths, split, rows[split]):
-        text = f"made for other rows than the {'view plan' if split == 'views' else 'manifest'} has now"
-        yield Finding(subject, "note", text, f"{command} (what is there is carried over)")
+        text = f"its rows differ from the {'view plan' if split == 'views' else 'manifest'}"
+        yield Finding(subject, "note", text, f"run `{command}`, which reuses the features of unchanged rows")
     elif len(missing):
-        yield Finding(subject, "note", f"{len(missing)} of {store.spec.chunks} chunks missing", command)
+        yield Finding(
+            subject, "note", f"{len(missing)} of {store.spec.chunks} chunks missing", f"run `{command}`"
+        )
     else:
         yield Finding(subject, "ok", f"{store.spec.rows:,} rows, complete, recipe {store.recipe.id}")
     for holder in dict.fromkeys(str(claim) for claim in claims_on(path)):
@@ -99,7 +99,7 @@ def check_store(params: Params, paths: Paths, split: str, rows: dict[str, int]) 
 
 
 def _same_rows(store: FeatureStore, paths: Paths, split: str, rows: int) -> bool:
-    """Whether a store is for these rows, judged by their number and the identities of a few."""
+    """Whether a store has these rows, judged by their number and a sample of row ids."""
     if store.spec.rows != rows:
         return False
     chosen = [int(row) for row in np.unique(np.linspace(0, rows - 1, min(rows, SAMPLE), dtype=np.int64))]
@@ -109,8 +109,8 @@ def _same_rows(store: FeatureStore, paths: Paths, split: str, rows: int) -> bool
         names = [f"{_key(manifest, int(plan.row[row]))}#{plan.view[row]}" for row in chosen]
     else:
         names = [_key(manifest, row) for row in chosen]
-    found = np.concatenate([np.empty(0, np.uint64), *(store.row_ids(slice(r, r + 1)) for r in chosen)])
-    return bool(np.array_equal(found, row_ids(names)))
+    ids = np.concatenate([np.empty(0, np.uint64), *(store.row_ids(slice(row, row + 1)) for row in chosen)])
+    return bool(np.array_equal(ids, row_ids(names)))
 
 
 def _key(manifest: Manifest, row: int) -> str:

@@ -1,4 +1,4 @@
-"""What stands in the way of an extraction: looked for before hours are spent, each with what mends it."""
+"""Find problems before a long extraction starts, each with the command or setting that fixes it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from stages.devices import resolve_device
 from stages.errors import ConfigError
 from stages.extract.plan import recipe_for
 
-_LEDGER_BYTES = 4096  # a file of the ledger takes a block of the disk
+_LEDGER_BYTES = 4096  # a ledger file takes one block of the disk
 
 
 def examine(params: Params, paths: Paths, *, device: str, scheduler: str | None) -> Iterator[Finding]:
-    """Yield what was found of device, weights, data, stores, disk and, if one is named, the cluster."""
+    """Check device, weights, data, stores, disk and, if a scheduler is named, the cluster."""
     yield from _device(params, device)
     recipe: Recipe | None = None
     try:
@@ -47,7 +47,7 @@ def examine(params: Params, paths: Paths, *, device: str, scheduler: str | None)
 
 
 def needed_bytes(rows: int, recipe: Recipe) -> int:
-    """Return what a store of that many rows takes on the disk: all outputs, identities and ledger."""
+    """Return the disk space of a store: all outputs, row ids and ledger."""
     spec = StoreSpec.for_rows(rows, recipe.outputs, recipe.dtype)
     features = spec.chunks * spec.chunk_rows * spec.row_bytes
     return features + 8 * rows + spec.chunks * _LEDGER_BYTES
@@ -63,12 +63,12 @@ def _device(params: Params, device: str) -> Iterator[Finding]:
         return
     if not device.startswith("cuda"):
         threads = params.extract.threads if params.extract.threads != "auto" else torch.get_num_threads()
-        text = f"{device}, {threads} of {cores()} cores, no GPU that PyTorch can use"
+        text = f"{device}, {threads} of {cores()} cores, no GPU usable by PyTorch"
         if Path("/proc/driver/nvidia/version").exists() and not torch.cuda.is_available():
             yield Finding(
                 "device",
                 "note",
-                f"{text}, though this machine has one",
+                f"{text}, although this machine has one",
                 "install a CUDA build of PyTorch: https://pytorch.org/get-started",
             )
         else:
@@ -82,61 +82,62 @@ def _device(params: Params, device: str) -> Iterator[Finding]:
         "device",
         "note" if faster else "ok",
         text + (", computing in float32" if faster else ""),
-        "extract.precision: bfloat16 is several times faster here" if faster else "",
+        "set extract.precision: bfloat16, which is several times faster on this GPU" if faster else "",
     )
 
 
 def _disk(paths: Paths, recipe: Recipe, rows: dict[str, int]) -> Finding:
-    """Return what features still need against what is free where they go; object storage has no end."""
+    """Compare the space that features still need with the free space; object storage has no limit."""
     folder = paths.features("database").parent
     needed = sum(needed_bytes(count, recipe) for count in rows.values())
     have = sum(total_size(paths.features(split)) for split in rows)
-    text = f"features take {size(needed)}, {size(have)} are there"
+    text = f"features take {size(needed)}, of which {size(have)} exist"
     present = folder.nearest_folder()
     if present is None:
         return _storage(folder, text)
     free = shutil.disk_usage(present).free
     left, text = max(0, needed - have), f"{text}, {size(free)} free in {present}"
     if left > free:
-        return Finding("disk", "blocks", text, f"free {size(left - free)}, or set data.features elsewhere")
+        return Finding("disk", "blocks", text, f"free {size(left - free)}, or move data.features")
     return Finding("disk", "ok", text)
 
 
 def _storage(folder: StoragePath, text: str) -> Finding:
-    """Return whether objects can be written, read and deleted where features go."""
+    """Check that objects can be written, read and deleted where features go."""
     try:
         storage_time(folder)
     except PlacecacheError as fault:
         return Finding.of("storage", fault)
-    return Finding("storage", "ok", f"{text}, {folder} can be written")
+    return Finding("storage", "ok", f"{text}, {folder} is writable")
 
 
 def _cluster(scheduler: str, paths: Paths, device: str) -> Iterator[Finding]:
-    """Yield whether a cluster answers, and whether its workers see the project's files."""
+    """Check that a cluster answers and its workers can read the project's files."""
     try:
         workers = local_workers(scheduler)
         if workers is not None:
             mark: Literal["ok", "note"] = "ok" if workers <= cores() or device != "cpu" else "note"
-            remedy = "" if mark == "ok" else f"--scheduler local:{cores()}"
-            yield Finding("cluster", mark, f"{workers} workers here, on {cores()} cores", remedy)
+            remedy = "" if mark == "ok" else f"use --scheduler local:{cores()}"
+            yield Finding("cluster", mark, f"{workers} workers on this machine with {cores()} cores", remedy)
             return
         with connect(scheduler) as client:
             features = paths.features("database").parent.parent
-            seen = client.run(_sees, paths.index("database").absolute(), features)
+            access = client.run(_can_read, paths.index("database").absolute(), features)
     except PlacecacheError as fault:
         yield Finding.of("cluster", fault)
         return
-    blind = [address for address, sees in seen.items() if not sees]
-    if not seen:
-        remedy = f"dask worker {scheduler} --nthreads 1"
+    without_access = [address for address, can_read in access.items() if not can_read]
+    if not access:
+        remedy = f"run `dask worker {scheduler} --nthreads 1`"
         yield Finding("cluster", "blocks", f"{scheduler} answers, but has no workers", remedy)
-    elif blind:
-        text = f"{len(blind)} of {len(seen)} workers do not see {features}, such as {blind[0]}"
+    elif without_access:
+        count = f"{len(without_access)} of {len(access)}"
+        text = f"{count} workers cannot read {features}, such as {without_access[0]}"
         yield Finding("cluster", "blocks", text, "put the project on storage that all machines share")
     else:
-        yield Finding("cluster", "ok", f"{len(seen)} workers at {scheduler} see {features}")
+        yield Finding("cluster", "ok", f"{len(access)} workers at {scheduler} can read {features}")
 
 
-def _sees(manifest: Path, features: StoragePath) -> bool:
-    """Whether this machine sees the project, and features that lie elsewhere; run on workers."""
+def _can_read(manifest: Path, features: StoragePath) -> bool:
+    """Whether this machine can read the project and the features; runs on workers."""
     return features.reachable() and manifest.parent.is_dir()

@@ -1,4 +1,4 @@
-"""One thing that the doctor looked at: what was found, whether it is in the way, what mends it."""
+"""The result of one check of the doctor."""
 
 from __future__ import annotations
 
@@ -8,19 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
-
-    Attributes
-    ----------
-    subject : str
-        What: device, weights, disk, ...
-    mark : {"ok", "note", "blocks"}
-        Whether it is well, worth knowing, or in the way.
-    text : str
-        What was found.
-    remedy : str
-        The command or edit that mends it; "" where nothing has to be mended.
-    """
+    """The state of one subject (device, weights, disk, ...), and the command or edit that fixes it if any."""
 
     subject: str
     mark: Literal["ok", "note", "blocks"]
@@ -29,11 +17,11 @@ class Finding:
 
     @classmethod
     def of(cls, subject: str, fault: Exception) -> Finding:
-        """Return an error of our own as a finding that blocks: its last colon parts fault and remedy."""
+        """Return an error as a finding that blocks: the remedy stands after its last colon."""
         text, colon, remedy = str(fault).rpartition(": ")
         return cls(subject, "blocks", text, remedy) if colon else cls(subject, "blocks", remedy)
 
     @property
     def blocks(self) -> bool:
-        """Whether the pipeline cannot go on like this."""
+        """Whether it stops the pipeline."""
         return self.mark == "blocks"

@@ -1,4 +1,4 @@
-"""What is done, missing, bad, how large and how fast, over all artifacts of a project."""
+"""The state, size and speed of every artifact of a project."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Row = tuple[object, ...]
 
 
 def artifacts(paths: Paths) -> Iterator[Row]:
-    """Yield a table row per artifact, in flow order; see `COLUMNS`."""
+    """Yield a table row per artifact, in the order of the stages; see `COLUMNS`."""
     for split in ("database", "queries"):
         yield _manifest(f"index {split}", paths.index(split))
-    yield _plain("partition", paths.partition)
+    yield _artifact("partition", paths.partition)
     for split in SPLITS:
         yield _store(f"features {split}", paths.features(split))
-    yield _plain("localiser", paths.localiser)
-    yield _plain("metrics", paths.metrics)
+    yield _artifact("localiser", paths.localiser)
+    yield _artifact("metrics", paths.metrics)
 
 
 def bad_images(paths: Paths) -> Iterator[Row]:
-    """Yield split, row, key and reason of every image that could not be used."""
+    """Yield split, row, key and reason of every unreadable image."""
     for split in SPLITS:
         store = paths.features(split)
         if store_exists(store):
@@ -39,28 +39,23 @@ def bad_images(paths: Paths) -> Iterator[Row]:
 
 
 def time_spent(paths: Paths) -> Iterator[tuple[str, str]]:
-    """Yield, per split that was extracted, a line of the seconds of work and one of what waited for what.
+    """Yield, per extracted split, the seconds of work and the shares of time that the backbone waited.
 
-    Reading is summed over threads, so it may exceed the time that passed. The waits are shares of
-    the time that passed: of that, the backbone stood still for want of images, or of a disk that
-    takes its features.
+    The seconds of reading are summed over threads, so they may exceed the time that passed.
     """
     for split in SPLITS:
-        spent = total_timings(paths.features(split))
-        passed = _passed(spent)
+        timings = total_timings(paths.features(split))
+        passed = _passed(timings)
         if not passed:
             continue
-        text = ", ".join(f"{part} {_duration(spent[f'{part}_s'])}" for part in ("read", "compute", "write"))
-        waits = {
-            "images": spent["read_wait_s"] / passed,
-            "the disk": spent["write_wait_s"] / passed,
-        }
+        text = ", ".join(f"{part} {_duration(timings[f'{part}_s'])}" for part in ("read", "compute", "write"))
+        images, disk = timings["read_wait_s"] / passed, timings["write_wait_s"] / passed
         yield split, text
-        yield "", "waited for " + ", for ".join(f"{what} {share:.0%}" for what, share in waits.items())
+        yield "", f"waited for images {images:.0%}, for the disk {disk:.0%}"
 
 
 def running_extractions(paths: Paths) -> Iterator[tuple[str, str]]:
-    """Yield, per split that is being extracted just now, who does it."""
+    """Yield each split that is being extracted and the process that does it."""
     for split in SPLITS:
         for holder in dict.fromkeys(str(claim) for claim in claims_on(paths.features(split))):
             yield split, holder
@@ -76,7 +71,7 @@ def _store(name: str, path: StoragePath) -> Row:
     if not store_exists(path):
         return _absent(name)
     reader = FeatureReader.open(path)
-    spent = total_timings(path)
+    timings = total_timings(path)
     done = 1 - reader.missing_rows / max(reader.rows, 1)
     return (
         name,
@@ -84,11 +79,11 @@ def _store(name: str, path: StoragePath) -> Row:
         f"{int(100 * done)} %",
         len(reader.store.ledger.bad_rows()),
         _size(path),
-        spent["images"] / _passed(spent) if spent["images"] else "",
+        timings["images"] / _passed(timings) if timings["images"] else "",
     )
 
 
-def _plain(name: str, path: Path) -> Row:
+def _artifact(name: str, path: Path) -> Row:
     return (name, "", "100 %", "", _size(path), "") if path.exists() else _absent(name)
 
 
@@ -96,9 +91,9 @@ def _absent(name: str) -> Row:
     return name, "", "none", "", "", ""
 
 
-def _passed(spent: dict[str, float]) -> float:
-    """Return the seconds of the backbone's own thread, over all workers."""
-    return spent["compute_s"] + spent["read_wait_s"] + spent["write_wait_s"]
+def _passed(timings: dict[str, float]) -> float:
+    """Return the seconds of the backbone's thread, summed over workers."""
+    return timings["compute_s"] + timings["read_wait_s"] + timings["write_wait_s"]
 
 
 def _duration(seconds: float) -> str:

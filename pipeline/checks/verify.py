@@ -1,4 +1,4 @@
-"""Read every finished byte of the feature stores again and compare it with the ledger."""
+"""Compare every byte of the feature stores with the checksums in the ledger."""
 
 from __future__ import annotations
 
@@ -13,21 +13,7 @@ from stages.files import Progress
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verifying one split's store found.
-
-    Attributes
-    ----------
-    split : str
-        The split.
-    spec : StoreSpec
-        How its store is cut.
-    missing : int
-        Chunks that are not extracted yet.
-    bad : int
-        Rows listed as bad: known, hence no fault.
-    faults : list of ChunkFault
-        What is wrong with finished chunks.
-    """
+    """State of one split's store: missing chunks, rows known to be bad, and faults of finished chunks."""
 
     split: str
     spec: StoreSpec
@@ -37,22 +23,22 @@ class Verdict:
 
     @property
     def sound(self) -> bool:
-        """Whether the store is complete and every byte is as it was written."""
+        """Whether the store is complete and undamaged."""
         return not self.faults and not self.missing
 
     @property
     def remedy(self) -> str:
-        """The command that mends what is wrong; it extracts what is missing as well."""
+        """The command that repairs damaged chunks and extracts missing ones."""
         return f"pipeline extract --split {self.split}" + (" --repair" if self.faults else "")
 
     def row(self) -> tuple[object, ...]:
-        """Return split, chunks, missing and damaged chunks, bad rows and a word, for a table."""
+        """Return split, chunks, missing and damaged chunks, bad rows and the verdict, for a table."""
         damaged = len({fault.chunk for fault in self.faults})
         word = "damaged" if self.faults else "incomplete" if self.missing else "sound"
         return self.split, self.spec.chunks, self.missing, damaged, self.bad, word
 
     def fault_rows(self) -> list[tuple[object, ...]]:
-        """Return split, chunk, its rows, array and what is wrong of every fault, for a table."""
+        """Return split, chunk, its rows, array and fault, one per line of a table."""
         return [
             (self.split, str(fault.chunk), self._rows(fault.chunk), fault.output, fault.what)
             for fault in self.faults
@@ -64,12 +50,12 @@ class Verdict:
 
 
 def verify_split(paths: Paths, split: str, progress: Progress) -> Verdict:
-    """Return what is wrong with one split's store; every byte of it is read.
+    """Return the verdict on one split's store; every byte of it is read.
 
     Raises
     ------
     StoreError
-        If there is no store, or its own description is damaged.
+        If there is no store, or its metadata are damaged.
     """
     store = open_store(paths.features(split))
     faults: list[ChunkFault] = []

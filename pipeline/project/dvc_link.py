@@ -1,7 +1,7 @@
-"""Features that live outside the project folder: DVC tracks a note of where they are and which.
+"""Links that let DVC track feature stores outside the project folder.
 
-DVC tracks files in the project. A store elsewhere is therefore noted in a small file in the place
-where it would lie by default; the note changes when the features do, and training follows.
+DVC tracks files in the project only. If `data.features` is elsewhere, a small file takes the store's default
+place. It holds the store's address and a checksum, so it changes with the features and DVC then trains again.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from pipeline.project.paths import Paths
 from stages.errors import ConfigError
 
 
-def make_way(paths: Paths, split: str) -> None:
-    """See that store and note are not in each other's way.
+def remove_stale_link(paths: Paths, split: str) -> None:
+    """Delete a split's link if its store is about to take that place.
 
     Raises
     ------
     ConfigError
-        If features are to go elsewhere, but a store of theirs is in the project.
+        If the store belongs elsewhere, but the project already holds one.
     """
-    note = paths.tracked_features(split)
-    if _inside(paths, split):
-        if note.is_file():
-            note.unlink()
-    elif note.is_dir():
+    link = paths.tracked_features(split)
+    if _in_project(paths, split):
+        if link.is_file():
+            link.unlink()
+    elif link.is_dir():
         raise ConfigError(
-            f"data.features is elsewhere ({paths.features(split)}), but {note} holds features: "
-            "copy them there if they are still wanted, and delete the folder here"
+            f"data.features is {paths.features(split)}, but {link} also holds features: move them to "
+            "data.features to keep them, or delete that folder"
         )
 
 
-def note(paths: Paths, split: str) -> None:
-    """Note where a split's features are, and a checksum of the ledger's checksums, if they are elsewhere."""
-    if _inside(paths, split):
+def write_link(paths: Paths, split: str) -> None:
+    """Write a split's link if its store is outside the project."""
+    if _in_project(paths, split):
         return
     store, digest = open_store(paths.features(split)), hashlib.sha256()
     done = 0
@@ -56,5 +56,5 @@ def note(paths: Paths, split: str) -> None:
     write_atomic(file, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def _inside(paths: Paths, split: str) -> bool:
+def _in_project(paths: Paths, split: str) -> bool:
     return paths.features(split).resolve() == paths.tracked_features(split).resolve()

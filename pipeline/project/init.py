@@ -1,4 +1,4 @@
-"""A project folder: params.yaml, dvc.yaml and a DVC repository around them; and the demo that fills one."""
+"""Create a project folder: settings, stages, and a Git and a DVC repository."""
 
 from __future__ import annotations
 
@@ -21,28 +21,30 @@ IGNORED = ("/data/", "/models/", "/plots/", "/experiments/", "/predictions.parqu
 def template(name: str) -> Path:
     """Return the shipped copy of params.yaml, dvc.yaml or experiments.yaml.
 
-    A wheel carries them inside the package; a source checkout is itself a project.
+    A wheel holds them inside the package; in a source checkout they are at its root.
     """
     packaged = Path(__file__).parent / "files" / name
     return packaged if packaged.exists() else Path(__file__).parents[2] / name
 
 
 def make_project(folder: Path, settings: Mapping[str, object]) -> None:
-    """Lay out `folder` as a project with the given parameters, a Git and a DVC repository of its own.
+    """Create a project in `folder` with its own Git and DVC repositories.
 
     Parameters
     ----------
-    settings
-        `section.key` -> value, written over the defaults; comments in params.yaml stay.
+    folder : Path
+        Where; created if it does not exist.
+    settings : mapping
+        `section.key` -> value: settings that differ from the defaults.
 
     Raises
     ------
     InputError
-        When the folder already holds a project.
+        If the folder already holds a project.
     """
     present = [name for name in FILES if (folder / name).exists()]
     if present:
-        raise InputError(f"{folder} already holds {' and '.join(present)}: edit them, or name another folder")
+        raise InputError(f"{folder} already holds {' and '.join(present)}: edit them, or use another folder")
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile(template(name), folder / name)
@@ -57,12 +59,12 @@ def make_project(folder: Path, settings: Mapping[str, object]) -> None:
 
 
 def set_params(path: Path, settings: Mapping[str, object]) -> None:
-    """Change parameters in a params.yaml and keep its comments.
+    """Change settings in a params.yaml and keep its comments.
 
     Raises
     ------
     ConfigError
-        When a name is not there to be changed.
+        If there is no setting of that name.
     """
     yaml = YAML()
     document = yaml.load(path.read_text())
@@ -74,7 +76,7 @@ def set_params(path: Path, settings: Mapping[str, object]) -> None:
 
 
 def parse_setting(text: str) -> tuple[str, object]:
-    """Return name and value of `section.key=value`, the value read as YAML."""
+    """Return name and value of `section.key=value`; the value is parsed as YAML."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"--set {text!r}: expected section.key=value, such as partition.cell_m=20")
@@ -82,18 +84,12 @@ def parse_setting(text: str) -> tuple[str, object]:
 
 
 def reproduce(folder: Path) -> None:
-    """Run `dvc repro` in a project with this very program on the path.
-
-    Raises
-    ------
-    InputError
-        When a stage failed; what it printed stands above.
-    """
+    """Run `dvc repro` in a project; raises InputError if a stage fails."""
     run(folder, sys.executable, "-m", "dvc", "repro")
 
 
 def commit_all(folder: Path, message: str) -> None:
-    """Commit the project's text files, so that `dvc exp run` and `dvc metrics diff` have a base."""
+    """Commit the project, so that `dvc exp run` and `dvc metrics diff` have a baseline."""
     run(folder, "git", "add", "--all")
     staged = subprocess.run(["git", "diff", "--cached", "--quiet"], cwd=folder, check=False)
     if staged.returncode:
@@ -102,7 +98,7 @@ def commit_all(folder: Path, message: str) -> None:
 
 
 def run(folder: Path, *command: str) -> None:
-    """Run a command in a folder; its output goes where ours goes."""
+    """Run a command in a folder, with this installation's programs first on the path."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     try:
         subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True)

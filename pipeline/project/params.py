@@ -1,4 +1,4 @@
-"""params.yaml -> frozen dataclasses; an unknown or missing key is an error that names it."""
+"""Read params.yaml into frozen dataclasses; errors name the unknown, missing or invalid key."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class DataConfig:
     Attributes
     ----------
     database
-        "toycity", a folder, a .csv, a .txt list of paths or a pack's manifest.parquet: images whose
-        position is known.
+        "toycity", a folder, a .csv, a .txt list of paths or a pack's manifest.parquet: images with known
+        positions.
     queries
-        The same, for the photos to be localised.
+        The same, for the photos to localise.
     features
-        Where feature stores live: a folder, or an address such as s3://bucket/features.
+        Where feature stores are: a folder, or an address such as s3://bucket/features.
     """
 
     database: str
@@ -44,14 +44,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class SeedsConfig:
-    """Where chance begins: apart, so that another training seed never asks for other features.
+    """Seeds of views (which images get them, how they look) and training (weights, sampling, holdout).
 
-    Attributes
-    ----------
-    views
-        Which images get views, and how these are drawn.
-    train
-        Initial weights, sampling, the part held out.
+    They are separate, so that another training seed does not need other features.
     """
 
     views: int
@@ -65,7 +60,7 @@ class Params:
     Raises
     ------
     ConfigError
-        If a tail is to be trained from tensors that extraction does not keep.
+        If `train.tail` needs tensors that extraction does not keep.
     """
 
     seeds: SeedsConfig
@@ -83,8 +78,8 @@ class Params:
     def __post_init__(self) -> None:
         if self.train.tail and self.extract.cut == "none":
             raise ConfigError(
-                "train.tail is true, but extract.cut is none: expected the number of blocks before the tail, "
-                "such as 4 for efficientnet_lite0 or 10 for dinov2_vits14; mend one of them"
+                "train.tail is true, but extract.cut is none: set extract.cut to the number of frozen blocks "
+                "such as 4 for efficientnet_lite0 or 10 for dinov2_vits14, or train.tail to false"
             )
 
 
@@ -94,8 +89,8 @@ def load_params(path: Path) -> Params:
     Raises
     ------
     ConfigError
-        If the file is missing or no YAML, or a key is unknown, missing, of the
-        wrong type or out of range; the message names it.
+        If the file is missing or not valid YAML, or a key is unknown, missing, of the wrong type or out
+        of range.
     """
     return build(Params, read_settings(path))
 
@@ -117,17 +112,17 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If the file is missing, no YAML, holds a key twice or no sections.
+        If the file is missing, is not valid YAML, has a key twice or has no sections.
     """
     try:
         settings = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist: lay out a project with `pipeline init FOLDER`") from None
+        raise ConfigError(f"{path} does not exist: create a project with `pipeline init FOLDER`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except YAMLError as error:
         fault = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{path} is no valid YAML: {' '.join(fault.split())}") from error
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(fault.split())}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} holds {shown(settings)}: expected sections such as `index:` and `train:`")
     return settings

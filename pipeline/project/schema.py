@@ -1,4 +1,4 @@
-"""A mapping -> a frozen dataclass, every value checked against its field's type."""
+"""Build frozen dataclasses from mappings; every value is checked against its field's type."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ def build(config: type[Config], values: object, name: str = "") -> Config:
     Parameters
     ----------
     config
-        A dataclass; fields may be int, float, str, bool, Literal, tuples,
-        unions of those and dataclasses.
+        A dataclass whose fields are int, float, str, bool, Literal, tuples, unions of those, or dataclasses.
     values
-        The mapping; every field without a default must be there and nothing else.
+        The mapping: all fields without a default, and no other keys.
     name
-        The mapping's own name, put before its keys in errors.
+        The mapping's name, which precedes its keys in errors.
 
     Raises
     ------
@@ -38,7 +37,7 @@ def build(config: type[Config], values: object, name: str = "") -> Config:
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, config)) if field.init}
     for key in values:
         if key not in fields:
-            raise ConfigError(f"{_joined(name, key)} is not a known parameter: {_hint(key, list(fields))}")
+            raise ConfigError(f"{_joined(name, key)} is not a known setting: {_hint(key, list(fields))}")
     hints = get_type_hints(config)
     arguments = {}
     for key, field in fields.items():
@@ -54,14 +53,14 @@ def build(config: type[Config], values: object, name: str = "") -> Config:
 def convert(hint: Any, value: object, name: str) -> Any:
     """Return a YAML value as the annotated type.
 
-    Integers pass for floats; booleans pass for nothing but booleans.
+    An int is accepted for a float; a bool only for a bool.
 
     Parameters
     ----------
     hint
         A resolved type annotation.
     value
-        What YAML gave.
+        The value as YAML gives it.
     name
         "section.key", for errors.
 
@@ -113,11 +112,11 @@ def _convert_tuple(hint: Any, value: object, name: str) -> tuple[Any, ...]:
 
 
 def _number(value: object) -> float | None:
-    """Return the finite number a YAML value stands for, or None."""
+    """Return the finite number that a YAML value means, or None."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str) and "e" in value.lower():
-        # YAML 1.1 reads 1e-4 as text, YAML 1.2 as a number; a person means the number.
+        # YAML 1.1 reads 1e-4 as text, YAML 1.2 as a number; users mean the number.
         try:
             value = float(value)
         except ValueError:
@@ -126,7 +125,7 @@ def _number(value: object) -> float | None:
 
 
 def _words(hint: Any) -> str:
-    """Return an annotation in a person's words."""
+    """Return an annotation in plain words."""
     plain = {
         int: "a whole number",
         float: "a number",
@@ -150,7 +149,7 @@ def _words(hint: Any) -> str:
 
 def _misfit(name: str, value: object, expected: str) -> ConfigError:
     return ConfigError(
-        f"{name or 'params.yaml'} is {shown(value)}: expected {expected}; mend it in params.yaml"
+        f"{name or 'params.yaml'} is {shown(value)}: expected {expected}; edit it in params.yaml"
     )
 
 
@@ -164,5 +163,5 @@ def _joined(name: str, key: object) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a YAML value as errors show it."""
+    """Return a YAML value as error messages show it."""
     return "empty" if value is None else repr(value)

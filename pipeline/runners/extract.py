@@ -9,7 +9,7 @@ from dataclasses import replace as changed
 
 from cache.spec import StoreSpec
 from pipeline.console import size
-from pipeline.project import dvc_link as elsewhere
+from pipeline.project import dvc_link
 from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from pipeline.runners.dask_cluster import connect, cores, local_workers, map_shards
@@ -73,7 +73,7 @@ def extract_split(
 
     if scheduler:
         local_workers(scheduler)  # a slip in the address shows before any work
-    elsewhere.make_way(paths, split)
+    dvc_link.remove_stale_link(paths, split)
     with ended_like_ctrl_c():
         result = run(
             params.extract,
@@ -91,7 +91,7 @@ def extract_split(
             repair=repair,
             mapper=on_cluster if scheduler else None,
         )
-    elsewhere.note(paths, split)
+    dvc_link.write_link(paths, split)
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cache.reader import FeatureReader
-from pipeline.project import dvc_link as elsewhere
+from pipeline.project import dvc_link
 from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from stages.errors import InputError
@@ -55,7 +55,7 @@ def import_split(
     ConfigError
         If features are to go elsewhere, but a store of theirs is in the project.
     """
-    elsewhere.make_way(paths, split)
+    dvc_link.remove_stale_link(paths, split)
     zone = None
     if split == "queries" and paths.index("database").exists():
         zone = Manifest.open(paths.index("database")).zone or None
@@ -64,5 +64,5 @@ def import_split(
     manifest = Manifest.open(paths.index(split))
     store = paths.features(split)
     moved = import_npy(array, manifest, store, name=name, replace=replace, progress=progress)
-    elsewhere.note(paths, split)
+    dvc_link.write_link(paths, split)
     return moved

@@ -1,4 +1,4 @@
-"""The main job on real photos: a campus walked by day and by night, if its folder is at hand."""
+"""The whole pipeline on real photos of a campus by day and night; skipped without the photos."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def call(project: Path, *arguments: str) -> None:
     assert stopped.value.code == 0
 
 
-def test_campus_photos_are_localised_by_editing_params_only(tmp_path):
+def test_campus_photos_need_only_other_settings(tmp_path):
     shutil.copyfile(template("params.yaml"), tmp_path / "params.yaml")
     set_params(tmp_path / "params.yaml", {
         "data.database": str(CAMPUS / "database.csv"),
@@ -36,12 +36,12 @@ def test_campus_photos_are_localised_by_editing_params_only(tmp_path):
     })  # fmt: skip
     for command in ("index", "partition", "extract"):
         call(tmp_path, command)
-    found = []
+    results = []
     for seed in range(3):
         set_params(tmp_path / "params.yaml", {"seeds.train": seed})
         call(tmp_path, "train-heads")
         call(tmp_path, "eval")
-        found.append(json.loads((tmp_path / "metrics.json").read_text())["classify"])
-    assert found[0]["queries"] == 205
-    assert found[0]["chance"] < 10
-    assert mean(numbers["LR@1"] for numbers in found) >= 48
+        results.append(json.loads((tmp_path / "metrics.json").read_text())["classify"])
+    assert results[0]["queries"] == 205
+    assert results[0]["chance"] < 10
+    assert mean(numbers["LR@1"] for numbers in results) >= 48

@@ -1,4 +1,4 @@
-"""What DVC reruns after which change, on a small toy city with the real program."""
+"""DVC reruns exactly the stages that a change affects; on a small toy city."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def test_a_second_repro_runs_nothing(project: Path) -> None:
     assert stages_run(dvc(project, "repro")) == set()
 
 
-def test_features_are_on_the_disk_once(project: Path) -> None:
+def test_features_are_stored_once(project: Path) -> None:
     def digests(folder: Path) -> set[str]:
         return {hashlib.md5(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
 
     cached, features = digests(project / ".dvc" / "cache"), digests(project / "data" / "features")
-    assert digests(project / "data" / "index") <= cached  # what DVC does keep shows this way
+    assert digests(project / "data" / "index") <= cached  # DVC does copy small outputs
     assert len(features) > 20
     assert not features & cached
 
@@ -85,7 +85,7 @@ def test_metrics_are_shown_and_compared(project: Path) -> None:
     assert 0 <= numbers["LR@1"] <= numbers["LR@20"] <= 100
 
 
-def test_the_curves_of_training_are_drawn(project: Path) -> None:
+def test_training_curves_are_plotted(project: Path) -> None:
     drawn = json.loads(dvc(project, "plots", "show", "--json"))
     assert not [error for error in drawn.get("errors", ()) if "training" in error["source"]]
     for title, metric in (("loss", "loss"), ("LR@1 on held-out images", "validation_lr1")):
@@ -95,7 +95,7 @@ def test_the_curves_of_training_are_drawn(project: Path) -> None:
         assert all(float(point[metric]) >= 0 for point in points)
 
 
-def test_a_training_parameter_reruns_training_and_evaluation_only(project: Path) -> None:
+def test_a_training_setting_reruns_training_only(project: Path) -> None:
     features = project / "data" / "features"
     before = files_of(features)
     output = dvc(project, "exp", "run", "-S", "train.epochs=1")
@@ -105,14 +105,14 @@ def test_a_training_parameter_reruns_training_and_evaluation_only(project: Path)
     assert "metrics.json" in difference
 
 
-def test_a_partition_parameter_never_extracts_the_database_again(project: Path) -> None:
+def test_a_partition_setting_keeps_database_features(project: Path) -> None:
     before = files_of(project / "data" / "features" / "efficientnet_lite0-96" / "database.zarr")
     set_params(project / "params.yaml", {"partition.cell_m": 15.0})
     assert stages_run(dvc(project, "repro")) == {"partition", "extract@views", "train", "eval", "report"}
     assert files_of(project / "data" / "features" / "efficientnet_lite0-96" / "database.zarr") == before
 
 
-def test_another_backbone_extracts_everything_again_and_keeps_the_old_features(project: Path) -> None:
+def test_another_image_size_keeps_the_old_features(project: Path) -> None:
     set_params(project / "params.yaml", {"extract.image_size": 64})
     assert stages_run(dvc(project, "repro")) >= {"extract@database", "extract@queries", "extract@views"}
     assert (project / "data" / "features" / "efficientnet_lite0-96" / "database.zarr").exists()

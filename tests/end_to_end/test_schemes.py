@@ -1,4 +1,4 @@
-"""Every way to cut a city, from the partition to the report; and how votes of classes become places."""
+"""Every partition scheme from partition to report, and how scores of classes become scores of places."""
 
 import json
 from dataclasses import replace
@@ -45,8 +45,8 @@ TRAIN = replace(
 QUIET = ReportConfig(queries=2, cells=2, photos_per_cell=1, thumbnail_px=32, photos_mb=0.1, map_queries=50)
 
 
-def cut_anew(city, scheme):
-    """Cut a city another way, and draw the views that this asks for."""
+def partition_again(city, scheme):
+    """Partition a city with another scheme, and write a store of its views."""
     manifest = Manifest.open(city.folder / "database.parquet")
     headings = np.random.default_rng(1).uniform(0, 360, manifest.rows)
     days = manifest.column("timestamp").tolist()
@@ -71,14 +71,14 @@ def cut_anew(city, scheme):
 
 
 @pytest.mark.parametrize("scheme", ["quadtree", "hierarchy", "combinatorial", "heading"])
-def test_a_scheme_is_trained_evaluated_and_reported(tmp_path, scheme):
+def test_a_scheme_from_partition_to_report(tmp_path, scheme):
     city = build_city(tmp_path / "city", side=5, images=220)
-    cut = cut_anew(city, scheme)
+    cut = partition_again(city, scheme)
     trained = city.train(TRAIN, views=city.folder / "more.zarr", fusion=FUSION)
     assert trained.classes == cut.classes
     assert trained.images + trained.held_out == cut.images_in_classes
     assert trained.held_out > 10
-    assert 0 < trained.views < cut.views  # those of images held out are not trained on
+    assert 0 < trained.views < cut.views  # views of holdout images are not used
     localiser = Localiser.load(city.folder / "localiser")
     assert localiser.calibration is not None
     photos = {
@@ -114,31 +114,31 @@ def test_a_scheme_is_trained_evaluated_and_reported(tmp_path, scheme):
     assert f"{cut.places:,} cells of 20" in (city.folder / "report.html").read_text()
 
 
-def test_a_roster_lists_an_image_under_its_class_in_each_partition():
+def test_an_image_is_listed_under_each_of_its_classes():
     random = np.random.default_rng(0)
     labels = np.stack([random.integers(-1, 4, 50), random.integers(-1, 3, 50)], axis=1)
     labels[:, 1] = np.where(labels[:, 1] < 0, -1, labels[:, 1] + 4)
     viewed = np.sort(random.choice(50, 12))
-    roster = ClassImages(labels, 7, np.full(7, 0.5), viewed)
+    images = ClassImages(labels, 7, np.full(7, 0.5), viewed)
     for number in range(7):
         mine = np.flatnonzero((labels == number).any(axis=1))
-        assert roster.order[roster.starts[number] : roster.ends[number]].tolist() == mine.tolist()
+        assert images.order[images.starts[number] : images.ends[number]].tolist() == mine.tolist()
         share = np.isin(mine, viewed).mean()
-        assert roster.p_view[number] == pytest.approx(min(1, 0.5 / share) if share else 0)
+        assert images.p_view[number] == pytest.approx(min(1, 0.5 / share) if share else 0)
 
 
 def slow_scores(votes, scores, mean):
-    """Return what `place_scores` does, vote by vote."""
+    """Compute `place_scores` in a loop."""
     table = np.empty((len(scores), len(votes)))
     for query, row in enumerate(scores):
         for place, classes in enumerate(votes):
-            said = [row[number] for number in classes if number >= 0 and row[number] > -np.inf]
-            table[query, place] = (np.mean(said) if mean else max(said)) if said else -np.inf
+            values = [row[number] for number in classes if number >= 0 and row[number] > -np.inf]
+            table[query, place] = (np.mean(values) if mean else max(values)) if values else -np.inf
     return table
 
 
 @pytest.mark.parametrize("mean", [True, False])
-def test_votes_are_averaged_or_the_best_counts(mean):
+def test_scores_of_places_are_means_or_maxima(mean):
     random = np.random.default_rng(0)
     scores = random.normal(size=(7, 9))
     scores[:, 4] = -np.inf
@@ -153,9 +153,9 @@ def test_votes_are_averaged_or_the_best_counts(mean):
 
 @pytest.mark.parametrize("score", ["softmax", "cosine", "calibrated"])
 @pytest.mark.parametrize("scheme", ["hierarchy", "heading"])
-def test_predictions_rank_all_places_as_a_loop_does(tmp_path, scheme, score):
+def test_predictions_equal_a_loop_over_places(tmp_path, scheme, score):
     city = build_city(tmp_path / "city", side=4, images=100)
-    cut_anew(city, scheme)
+    partition_again(city, scheme)
     city.train(replace(TRAIN, max_steps=10, augment_views=False))
     localiser = Localiser.load(city.folder / "localiser")
     places, classes = localiser.places, localiser.classes
@@ -163,7 +163,7 @@ def test_predictions_rank_all_places_as_a_loop_does(tmp_path, scheme, score):
     calibration = replace(Calibration.configured(classes.groups, FUSION), temperatures=temperatures)
     localiser.meta["calibration"] = calibration.to_dict()
     features = FeatureReader.open(city.folder / "queries.zarr").read(0, 20, tuple(OUTPUTS))
-    found = predict(localiser, features, top=len(places) + 2, score=score)
+    predictions = predict(localiser, features, top=len(places) + 2, score=score)
     scores = np.empty((20, len(classes)))
     for group, head in enumerate(localiser.heads):
         logits = head(localiser.embed(features)).double().detach()
@@ -175,10 +175,13 @@ def test_predictions_rank_all_places_as_a_loop_does(tmp_path, scheme, score):
     if score == "calibrated":
         evidence = np.exp(table / np.array(temperatures)[places.group])
         table = evidence / evidence.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(found.score[:, :-2], -np.sort(-table, axis=1), rtol=1e-4, atol=1e-6)
-    assert (found.class_id[:, -2:] == -1).all()
+    np.testing.assert_allclose(predictions.score[:, :-2], -np.sort(-table, axis=1), rtol=1e-4, atol=1e-6)
+    assert (predictions.class_id[:, -2:] == -1).all()
     for query in range(20):
         np.testing.assert_allclose(
-            table[query, found.class_id[query, :-2]], found.score[query, :-2], rtol=1e-4, atol=1e-6
+            table[query, predictions.class_id[query, :-2]],
+            predictions.score[query, :-2],
+            rtol=1e-4,
+            atol=1e-6,
         )
-    np.testing.assert_array_equal(found.positions[:, 0], places.centres[found.class_id[:, 0]])
+    np.testing.assert_array_equal(predictions.positions[:, 0], places.centres[predictions.class_id[:, 0]])

@@ -1,4 +1,4 @@
-"""The program as a person uses it: commands in order, wrong calls, bad input."""
+"""The command line: all stages in order, help, wrong calls, bad input."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def call(*arguments: str) -> int:
     return int(stopped.value.code or 0)
 
 
-def lay_out(folder: Path, **settings: object) -> Path:
+def make_project(folder: Path, **settings: object) -> Path:
     folder.mkdir(exist_ok=True)
     shutil.copyfile(template("params.yaml"), folder / "params.yaml")
     set_params(folder / "params.yaml", SMALL | settings)
@@ -46,7 +46,7 @@ def lay_out(folder: Path, **settings: object) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which every stage has run."""
-    project = lay_out(tmp_path_factory.mktemp("project"))
+    project = make_project(tmp_path_factory.mktemp("project"))
     for command in ("index", "partition", "extract", "train-heads", "eval"):
         assert call("--project", str(project), command) == 0
     return project
@@ -54,7 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(finished, tmp_path):
-    """A copy of the finished project, to be spoilt."""
+    """A copy of the finished project that a test may change."""
     return shutil.copytree(finished, tmp_path / "project")
 
 
@@ -106,7 +106,7 @@ except SystemExit:
 
 
 def test_a_system_error_is_one_line(tmp_path, capsys):
-    project = lay_out(tmp_path / "project", **{"data.database": "photos"})
+    project = make_project(tmp_path / "project", **{"data.database": "photos"})
     (project / "photos").mkdir()
     (project / "photos" / name_at(550000, "photo")).touch()
     (project / "data").write_text("a file where a folder is needed")
@@ -128,14 +128,14 @@ def test_the_stages_in_order_end_in_metrics(finished, capsys):
     assert "60" in shown
 
 
-def test_extracting_again_does_nothing_and_says_where_it_runs(finished, capsys):
+def test_extracting_again_computes_nothing(finished, capsys):
     assert call("--project", str(finished), "extract", "--split", "database", "--device", "cpu") == 0
     shown = capsys.readouterr().out
     assert re.match(r"extract database: efficientnet_lite0 on cpu \(\d+ threads\)", shown)
     assert re.search(r"computed\s+0\b", shown)
 
 
-def test_some_groups_are_trained_against_the_projection_that_is_there(project, capsys):
+def test_some_groups_are_trained_with_a_frozen_projection(project, capsys):
     assert call("--project", str(project), "train-heads", "--groups", "1,3") == 0
     assert re.search(r"projection\s+frozen", capsys.readouterr().out)
 
@@ -172,7 +172,7 @@ def test_a_wrong_call_is_one_line(finished, capsys, arguments, code, message):
         ("extract.backbone", "resnet50", "extract", "resnet50"),
     ],
 )
-def test_a_wrong_setting_is_one_line_that_names_it(project, capsys, name, value, command, message):
+def test_a_wrong_setting_is_named_in_one_line(project, capsys, name, value, command, message):
     set_params(project / "params.yaml", {name: value})
     assert call("--project", str(project), command) == 1
     errors = capsys.readouterr().err.strip()
@@ -185,10 +185,10 @@ def test_an_unknown_setting_is_named(project, capsys):
     path = project / "params.yaml"
     path.write_text(path.read_text().replace("cell_m:", "cel_m:"))
     assert call("--project", str(project), "partition") == 1
-    assert "partition.cel_m is not a known parameter: did you mean cell_m?" in capsys.readouterr().err
+    assert "partition.cel_m is not a known setting: did you mean cell_m?" in capsys.readouterr().err
 
 
-def test_without_params_the_way_to_a_project_is_named(tmp_path, capsys):
+def test_a_missing_params_yaml_names_pipeline_init(tmp_path, capsys):
     assert call("--project", str(tmp_path), "index") == 1
     assert "pipeline init" in capsys.readouterr().err
 
@@ -197,8 +197,8 @@ def name_at(east: float, note: str) -> str:
     return f"@{east:.2f}@4180000.00@10@S@037.76540@-122.41870@{note}@@0@@@@201806@@.jpg"
 
 
-def test_bad_images_are_recorded_and_nothing_is_lost(tmp_path, finished, capsys):
-    """A folder of every kind of file that people have: the good ones are used, the bad ones listed."""
+def test_unreadable_images_are_listed_and_skipped(tmp_path, finished, capsys):
+    """Of a folder with all kinds of files, readable images are used and the others listed."""
     photos = tmp_path / "photos"
     photos.mkdir()
     good = next((finished / "data" / "toycity" / "database").glob("*.jpg"))
@@ -215,7 +215,7 @@ def test_bad_images_are_recorded_and_nothing_is_lost(tmp_path, finished, capsys)
     (photos / name_at(550015, "empty")).write_bytes(b"")
     (photos / name_at(550016, "text")).write_text("not a picture")
     (photos / "holiday.jpg").write_bytes(good.read_bytes())
-    project = lay_out(tmp_path / "project")
+    project = make_project(tmp_path / "project")
     set_params(project / "params.yaml", {
         "data.database": str(photos), "data.queries": str(photos), "extract.max_bad_fraction": 0.5,
     })  # fmt: skip
@@ -235,9 +235,9 @@ def test_bad_images_are_recorded_and_nothing_is_lost(tmp_path, finished, capsys)
     ("row", "message"),
     [("photo.jpg,95.0,34.8", "position out of range (photo.jpg)"), ("photo.jpg,,", "photo.jpg")],
 )
-def test_a_position_that_cannot_be_is_an_error_that_names_it(tmp_path, capsys, row, message):
+def test_an_invalid_position_is_named(tmp_path, capsys, row, message):
     (tmp_path / "photos.csv").write_text(f"path,lat,lon\n{row}\n")
-    project = lay_out(tmp_path / "project")
+    project = make_project(tmp_path / "project")
     source = str(tmp_path / "photos.csv")
     set_params(project / "params.yaml", {"data.database": source, "index.on_error": "stop"})
     assert call("--project", str(project), "index") == 1
@@ -246,7 +246,7 @@ def test_a_position_that_cannot_be_is_an_error_that_names_it(tmp_path, capsys, r
 
 def test_an_empty_folder_is_an_error(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
-    project = lay_out(tmp_path / "project")
+    project = make_project(tmp_path / "project")
     set_params(project / "params.yaml", {"data.database": str(tmp_path / "photos")})
     assert call("--project", str(project), "index") == 1
     assert "photos" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Doctor, verify and status: what stands in the way, what is damaged, what is done."""
+"""Doctor, verify and status: problems, damage and progress of a project."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def project(finished, tmp_path):
-    """A copy of it, to be spoilt."""
+    """A copy of the finished project that a test may change."""
     return shutil.copytree(finished, tmp_path / "project")
 
 
@@ -64,11 +64,11 @@ def call(capsys, project, *arguments):
     """Exit code, and what was printed on one line."""
     with pytest.raises(SystemExit) as stopped:
         main(("--project", str(project), *arguments))
-    said = capsys.readouterr()
-    return stopped.value.code, " ".join((said.out + said.err).split())
+    printed = capsys.readouterr()
+    return stopped.value.code, " ".join((printed.out + printed.err).split())
 
 
-def found(project, **options):
+def examine(project, **options):
     params = load_params(project / "params.yaml")
     options = {"device": "cpu", "scheduler": None, **options}
     findings = list(doctor.examine(params, Paths(project, "efficientnet_lite0-32"), **options))
@@ -76,72 +76,72 @@ def found(project, **options):
 
 
 def flip(path):
-    hurt = bytearray(path.read_bytes())
-    hurt[10] ^= 1
-    path.write_bytes(hurt)
+    damaged = bytearray(path.read_bytes())
+    damaged[10] ^= 1
+    path.write_bytes(damaged)
 
 
-def test_a_sound_project_has_nothing_in_its_way(project, capsys):
-    code, said = call(capsys, project, "doctor", "--device", "cpu")
+def test_a_sound_project_has_no_problem(project, capsys):
+    code, printed = call(capsys, project, "doctor", "--device", "cpu")
     assert code == 0
-    assert "blocks" not in said
-    assert "features database 100 rows, complete" in said
-    findings = found(project)
-    assert findings["index queries"].remedy == "pipeline index"
-    assert findings["partition"].remedy == "pipeline partition"
+    assert "blocks" not in printed
+    assert "features database 100 rows, complete" in printed
+    findings = examine(project)
+    assert findings["index queries"].remedy == "run `pipeline index`"
+    assert findings["partition"].remedy == "run `pipeline partition`"
     assert findings["weights"].mark == findings["index database"].mark == findings["disk"].mark == "ok"
     assert "1 of" in findings["device"].text
 
 
-def test_missing_images_block_and_name_where_they_should_be(project, capsys):
+def test_missing_images_block_and_name_their_folder(project, capsys):
     keys = [f"{number:04d}.jpg" for number in range(ROWS)]
     listed(project / "data/index/database.parquet", project / "photos", keys)
     shutil.rmtree(project / "photos")
-    code, said = call(capsys, project, "doctor", "--device", "cpu")
+    code, printed = call(capsys, project, "doctor", "--device", "cpu")
     assert code == 1
-    assert "are absent" in said
-    assert f"mount {project / 'photos'}" in found(project)["index database"].remedy
+    assert "sampled images do not exist" in printed
+    assert f"mount {project / 'photos'}" in examine(project)["index database"].remedy
 
 
 def test_a_source_that_does_not_exist_blocks(project):
     set_params(project / "params.yaml", {"data.queries": "nowhere"})
-    finding = found(project)["index queries"]
+    finding = examine(project)["index queries"]
     assert (finding.blocks, finding.remedy) == (True, "set data.queries in params.yaml")
 
 
-def test_another_recipe_blocks_and_other_rows_are_carried_over(project):
+def test_other_settings_block_and_other_rows_are_reused(project):
     keys = [f"{number:04d}.jpg" for number in range(ROWS)]
     listed(project / "data/index/database.parquet", project / "photos", keys[::-1])
-    finding = found(project)["features database"]
+    finding = examine(project)["features database"]
     assert (finding.mark, finding.remedy) == (
         "note",
-        "pipeline extract --split database (what is there is carried over)",
+        "run `pipeline extract --split database`, which reuses the features of unchanged rows",
     )
     set_params(project / "params.yaml", {"extract.precision": "bfloat16"})
-    finding = found(project)["features database"]
+    finding = examine(project)["features database"]
     assert finding.blocks
     assert "precision: bfloat16 here, float32 in the store" in finding.text
-    assert finding.remedy.endswith("pipeline extract --split database --replace")
+    assert finding.remedy.endswith("run `pipeline extract --split database --replace`")
 
 
-def test_weights_out_of_reach_block_with_the_way_out(project):
+def test_unavailable_weights_block_with_a_remedy(project):
     set_params(project / "params.yaml", {"extract.weights": "nowhere.pth"})
-    finding = found(project)["weights"]
+    finding = examine(project)["weights"]
     assert finding.blocks
     assert "nowhere.pth" in finding.text
     assert finding.remedy.startswith("expected 'pretrained'")
 
 
-def test_a_disk_too_small_blocks(project, monkeypatch):
+def test_a_full_disk_blocks(project, monkeypatch):
     store = features(project)
     shutil.rmtree(store / "avg" / "c")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(1, 1, 1000))
-    finding = found(project)["disk"]
+    finding = examine(project)["disk"]
     assert finding.blocks
     assert "1.0 kB free" in finding.text
 
 
-def test_the_disk_needed_is_the_disk_taken(project):
+def test_the_disk_space_needed_is_the_space_taken(project):
     store = features(project)
     recipe = open_store(store).recipe
     chunk_files = sum(path.stat().st_size for path in store.rglob("c/*/0"))
@@ -150,19 +150,19 @@ def test_the_disk_needed_is_the_disk_taken(project):
     assert doctor.needed_bytes(41_200_000, sf_xl) == pytest.approx(63.6e9, rel=0.01)
 
 
-def test_the_tokens_at_a_cut_count_as_disk_needed(project, capsys):
+def test_the_tensors_at_a_cut_count_as_disk_space(project, capsys):
     set_params(project / "params.yaml", {"extract.cut": 4, "extract.image_size": 64})
     tokens = 4 * 4 * 80
     params, paths = load_params(project / "params.yaml"), Paths(project, "efficientnet_lite0-64")
     row_bytes = 2 * (2 * 1280 + tokens)
     needed = 2 * 64 * row_bytes + 8 * ROWS + 2 * 4096
     disk = next(f for f in doctor.examine(params, paths, device="cpu", scheduler=None) if f.subject == "disk")
-    assert disk.text.startswith(f"features take {console.size(needed)}, 0 B are there")
-    code, said = call(capsys, project, "extract", "--split", "database", "--device", "cpu")
+    assert disk.text.startswith(f"features take {console.size(needed)}, of which 0 B exist")
+    code, printed = call(capsys, project, "extract", "--split", "database", "--device", "cpu")
     folder = paths.features("database").parent
     line = f"database: 100 images x 7.7 kB = 768.0 kB in {folder}"
     assert code == 0
-    assert said.index(" ".join(line.split())) < said.index("computed")
+    assert printed.index(" ".join(line.split())) < printed.index("computed")
     store = open_store(paths.features("database"))
     assert store.spec.outputs == {"avg": 1280, "gem": 1280, "cut4": tokens}
     chunk_files = sum(path.stat().st_size for path in store.path.rglob("c/*/0"))
@@ -176,44 +176,44 @@ def test_views_are_counted_by_their_plan(project):
     assert line == f"views: 3 views x 5.1 kB = 15.4 kB in {paths.features('views').parent}"
 
 
-def test_a_cluster_is_looked_for_before_work_is_sent(project, monkeypatch):
+def test_the_scheduler_is_checked(project, monkeypatch):
     monkeypatch.setattr("pipeline.runners.dask_cluster._CONNECT", "300ms")
-    finding = found(project, scheduler="tcp://127.0.0.1:9")["cluster"]
+    finding = examine(project, scheduler="tcp://127.0.0.1:9")["cluster"]
     assert (finding.blocks, finding.remedy) == (True, "start one with `dask scheduler`")
-    assert found(project, scheduler="lokal:4")["cluster"].blocks
-    assert found(project, scheduler="local:1")["cluster"].mark == "ok"
-    assert found(project, scheduler="local:9999")["cluster"].mark == "note"
+    assert examine(project, scheduler="lokal:4")["cluster"].blocks
+    assert examine(project, scheduler="local:1")["cluster"].mark == "ok"
+    assert examine(project, scheduler="local:9999")["cluster"].mark == "note"
 
 
-def test_verify_exits_1_on_damage_and_repair_mends_it(project, capsys):
-    code, said = call(capsys, project, "verify")
-    assert (code, "sound" in said) == (0, True)
+def test_verify_finds_damage_and_repair_fixes_it(project, capsys):
+    code, printed = call(capsys, project, "verify")
+    assert (code, "sound" in printed) == (0, True)
     before = (features(project) / "gem/c/1/0").read_bytes()
     flip(features(project) / "gem/c/1/0")
-    code, said = call(capsys, project, "verify", "--split", "database")
+    code, printed = call(capsys, project, "verify", "--split", "database")
     assert code == 1
-    assert "64-99" in said
-    assert "gem" in said
-    assert "bytes changed since they were written" in said
-    assert "run `pipeline extract --split database --repair`" in said
-    code, said = call(capsys, project, "extract", "--split", "database", "--repair", "--device", "cpu")
+    assert "64-99" in printed
+    assert "gem" in printed
+    assert "bytes changed since they were written" in printed
+    assert "run `pipeline extract --split database --repair`" in printed
+    code, printed = call(capsys, project, "extract", "--split", "database", "--repair", "--device", "cpu")
     assert code == 0
-    assert "damaged chunks done again" in said
+    assert "damaged chunks done again" in printed
     assert (features(project) / "gem/c/1/0").read_bytes() == before
     assert call(capsys, project, "verify")[0] == 0
 
 
-def test_verify_exits_1_on_missing_chunks_and_missing_stores(project, capsys):
+def test_verify_finds_missing_chunks_and_stores(project, capsys):
     (features(project) / "ledger/000001.json").unlink()
-    code, said = call(capsys, project, "verify")
+    code, printed = call(capsys, project, "verify")
     assert code == 1
-    assert "database: run `pipeline extract --split database`" in said
-    code, said = call(capsys, project, "verify", "--split", "views")
+    assert "database: run `pipeline extract --split database`" in printed
+    code, printed = call(capsys, project, "verify", "--split", "views")
     assert code == 1
-    assert "no feature store at" in said
+    assert "no feature store at" in printed
 
 
-def test_status_fits_80_columns_and_says_what_waits_for_what(project, capsys, monkeypatch):
+def test_status_fits_80_columns_and_shows_waits(project, capsys, monkeypatch):
     store = features(project)
     store.with_name("database.timings.jsonl").unlink()
     waits = {"read_s": 30, "compute_s": 60, "write_s": 1, "read_wait_s": 40, "write_wait_s": 0}
@@ -231,8 +231,8 @@ def test_status_fits_80_columns_and_says_what_waits_for_what(project, capsys, mo
     assert any("waited for images 40%, for the disk 0%" in line for line in lines)
 
 
-def test_status_lists_bad_images_with_their_reason(project, capsys):
-    code, said = call(capsys, project, "status", "--bad")
+def test_status_lists_unreadable_images(project, capsys):
+    code, printed = call(capsys, project, "status", "--bad")
     assert code == 0
-    assert "0007.jpg" in said
-    assert "not an image" in said
+    assert "0007.jpg" in printed
+    assert "not an image" in printed

@@ -1,4 +1,4 @@
-"""Shard ranges and group sets: what a person may type, and what is refused with one line."""
+"""Options: shard ranges, group sets and devices, valid and rejected."""
 
 import click
 import pytest
@@ -30,7 +30,7 @@ def test_numbers_are_sorted_and_each_once(text, numbers):
     "text", ["", "5-2", "-1", "-3-2", "a", "1-", "1..3", "1,,2", "1.5", "٣", "0-99999999", "1-2-3"]
 )
 @pytest.mark.parametrize("kind", [ShardRange, GroupSet])
-def test_anything_else_is_refused_in_one_line(kind, text):
+def test_anything_else_is_rejected_in_one_line(kind, text):
     @click.command()
     @click.option("--pick", type=kind())
     def command(pick):
@@ -42,7 +42,7 @@ def test_anything_else_is_refused_in_one_line(kind, text):
     assert "given as" in result.output
 
 
-def test_a_backward_range_says_which_and_how_it_should_be():
+def test_a_backward_range_is_named_with_its_correction():
     with pytest.raises(click.BadParameter, match="the range 5-2 runs backwards: expected 2-5"):
         ShardRange().convert("5-2", None, None)
 
@@ -58,7 +58,7 @@ def test_defaults_pass_through():
 
 @pytest.mark.parametrize("device", ["warp", "cpu,cpu", "cuda:99"])
 @pytest.mark.parametrize("command", [("eval",), ("locate", "photo.jpg")])
-def test_a_device_that_is_not_there_is_told_before_any_work(command, device, tmp_path):
+def test_an_unusable_device_is_rejected(command, device, tmp_path):
     (tmp_path / "params.yaml").write_text(template("params.yaml").read_text())
     (tmp_path / "photo.jpg").write_bytes(b"")
     words = [word.replace("photo", str(tmp_path / "photo")) for word in command]

@@ -1,4 +1,4 @@
-"""params.yaml: strict about keys and types, with errors that name the key."""
+"""params.yaml: keys, types and ranges are checked, and errors name the key."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,18 +74,18 @@ def test_a_mapping_becomes_the_dataclass():
         ({"inner": {"count": 1}}, "sample.inner.share is missing: expected a number"),
         (
             {"inner": {"count": 1, "share": 1.0, "shaer": 2}},
-            "sample.inner.shaer is not a known parameter: did you mean share?",
+            "sample.inner.shaer is not a known setting: did you mean share?",
         ),
         ({"inner": None}, "sample.inner is empty: expected a section"),
-        ({"zzz": 1}, "sample.zzz is not a known parameter: expected name, flag"),
+        ({"zzz": 1}, "sample.zzz is not a known setting: expected name, flag"),
     ],
 )
-def test_what_does_not_fit_is_named(changes, message):
+def test_a_wrong_value_is_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         build(Sample, changed(**changes), "sample")
 
 
-def test_the_shipped_settings_load_and_hold_a_section_per_room():
+def test_the_shipped_settings_are_valid():
     params = load_params(SHIPPED)
     assert isinstance(params, Params)
     assert params.partition.cell_m == 10.0
@@ -99,16 +99,16 @@ def with_setting(tmp_path, name, value):
     return load_params(path)
 
 
-def test_a_changed_setting_is_read_and_the_comments_stay(tmp_path):
+def test_changing_a_setting_keeps_the_comments(tmp_path):
     assert with_setting(tmp_path, "partition.cell_m", 20).partition.cell_m == 20.0
     assert "# M, cell side in metres" in (tmp_path / "params.yaml").read_text()
-    with pytest.raises(ConfigError, match=r"partition.cel_m is not a parameter"):
+    with pytest.raises(ConfigError, match=r"partition.cel_m is not a setting"):
         with_setting(tmp_path, "partition.cel_m", 20)
     with pytest.raises(ConfigError, match=r"partition.cell_m is 'wide': expected a number"):
         with_setting(tmp_path, "partition.cell_m", "wide")
 
 
-def test_a_setting_on_the_command_line_is_read_as_yaml():
+def test_a_setting_on_the_command_line_is_yaml():
     assert parse_setting("partition.cell_m=20") == ("partition.cell_m", 20)
     assert parse_setting("extract.outputs=[cls, avg]") == ("extract.outputs", ["cls", "avg"])
     with pytest.raises(ConfigError, match=r"expected section\.key=value"):
@@ -136,25 +136,25 @@ def test_values_out_of_range_are_named(tmp_path, name, value, message):
     [
         ("", "is empty|holds empty"),
         ("- 1\n", "expected sections"),
-        ("seeds: [1\n", "no valid YAML"),
+        ("seeds: [1\n", "not valid YAML"),
         ("seeds: 0\nseeds: 1\n", 'duplicate key "seeds"'),
-        ("seads: 0\n", r"seads is not a known parameter: did you mean seeds\?"),
+        ("seads: 0\n", r"seads is not a known setting: did you mean seeds\?"),
         ("seeds: {views: 0, train: 0}\n", "data is missing"),
     ],
 )
-def test_a_file_that_is_no_settings(tmp_path, text, message):
+def test_an_invalid_file_is_named(tmp_path, text, message):
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_params(path)
 
 
-def test_a_missing_file_names_the_command_that_makes_one(tmp_path):
+def test_a_missing_file_names_pipeline_init(tmp_path):
     with pytest.raises(ConfigError, match="pipeline init"):
         load_params(tmp_path / "params.yaml")
 
 
-def test_a_tail_needs_the_tensor_it_starts_from(tmp_path):
+def test_trainable_blocks_need_cached_tensors(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(SHIPPED.read_text())
     set_params(path, {"train.tail": True, "extract.cut": 4})
@@ -164,5 +164,5 @@ def test_a_tail_needs_the_tensor_it_starts_from(tmp_path):
         load_params(path)
 
 
-def test_scientific_notation_is_a_number_as_a_person_means_it():
+def test_scientific_notation_is_a_number():
     assert build(Inner, {"count": 1, "share": "1e-4"}).share == 1e-4

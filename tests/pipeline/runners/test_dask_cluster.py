@@ -1,4 +1,4 @@
-"""Shards on a Dask cluster: lost workers, wrong addresses, the same bytes as a serial run."""
+"""Shards on a Dask cluster: lost workers, wrong addresses, same bytes as a serial run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.support.tiny_photos import CONFIG, content, draw, listed, run
 ROWS = 500
 
 
-def kill_one_worker_in_the_middle(client, store, killed):
-    """Kill a worker process as soon as the first chunk is finished."""
+def kill_a_worker_after_the_first_chunk(client, store, killed):
+    """Kill a worker process as soon as one chunk is finished."""
     workers = list(client.run(os.getpid).values())
 
     def kill():
@@ -33,7 +33,7 @@ def kill_one_worker_in_the_middle(client, store, killed):
     threading.Thread(target=kill).start()
 
 
-def test_a_store_made_by_a_cluster_that_lost_a_worker_equals_a_serial_one(tmp_path):
+def test_a_lost_worker_changes_no_byte_of_the_store(tmp_path):
     keys = [f"{number:04d}.jpg" for number in range(ROWS)]
     for number, key in enumerate(keys):
         draw(tmp_path / "photos" / key, number)
@@ -44,11 +44,11 @@ def test_a_store_made_by_a_cluster_that_lost_a_worker_equals_a_serial_one(tmp_pa
 
     def on_cluster(_, orders):
         with connect("local:2") as client:
-            kill_one_worker_in_the_middle(client, store, killed)
+            kill_a_worker_after_the_first_chunk(client, store, killed)
             yield from (result for _, result in map_shards(extract_on_worker, orders, client))
 
     result = run(manifest, store, config, mapper=on_cluster)
-    assert killed[0] > 1, "the worker died too late to be missed"
+    assert killed[0] > 1, "the worker was killed too late"
     assert (result.computed, [bad.row for bad in result.bad], result.missing_rows) == (ROWS - 1, [13], 0)
     FeatureReader.open(store).require_complete()
     run(manifest, tmp_path / "b" / "database.zarr", config)
