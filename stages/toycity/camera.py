@@ -183,15 +183,18 @@ class Darkroom:
         """Vignette, exposure, white balance, saturation, gamma and noise."""
         pixels *= self._vignette * (np.float32(day.exposure) * day.tint)
         grey = (pixels[..., :1] + pixels[..., 1:2] + pixels[..., 2:]) / np.float32(3)
-        pixels = np.float32(day.saturation) * (pixels - grey) + grey
+        pixels -= grey
+        pixels *= np.float32(day.saturation)
+        pixels += grey
         # A table of the gamma curve: a power per pixel would be several times slower.
         level = np.arange(_CURVE_STEPS, dtype=np.float32) / (_CURVE_STEPS - 1)
         curve = (255.0 * level ** np.float32(day.gamma)).astype(np.float32)
-        scaled = np.clip(pixels * np.float32((_CURVE_STEPS - 1) / 255.0), 0, _CURVE_STEPS - 1)
-        pixels = curve.take(scaled.astype(np.int32))
+        pixels *= np.float32((_CURVE_STEPS - 1) / 255.0)
+        np.clip(pixels, 0, _CURVE_STEPS - 1, out=pixels)
+        pixels = curve.take(pixels.astype(np.int32))
         first = int(rng.integers(pixels.size))
         pixels += self._grain[first : first + pixels.size].reshape(pixels.shape) * np.float32(day.noise)
-        return np.clip(pixels, 0.0, 255.0).astype(np.uint8)
+        return np.clip(pixels, 0.0, 255.0, out=pixels).astype(np.uint8)
 
 
 def _rain(pixels: Floats, rng: np.random.Generator) -> Floats:
