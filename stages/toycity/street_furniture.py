@@ -1,4 +1,4 @@
-"""Everything that stands on the street: trees and lamps, and the cars that move between them."""
+"""Trees and lamps along the streets; they are drawn together with the cars, the far objects first."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class City:
-    """Streets, blocks and lots.
+    """Streets, blocks and lots; everything in the city is drawn from `seed`.
 
     Attributes
     ----------
@@ -75,8 +75,6 @@ class City:
         West and east edge of each north-south street, from building to building.
     y_streets : float64 (ny, 2)
         South and north edge of each east-west street.
-    seed : int
-        Seed of everything that is drawn in the city.
     """
 
     x_streets: Floats64
@@ -171,16 +169,17 @@ def plan_shots(city: City, config: CityConfig) -> list[Shot]:
     rng = np.random.default_rng((config.seed, 20))
     segments = [city.segments[i] for i in rng.permutation(len(city.segments))]
     count = _visited_segments(config.images)
-    visited, others, shots = segments[:count], segments[count:], list[Shot]()
+    visited, others = segments[:count], segments[count:]
+    shots: list[Shot] = []
     for segment, images in zip(visited, _long_tail(visited, config.images), strict=True):
         shots += _drive(segment, images, rng, len(shots))
     positions = np.array([(shot.x_m, shot.y_m) for shot in shots])
     outside = round(config.queries * config.outside_share)
     inside = config.queries - outside
     for i in range(inside):
-        shots.append(_query(visited[i % count], positions, rng, i, False))
+        shots.append(_query(visited[i % count], positions, rng, i, outside=False))
     for i in range(outside):
-        shots.append(_query(others[i % len(others)], positions, rng, inside + i, True))
+        shots.append(_query(others[i % len(others)], positions, rng, inside + i, outside=True))
     return shots
 
 
