@@ -1,4 +1,4 @@
-"""Answers to "where was this photo taken?", as values for scripts and for JSON."""
+"""The answer to "where was this photo taken?", for Python and for JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EARTH_RADIUS_M = 6_371_009.0
 
 @dataclass(frozen=True)
 class Candidate:
-    """One place where a photo may have been taken.
+    """A possible place of a photo.
 
     Attributes
     ----------
@@ -25,10 +25,10 @@ class Candidate:
     zone : str
         UTM zone, such as "10S"; "" if unknown.
     score : float
-        Share of the evidence that speaks for this place; without calibration, the probability
-        of its cell within the cell's group.
+        Share of the evidence for this place; without calibration, the probability of its cell within
+        the cell's group.
     class_id : int
-        Row of the localiser's classes table of the nearest cell.
+        Row of the nearest cell in the localiser's classes table.
     images : int
         Training images of that cell.
     """
@@ -45,22 +45,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Answer:
-    """Where a photo was taken, best place first.
+    """The place of a photo.
 
     Attributes
     ----------
     photo : Path
-        The file, as it was named.
+        The file.
     places : tuple of Candidate
-        The answer and its runners-up; never empty.
+        The best place and its runners-up; never empty.
     confidence : float or None
-        Probability that the first place is right; None if the localiser is not calibrated.
+        Probability that the first place is right; None without calibration.
     abstained : bool
-        Whether the confidence is too low for the answer to be relied on.
+        Whether the confidence is too low to rely on the answer.
     exif : tuple of float, or None
-        Latitude and longitude in degrees that the photo's EXIF data states.
+        Latitude and longitude in degrees in the photo's EXIF data.
     exif_distance_m : float or None
-        From there to the first place, in metres.
+        Distance from the EXIF position to the first place.
     """
 
     photo: Path
@@ -81,7 +81,7 @@ class Answer:
         return self.places[0].longitude
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; the first place's fields stand at the top as well."""
+        """Return plain values for JSON, with the position of the first place at the top level too."""
         first = asdict(self.places[0])
         exif = None
         if self.exif is not None:
@@ -97,9 +97,9 @@ class Answer:
         }
 
 
-def distance_on_earth_m(here: tuple[float, float], there: tuple[float, float]) -> float:
-    """Return the great-circle distance of two (latitude, longitude) in metres, good to 0.5 %."""
-    (lat1, lon1), (lat2, lon2) = ([math.radians(degrees) for degrees in point] for point in (here, there))
+def distance_on_earth_m(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """Return the great-circle distance of two (latitude, longitude) in metres, within 0.5 %."""
+    (lat1, lon1), (lat2, lon2) = ([math.radians(degrees) for degrees in point] for point in (first, second))
     half = (
         math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
     )

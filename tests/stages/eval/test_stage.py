@@ -105,13 +105,13 @@ def test_chance_and_ceiling(city):
     assert result.ceiling == pytest.approx(100 * near.any(axis=1).mean())
 
 
-def test_random_weights_are_said(city):
+def test_random_weights_are_noted(city):
     result = run(EvalInputs(CONFIG_EVAL, **city.outputs()))
     assert result.weights == "random"
     assert "untrained" in dict(result.facts())["note"]
 
 
-def test_queries_that_do_not_belong_are_refused(city, tmp_path):
+def test_queries_that_do_not_match_are_rejected(city, tmp_path):
     features = np.zeros((100, 24))
     write_store(tmp_path / "other.zarr", features, replace(RECIPE, image_size=98))
     with pytest.raises(RecipeMismatch, match="image_size"):
@@ -190,7 +190,7 @@ def test_features_of_queries_are_in_memory_once(city, tmp_path):
     assert peak < 1.5 * queries.features.nbytes
 
 
-def test_answers_carry_a_confidence(city):
+def test_answers_have_a_confidence(city):
     run(EvalInputs(ALL, **city.outputs(), **database(city)))
     rows = pq.read_table(city.folder / "predictions.parquet")
     confidence = rows["confidence"].to_numpy()
@@ -199,12 +199,12 @@ def test_answers_carry_a_confidence(city):
     assert rows["abstain"].to_numpy(zero_copy_only=False)[list(BAD)].all()
 
 
-def test_retrieval_without_a_database_is_refused(city):
+def test_retrieval_without_a_database_is_rejected(city):
     with pytest.raises(InputError, match="retrieve needs the database"):
         run(EvalInputs(ALL, **city.outputs()))
 
 
-def test_outside_queries_are_known_and_less_trusted(city, tmp_path):
+def test_outside_queries_get_lower_confidence(city, tmp_path):
     random = np.random.default_rng(5)
     features = random.normal(size=(60, 24)) * 2 + 3  # looks of no place
     write_store(tmp_path / "away.zarr", features)
@@ -217,6 +217,6 @@ def test_outside_queries_are_known_and_less_trusted(city, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"radius_m": 0.0}, {"top": ()}, {"top": (0, 1)}, {"query_fraction": 0.0}])
-def test_config_refuses(change):
+def test_invalid_settings_are_rejected(change):
     with pytest.raises(ConfigError, match=f"eval.{next(iter(change))}"):
         replace(CONFIG_EVAL, **change)

@@ -59,7 +59,7 @@ def plain(reader, space, vectors, count):
 
 @pytest.mark.parametrize("kind", ["projected", "frozen"])
 @pytest.mark.parametrize("scores", [1 << 24, 64 * 7])
-def test_nearest_photos_are_those_of_scikit_learn(photos, kind, scores, monkeypatch):
+def test_nearest_photos_equal_scikit_learn(photos, kind, scores, monkeypatch):
     reader, _, localiser, queries = photos
     monkeypatch.setattr(retrieval, "_SCORES_IN_MEMORY", scores)
     space = PhotoSpace(localiser, kind)
@@ -67,11 +67,11 @@ def test_nearest_photos_are_those_of_scikit_learn(photos, kind, scores, monkeypa
     found = nearest_photos(vectors, reader, space, 20)
     rows, likeness = plain(reader, space, vectors, 20)
     np.testing.assert_array_equal(found.rows, rows)
-    np.testing.assert_allclose(found.likeness, likeness, atol=1e-5)
+    np.testing.assert_allclose(found.similarity, likeness, atol=1e-5)
     assert not np.isin(found.rows, BAD).any()
 
 
-def test_more_photos_than_there_are(photos):
+def test_asking_for_more_photos_than_exist(photos):
     reader, _, localiser, queries = photos
     space = PhotoSpace(localiser, "frozen")
     found = nearest_photos(space.vectors(queries[:2]), reader, space, ROWS + 5)
@@ -90,9 +90,7 @@ def test_the_database_is_read_chunk_by_chunk(photos, monkeypatch):
     assert sum(lengths) == ROWS
 
 
-def test_frozen_vectors_take_what_is_pooled_and_leave_a_tails_tensor_where_it_is(
-    photos, monkeypatch, tmp_path
-):
+def test_frozen_vectors_read_only_pooled_outputs(photos, monkeypatch, tmp_path):
     outputs = {"cut7": 320, "avg": 24}
     recipe = Recipe("efficientnet_lite0", "random", "0" * 64, 32, {}, outputs, "float16", "float32")
     random = np.random.default_rng(3)
@@ -112,7 +110,7 @@ def test_frozen_vectors_take_what_is_pooled_and_leave_a_tails_tensor_where_it_is
     assert names[1:] == [("avg",)] * 2
     rows, likeness = plain_nearest(features[:, 320:], features[:9, 320:], 3)
     np.testing.assert_array_equal(found.rows, rows)
-    np.testing.assert_allclose(found.likeness, likeness, atol=1e-3)
+    np.testing.assert_allclose(found.similarity, likeness, atol=1e-3)
     assert PhotoSpace(localiser, "projected").inputs == localiser.inputs
 
 
@@ -123,7 +121,7 @@ def plain_nearest(database, queries, count):
     return rows, np.take_along_axis(cosines, rows, axis=1)
 
 
-def test_gathered_rows_are_the_rows(photos):
+def test_gathered_rows_equal_read_rows(photos):
     reader, _, _, _ = photos
     rows = np.array([0, 1, 62, 63, 64, 130, 130, 332])
     np.testing.assert_array_equal(gather(reader, rows), reader.read(0, ROWS)[rows])
@@ -141,7 +139,7 @@ def make(city, **change):
     return Hybrid(space, index, replace(config, **change), FUSION, 25.0)
 
 
-def test_with_all_cells_proposed_the_hybrid_ranks_as_retrieval_does(photos, monkeypatch):
+def test_hybrid_equals_retrieval_if_all_cells_are_proposed(photos, monkeypatch):
     reader, _, _, queries = photos
     monkeypatch.setattr(hybrid_module, "_QUERIES_AT_ONCE", 7)
     hybrid = make(photos)
@@ -150,13 +148,13 @@ def test_with_all_cells_proposed_the_hybrid_ranks_as_retrieval_does(photos, monk
     # The index holds 16 bits of a number, so neighbours in rank may change places.
     vectors = hybrid.space.vectors(reader.read(0, ROWS)).numpy()
     likeness = np.einsum("qkd,qd->qk", vectors[rows], hybrid.space.vectors(queries).numpy())
-    np.testing.assert_allclose(likeness, found.likeness, atol=2e-3)
+    np.testing.assert_allclose(likeness, found.similarity, atol=2e-3)
     assert (rows == found.rows).mean() > 0.9
     assert (np.diff(weights, axis=1) <= 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1)
 
 
-def test_a_disk_too_small_for_the_index_is_told(photos, monkeypatch, tmp_path):
+def test_a_full_disk_is_reported(photos, monkeypatch, tmp_path):
     reader, positions, localiser, _ = photos
 
     def full(*_):
@@ -167,7 +165,7 @@ def test_a_disk_too_small_for_the_index_is_told(photos, monkeypatch, tmp_path):
         CellIndex.build(reader, positions, PhotoSpace(localiser, "frozen"), 10.0, tmp_path)
 
 
-def test_photos_of_a_cell_lie_side_by_side(photos):
+def test_photos_of_a_cell_are_adjacent(photos):
     reader, positions, localiser, _ = photos
     space, cell_m = PhotoSpace(localiser, "frozen"), localiser.classes.cell_m
     index = CellIndex.build(reader, positions, space, cell_m)
@@ -182,7 +180,7 @@ def test_photos_of_a_cell_lie_side_by_side(photos):
     assert set(places) == set(np.r_[index.starts[3] : index.starts[4], index.starts[5] : index.starts[6]])
 
 
-def test_only_proposed_cells_and_their_neighbours_are_searched(photos):
+def test_hybrid_searches_only_proposed_cells_and_neighbours(photos):
     _, positions, localiser, queries = photos
     for ring in (0, 1):
         hybrid = make(photos, cells=1, neighbours=ring, photos=300)
@@ -196,7 +194,7 @@ def test_only_proposed_cells_and_their_neighbours_are_searched(photos):
             assert sorted(mine) == np.flatnonzero(inside).tolist()
 
 
-def test_the_cells_probability_counts_as_much_as_configured(photos):
+def test_prior_weight_lets_the_best_cell_decide(photos):
     _, positions, localiser, queries = photos
     rows, _ = make(photos, prior_weight=1e6).rank(queries)
     best = predict(localiser, queries, top=1, score="cosine").positions[:, 0]

@@ -19,7 +19,7 @@ def test_calibration_error_by_hand():
     assert np.isnan(reliability(confidence[:0], right[:0]).error)
 
 
-def test_calibration_error_of_honest_confidence_is_small():
+def test_calibrated_confidence_has_a_small_error():
     random = np.random.default_rng(0)
     confidence = random.random(20_000)
     assert reliability(confidence, random.random(20_000) < confidence).error < 2
@@ -44,7 +44,7 @@ def test_risk_coverage_by_hand():
     assert curve.risk_at(0.51) == pytest.approx(1 / 3)
 
 
-def test_intervals_cover_a_known_share_about_95_times_in_100():
+def test_intervals_cover_a_known_share_in_95_percent():
     random = np.random.default_rng(2)
     covered = 0
     for trial in range(400):
@@ -54,7 +54,7 @@ def test_intervals_cover_a_known_share_about_95_times_in_100():
     assert 0.91 <= covered / 400 <= 0.98
 
 
-def test_intervals_are_as_wide_as_redrawing_makes_them():
+def test_intervals_match_explicit_resampling():
     errors = np.where(np.arange(80) < 60, 1.0, 99.0)[:, None]
     random = np.random.default_rng(3)
     redrawn = [100 * (errors[random.integers(0, 80, 80), 0] <= 25).mean() for _ in range(4000)]
@@ -63,7 +63,7 @@ def test_intervals_are_as_wide_as_redrawing_makes_them():
     assert intervals(errors, 25.0, (1,), 0, 0) == {}
 
 
-def test_recall_by_kind_of_query():
+def test_recall_by_type_of_query():
     kind = np.array(["day", "night", "day", "day"])
     found = by_value("light", kind, np.array([True, False, False, True]))
     assert found == {

@@ -1,4 +1,4 @@
-"""The tables behind the plots, by hand; and figures that can be opened."""
+"""The tables behind the plots against hand computation, and the figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ERRORS = np.array([3.0, 40.0, np.inf, 10.0])
 RIGHT = ERRORS <= 25
 
 
-def test_error_cdf_never_reaches_100_if_a_query_has_no_answer():
+def test_error_curve_stays_below_100_without_an_answer():
     curve = curves.error_curve({"classify": ERRORS, "hybrid": np.array([1.0, 10.0, 40.0, 60.0])})
     assert curve.columns == ("error_m", "classify", "hybrid")
     assert curve.rows == ((1, 0, 25), (3, 25, 25), (10, 50, 50), (40, 75, 75), (60, 75, 100))
@@ -28,7 +28,7 @@ def test_error_cdf_never_reaches_100_if_a_query_has_no_answer():
 
 
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=600))
-def test_error_cdf_is_bounded_rises_and_is_true_at_its_points(errors):
+def test_error_curve_is_bounded_rising_and_exact_at_points(errors):
     errors = np.array(errors)
     curve = curves.error_curve({"classify": errors})
     at, share = curve.numbers("error_m"), curve.numbers("classify")
@@ -73,7 +73,7 @@ def test_class_sizes_double():
     assert curve.column("LR@5") == [100.0] * 5
 
 
-def test_tables_are_csv_and_come_back(tmp_path):
+def test_tables_round_trip_through_csv(tmp_path):
     curve = Curve(("n", "recall"), ((1, 50.0), (2, 62.5)))
     curve.save(tmp_path / "lr_curve.csv")
     rows = list(csv.DictReader((tmp_path / "lr_curve.csv").read_text().splitlines()))

@@ -1,4 +1,4 @@
-"""The report: escaped, bounded, whole in a browser that has no network; and faults that are named."""
+"""The report: escaped, within its budget, complete in a browser without network; errors are named."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 
 from stages.errors import ConfigError, InputError
@@ -20,7 +22,7 @@ from stages.eval.plots.figure import Plot
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.gallery import Album, DatabasePhotos, chosen_queries, nearest_rows
 from stages.eval.report.outcomes import Outcomes, images_of_true_cell
-from stages.eval.report.page import json_text
+from stages.eval.report.page import json_text, render
 from stages.eval.report.stage import ReportInputs, run
 from stages.files import write_table
 from stages.index.manifest import Manifest, write_manifest
@@ -121,7 +123,7 @@ def build(folder: Path, *, confident: bool = True) -> ReportInputs:
 
 
 class Page(HTMLParser):
-    """What a page holds: elements with their attributes, and all text."""
+    """The elements of a page with their attributes, and all its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -151,7 +153,7 @@ def result(files):
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    """Spare the time of pictures that the test does not look at."""
+    """Skip drawing figures that a test does not look at."""
     monkeypatch.setattr(Plot, "save_png", lambda *_: None)
 
 
@@ -160,7 +162,7 @@ def page(files, result):
     return Page(files.output.read_text())
 
 
-def test_it_says_what_it_holds(files, result):
+def test_the_result_counts_what_the_page_shows(files, result):
     assert result.queries == result.on_map == 12
     assert result.with_photos == 8
     assert result.plots == 5
@@ -195,7 +197,7 @@ def test_names_are_escaped(files, page):
     ]
 
 
-def test_nothing_comes_from_elsewhere(page):
+def test_the_page_loads_nothing_from_elsewhere(page):
     for _, attributes in page.elements:
         for name in ("src", "href", "data", "action", "srcset"):
             assert (attributes.get(name) or "#").startswith(("#", "data:image/jpeg;base64,"))
@@ -212,7 +214,7 @@ def test_ids_are_unique_and_links_lead_somewhere(page):
         assert link["href"][1:] in ids
 
 
-def test_people_without_a_mouse_or_eyes_get_in(page):
+def test_the_page_is_accessible(page):
     assert all("alt" in image for image in page.all("img"))
     assert all(button.get("type") == "button" for button in page.all("button"))
     canvas = page.all("canvas")[0]
@@ -221,7 +223,7 @@ def test_people_without_a_mouse_or_eyes_get_in(page):
     assert page.all("html")[0]["lang"] == "en"
 
 
-def test_the_worst_failure_comes_first_and_the_impossible_after_the_possible(files):
+def test_failures_come_worst_first_unreachable_ones_last(files):
     outcomes = Outcomes.load(files.predictions)
     reachable = np.ones(12, bool)
     reachable[5] = False
@@ -247,7 +249,7 @@ def test_photos_stay_within_their_budget(files, no_figures, tmp_path):
     assert f"{outcome.left_out} photos are left out" in (tmp_path / "r.html").read_text()
 
 
-def test_thumbnails_are_small_and_faults_are_none(files, tmp_path):
+def test_thumbnails_are_small_and_none_for_unreadable_files(files, tmp_path):
     album = Album(32, 10_000)
     text = album.thumbnail(files.database.parent / "database" / "00.jpg")
     assert text.startswith("data:image/jpeg;base64,")
@@ -255,7 +257,7 @@ def test_thumbnails_are_small_and_faults_are_none(files, tmp_path):
     assert album.left_bytes == 10_000 - len(text)
 
 
-def test_photos_of_a_cell_look_the_same_way_first(files):
+def test_photos_with_a_similar_heading_come_first(files):
     manifest = Manifest.open(files.database)
     labels = np.load(files.labels)
     largest = int(np.bincount(labels).argmax())
@@ -282,14 +284,14 @@ def test_images_of_the_true_cell():
     np.testing.assert_array_equal(images_of_true_cell(Places.of(classes), truth), [2, 1, 0, 0])
 
 
-def test_without_confidence_the_report_does_without(no_figures, tmp_path):
+def test_the_report_works_without_confidences(no_figures, tmp_path):
     files = build(tmp_path, confident=False)
     assert run(replace(files, config=replace(CONFIG, queries=0))).plots == 4
     assert files.plots.joinpath("reliability.csv").read_text() == "stated_percent,right_percent,queries\n"
     assert "confidence 0" not in files.output.read_text()
 
 
-def test_many_queries_are_sampled_but_cards_stay_on_the_map(files, no_figures, tmp_path):
+def test_the_map_samples_queries_but_keeps_those_with_cards(files, no_figures, tmp_path):
     few = replace(CONFIG, map_queries=3)
     outcome = run(replace(files, config=few, output=tmp_path / "r.html", plots=tmp_path / "plots"))
     text = (tmp_path / "r.html").read_text()
@@ -302,7 +304,7 @@ def test_many_queries_are_sampled_but_cards_stay_on_the_map(files, no_figures, t
     assert all(items[int(number)]["card"] == card for card, number in buttons)
 
 
-def test_files_that_do_not_belong_together_are_named(files, tmp_path):
+def test_files_that_do_not_match_are_named(files, tmp_path):
     with pytest.raises(InputError, match="pipeline eval"):
         run(replace(files, predictions=tmp_path / "absent.parquet"))
     with pytest.raises(InputError, match="pipeline eval"):
@@ -317,7 +319,7 @@ def test_files_that_do_not_belong_together_are_named(files, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"queries": -1}, {"cells": 0}, {"thumbnail_px": 8}, {"photos_mb": -1.0}])
-def test_config_refuses(change):
+def test_invalid_settings_are_rejected(change):
     with pytest.raises(ConfigError, match=f"report.{next(iter(change))}"):
         replace(CONFIG, **change)
 
@@ -327,7 +329,7 @@ def items_of(text: str) -> list[dict]:
 
 
 def browse(path: Path, profile: Path) -> tuple[str, str]:
-    """DOM after the scripts have run, and what the browser logged."""
+    """The DOM after the scripts have run, and the browser's log."""
     done = subprocess.run(
         [BROWSER, *BROWSER_FLAGS.split(), f"--user-data-dir={profile}", "--dump-dom", path.as_uri()],
         capture_output=True,
@@ -350,7 +352,7 @@ def test_a_browser_draws_the_map(files, result, tmp_path):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome")
-def test_the_browser_would_tell_of_a_fault(files, result, tmp_path):
+def test_a_script_error_appears_in_the_browser_log(files, result, tmp_path):
     text = files.output.read_text().replace('"items":', '"itens":')
     (tmp_path / "broken.html").write_text(text)
     dom, log = browse(tmp_path / "broken.html", tmp_path / "profile")
@@ -359,7 +361,7 @@ def test_the_browser_would_tell_of_a_fault(files, result, tmp_path):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome")
-def test_keys_choose_and_move(files, result, tmp_path):
+def test_keys_choose_queries_and_move_the_map(files, result, tmp_path):
     script = """
       const canvas = document.querySelector("canvas"), map = document.getElementById("map");
       const press = (key) => canvas.dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true }));
@@ -375,3 +377,17 @@ def test_keys_choose_and_move(files, result, tmp_path):
     assert 'aria-pressed="false"' in dom
     right = sum(item["right"] for item in items_of(text))
     assert f'data-drawn="{right}"' in dom
+
+
+def test_templates_and_assets_are_package_data():
+    package = resources.files("stages.eval.report")
+    templates = {entry.name: entry.read_text() for entry in (package / "templates").iterdir()}
+    assert set(templates) == {"base.html", "map.html", "table.html", "report.html", "located.html"}
+    assert "Content-Security-Policy" in templates["base.html"]
+    assert "placecacheMap" in (package / "map.js").read_text()
+    assert "--ink" in (package / "page.css").read_text()
+
+
+def test_a_page_with_a_missing_value_is_an_error():
+    with pytest.raises(UndefinedError, match="cards"):
+        render("located.html", map_data={}, items=[], unreadable=[])
