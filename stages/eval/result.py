@@ -107,7 +107,7 @@ class EvalResult:
         """Return (name, value) pairs for a person to read."""
         facts = [(name.replace("_", " "), value) for name, value in self.metrics()["classify"].items()]
         if self.weights == "random":
-            facts.append(("note", "the backbone is untrained (random weights): expect about chance"))
+            facts.append(("note", "the backbone is untrained (random weights): expect results near chance"))
         return facts
 
 

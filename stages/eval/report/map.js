@@ -14,7 +14,7 @@ function placecacheMap(root, data) {
   let chosen = -1;
   let colours = {};
   let frame = 0;
-  let picture; // of all cells; undefined until it is needed, null if they lie too far apart
+  let picture; // of all cells; undefined before its first use, null if the cells are too far apart
   const crowd = itemsPerArea();
 
   // ---- data ----------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ function placecacheMap(root, data) {
     root.dataset.cells = show.cells ? String(cells.p.length) : "0";
   }
 
-  // Zoomed out, all cells are one picture with a pixel per cell: a city of 300,000 stays quick to move.
+  // Zoomed out, all cells are one picture with a pixel per cell, so that panning 300,000 cells stays fast.
   function cellPicture() {
     let west = Infinity, east = -Infinity, south = Infinity, north = -Infinity;
     for (let i = 0; i < cells.p.length; i++) {
@@ -178,7 +178,7 @@ function placecacheMap(root, data) {
   }
 
   function drawItem(item, large) {
-    // Smaller where they would hide each other: by the pixels that each has to itself.
+    // Markers shrink with the distance between them in pixels, so that they do not hide each other.
     const apart = view.scale / Math.sqrt(crowd || 1);
     const grow = large ? 1.8 : Math.min(1.3, Math.max(0.4, apart / 30));
     pen.lineWidth = 1.5 * Math.min(1, grow);
@@ -263,7 +263,7 @@ function placecacheMap(root, data) {
     root.dataset.scaleM = String(length);
   }
 
-  // ---- what is under the pointer -----------------------------------------------------------------
+  // ---- under the pointer -----------------------------------------------------------------
   function nearest(px, py) {
     let best = -1, least = 16 * 16;
     items.forEach((item, number) => {
@@ -390,7 +390,7 @@ function placecacheMap(root, data) {
   canvas.addEventListener("pointercancel", (event) => fingers.delete(event.pointerId));
   canvas.addEventListener("pointerleave", () => hover(-1, 0, 0));
   canvas.addEventListener("wheel", (event) => {
-    if (document.activeElement !== canvas && !event.ctrlKey && !event.metaKey) return; // the page scrolls on
+    if (document.activeElement !== canvas && !event.ctrlKey && !event.metaKey) return; // let the page scroll
     event.preventDefault();
     zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), ...place(event));
   }, { passive: false });

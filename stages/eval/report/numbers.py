@@ -99,7 +99,7 @@ def _tiles(numbers: Metrics, confidence: Metrics) -> list[Tile]:
         )
     if confidence.get("AUROC outside") is not None:
         auroc = f"{confidence['AUROC outside']:.2f}"
-        tiles.append(Tile("Outside AUROC", auroc, "", "confidence against queries from unknown places"))
+        tiles.append(Tile("Outside AUROC", auroc, "", "how well confidence detects unknown places"))
     return tiles
 
 
