@@ -49,8 +49,6 @@ class Answer:
 
     Attributes
     ----------
-    photo : Path
-        The file.
     places : tuple of Candidate
         The best place and its runners-up; never empty.
     confidence : float or None

@@ -14,7 +14,8 @@ from pipeline.locate.answer import Answer, Candidate
 from pipeline.locate.localiser import PhotoLocaliser
 from stages.eval.report.gallery import Album
 from stages.eval.report.map_data import MapItem, map_data
-from stages.eval.report.page import metres, render
+from stages.eval.report.page import render
+from stages.eval.report.text import metres
 from stages.files import printable, replacing
 from stages.images.read import UnreadableImage
 from stages.index.utm_zone import Zone

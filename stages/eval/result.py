@@ -12,20 +12,10 @@ Number = float | int | str | None
 
 @dataclass(frozen=True)
 class LocaliserBlock:
-    """The metrics of one localiser.
+    """The metrics of one localiser: LR@N and its 95 % intervals in percent, by N.
 
-    Attributes
-    ----------
-    recall : dict of int to float
-        LR@N in percent by N; an unreadable query counts as not localised.
-    interval : dict of int to (float, float)
-        Their 95 % bootstrap intervals.
-    median_error_m : float
-        Of the first answers to readable queries; NaN if there are none.
-    ms_per_query : float
-        From feature to positions.
-    index_bytes : int
-        Memory needed to answer.
+    Unreadable queries count as not localised, but not in the median error (NaN if there is none).
+    `index_bytes` is the memory needed to answer.
     """
 
     recall: dict[int, float]
@@ -48,21 +38,11 @@ class LocaliserBlock:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """The metrics of an evaluation.
+    """The metrics of an evaluation, by localiser and over all queries.
 
-    Attributes
-    ----------
-    blocks : dict of str to LocaliserBlock
-        By localiser: classify, retrieve, hybrid.
-    queries, unreadable : int
-        All queries, and those without a feature.
-    chance, ceiling : float
-        LR@1 in percent of a random cell and of the nearest cell centre.
-    weights : str
-        Setting of the backbone's weights; "random" for an untrained backbone.
-    scores, confidence, breakdown : dict
-        Further blocks of metrics.json: LR@N of each score, reliability of the confidences,
-        and LR@1 of `classify` by type of query.
+    `chance` and `ceiling` are LR@1 in percent of a random cell and of the nearest cell centre. `scores`,
+    `confidence` and `breakdown` are further blocks of metrics.json: LR@N of each score, reliability of
+    the confidences, and LR@1 of `classify` by type of query.
     """
 
     blocks: dict[str, LocaliserBlock]

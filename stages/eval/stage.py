@@ -30,10 +30,6 @@ class EvalInputs:
 
     Attributes
     ----------
-    config : EvalConfig
-        Localisers, score, radius, values of N.
-    localiser : Path
-        The localiser's folder.
     features, manifest : StoragePath, Path
         Feature store and manifest of the queries.
     metrics : Path
@@ -44,8 +40,6 @@ class EvalInputs:
         CSV for `dvc plots` to write: LR@N over N, a column per localiser.
     database, database_manifest : StoragePath, Path, or None
         Feature store and manifest of the database; `retrieve` and `hybrid` need them.
-    device : str
-        Such as "cpu" or "cuda".
     """
 
     config: EvalConfig

@@ -54,18 +54,8 @@ class CellIndex:
     ) -> CellIndex:
         """Return the index of a database, which is read once; its vectors stay on the disk.
 
-        Parameters
-        ----------
-        database : FeatureReader
-            The features.
-        positions : ndarray of float64, shape (rows, 2)
-            UTM east and north in metres.
-        space : PhotoSpace
-            The vectors that photos are compared by.
-        cell_m : float
-            Side of a cell in metres.
-        folder : Path, optional
-            Folder for the vectors' file; by default that of temporary files.
+        `positions` (rows, 2) are UTM east and north in metres. The vectors' file is in `folder`, by
+        default that of temporary files.
 
         Raises
         ------

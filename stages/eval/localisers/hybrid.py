@@ -23,7 +23,7 @@ _LEAST_LOG_PROBABILITY = -12.0
 def _around(
     places: Places, ids: npt.NDArray[np.int64], ring: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the codes of the cells of places `ids` and `ring` rings around, and each one's index in `ids`."""
+    """Return the codes of the cells of `ids` and `ring` rings around, and each one's index in `ids`."""
     codes, owners = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for span in np.unique(places.span[ids]):
         some = np.flatnonzero(places.span[ids] == span)

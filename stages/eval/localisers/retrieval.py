@@ -68,19 +68,8 @@ class PhotoSpace:
 def nearest_photos(queries: Tensor, database: FeatureReader, space: PhotoSpace, count: int) -> Photos:
     """Return the `count` most similar photos of each query among the valid rows of the database.
 
-    The database is read once per block of queries, chunk by chunk. Of equally similar photos the lower
-    row wins.
-
-    Parameters
-    ----------
-    queries : Tensor, shape (Q, length)
-        Unit vectors.
-    database : FeatureReader
-        Features of the photos.
-    space : PhotoSpace
-        The vectors that photos are compared by.
-    count : int
-        Photos per query.
+    The database is read once per block of queries (Q, length; unit vectors), chunk by chunk. Of equally
+    similar photos the lower row wins.
     """
     rows = torch.full((len(queries), count), -1, dtype=torch.int64, device=queries.device)
     similarity = torch.full((len(queries), count), -torch.inf, device=queries.device)

@@ -23,18 +23,7 @@ def intervals(
 ) -> dict[int, tuple[float, float]]:
     """Return 95 % bootstrap intervals of LR@N in percent, by N; queries are drawn with replacement.
 
-    Parameters
-    ----------
-    errors : ndarray, shape (Q, top)
-        Metres.
-    radius_m : float
-        A prediction within this distance counts as correct.
-    tops : sequence of int
-        The values of N.
-    redrawn : int
-        Query sets to draw; 0 for no intervals.
-    seed : int
-        Of the draws.
+    `errors` (Q, top) are in metres; `redrawn` is the number of query sets, 0 for no intervals.
     """
     if not redrawn or not len(errors):
         return {}

@@ -30,16 +30,9 @@ class ReliabilityBins:
 
 
 def reliability(confidence: Floats, right: Bools, *, bins: int = 10) -> ReliabilityBins:
-    """Return the answers in equally wide bins of confidence.
+    """Return the answers in `bins` equally wide bins of confidence.
 
-    Parameters
-    ----------
-    confidence : ndarray of float64, shape (Q,)
-        Between 0 and 1; NaN for no answer.
-    right : ndarray of bool, shape (Q,)
-        Whether the answer is right.
-    bins : int
-        Number of bins between 0 and 1.
+    `confidence` (Q,) lies between 0 and 1, NaN for no answer; `right` (Q,) tells whether it is right.
     """
     known = np.isfinite(confidence)
     stated, hits = confidence[known], right[known]
@@ -96,12 +89,7 @@ class RiskCoverage:
 def risk_coverage(trust: Floats, right: Bools) -> RiskCoverage:
     """Return the risk-coverage curve; answers of equal trust keep the order of the queries.
 
-    Parameters
-    ----------
-    trust : ndarray of float64, shape (Q,)
-        Confidence or score; not finite for no answer.
-    right : ndarray of bool, shape (Q,)
-        Whether the answer is right.
+    `trust` (Q,) is a confidence or score, not finite for no answer; `right` (Q,) tells whether it is right.
     """
     known = np.flatnonzero(np.isfinite(trust))
     order = known[np.argsort(-trust[known], kind="stable")]

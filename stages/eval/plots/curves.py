@@ -80,14 +80,9 @@ def reliability_curve(confidence: Floats | None, right: Bools) -> Curve:
 
 
 def risk_coverage_curve(trust: Floats, right: Bools) -> Curve:
-    """Share of wrong answers (percent) if only the most trusted share of the queries (percent) is answered.
+    """Share of wrong answers (percent) if only the most trusted share of the queries is answered.
 
-    Parameters
-    ----------
-    trust : ndarray of float64, shape (Q,)
-        Confidence or score; not finite for no answer, which is never given.
-    right : ndarray of bool, shape (Q,)
-        Whether the answer is right.
+    `trust` and `right` (Q,) as for `stages.eval.metrics.reliability.risk_coverage`.
     """
     columns = ("coverage_percent", "wrong_percent", "threshold")
     curve = risk_coverage(trust, right)
@@ -103,14 +98,10 @@ def risk_coverage_curve(trust: Floats, right: Bools) -> Curve:
 
 
 def class_size_curve(images: npt.NDArray[np.int64], right_within: dict[int, Bools]) -> Curve:
-    """LR@N (percent) of queries by the number of training images of their true cell.
+    """LR@N (percent) by the number of training images of the true cell.
 
-    Parameters
-    ----------
-    images : ndarray of int64, shape (Q,)
-        Training images of each query's true cell; 0 if that cell is not a class.
-    right_within : dict of int to ndarray of bool, shape (Q,)
-        N -> whether one of the first N answers is right.
+    `images` (Q,) is 0 if the true cell is not a class; `right_within` tells for each N whether one of
+    the first N answers is right (Q,).
     """
     columns = ("images_in_cell", "queries", *(f"LR@{top}" for top in right_within))
     rows: list[tuple[float | int | str, ...]] = []

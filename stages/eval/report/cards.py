@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from stages.eval.report.data import ReportData
 from stages.eval.report.gallery import Album, DatabasePhotos, nearest_rows, thumbnails_of
-from stages.eval.report.page import metres
+from stages.eval.report.text import metres
 
 _RANKS = ("1st", "2nd", "3rd")
 

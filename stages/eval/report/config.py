@@ -11,20 +11,8 @@ from stages.errors import require
 class ReportConfig:
     """The section `report` of params.yaml.
 
-    Attributes
-    ----------
-    queries : int
-        Queries to show with photos: three quarters of them failures, the worst first.
-    cells : int
-        Predicted cells beside each query.
-    photos_per_cell : int
-        Database photos of each cell.
-    thumbnail_px : int
-        Longer side of a photo in the page.
-    photos_mb : float
-        Limit of all photos together, 10^6 bytes of the page.
-    map_queries : int
-        Queries on the map; of more, a regular sample is shown.
+    `queries` are shown with photos, three quarters of them failures. `photos_mb` limits all photos
+    together, in 10^6 bytes of the page. Of more than `map_queries` the map shows a regular sample.
 
     Raises
     ------

@@ -21,20 +21,9 @@ from stages.partition.places import Places
 class ReportInputs:
     """The settings and files of a report.
 
-    Attributes
-    ----------
-    config : ReportConfig
-        How much to show.
-    predictions, metrics, recall_curve : Path
-        Written by evaluation: one row per query, the numbers, LR@N over N.
-    classes, labels : Path
-        The classes table, and the class of every database row.
-    database, queries : Path
-        The manifests.
-    output : Path
-        The page to write.
-    plots : Path
-        Folder for the plots' data (CSV); the figures (PNG) go into its folder `figures`.
+    `predictions`, `metrics` and `recall_curve` are written by evaluation; `labels` hold the class of
+    every database row; `database` and `queries` are manifests. `output` is the page to write, `plots` a
+    folder for the plots' data (CSV) and, in its folder `figures`, the figures (PNG).
     """
 
     config: ReportConfig
@@ -53,14 +42,8 @@ class ReportInputs:
 class ReportData:
     """The content of a report.
 
-    Attributes
-    ----------
-    reachable : ndarray of bool, shape (Q,)
-        Whether a cell's centre lies within the radius of the truth.
-    labels : ndarray of int, shape (database rows,)
-        Place of every database row, -1 for none.
-    query_row : ndarray of int64, shape (Q,)
-        Row of each query in its manifest.
+    `reachable` (Q,) tells whether a cell's centre lies within the radius of the truth, `labels` the place
+    of every database row (-1: none), `query_row` (Q,) the row of each query in its manifest.
     """
 
     config: ReportConfig

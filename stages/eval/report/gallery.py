@@ -21,17 +21,10 @@ _PREFIX = "data:image/jpeg;base64,"
 
 
 def chosen_queries(outcomes: Outcomes, reachable: npt.NDArray[np.bool_], count: int) -> list[int]:
-    """Return the queries to show: the worst failures first, then some right answers.
+    """Return up to `count` queries to show: the worst failures first, then some right answers.
 
-    Parameters
-    ----------
-    outcomes : Outcomes
-        All queries.
-    reachable : ndarray of bool, shape (Q,)
-        Whether a cell's centre lies within the radius of the truth. Failures of reachable queries come
-        before the others.
-    count : int
-        Number of queries to choose.
+    `reachable` (Q,) tells whether a cell's centre lies within the radius of the truth; failures of
+    reachable queries come before the others.
     """
     worst = np.argsort(-outcomes.error_m, kind="stable")
     wrong = outcomes.answered & ~outcomes.right

@@ -19,16 +19,8 @@ Point = tuple[float, float]
 class MapItem:
     """One photo on the map.
 
-    Attributes
-    ----------
-    truth, answer : tuple of float, or None
-        UTM east and north in metres.
-    others : tuple of tuple of float
-        The runners-up, second place first.
-    right : bool or None
-        Whether the answer lies within the radius; None if unknown.
-    card : str or None
-        Id of the element that shows its photos.
+    Positions are UTM east and north in metres; `others` are the runners-up. `right` is None if unknown;
+    `card` is the id of the element that shows the photo.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""The queries as items of the map and as rows of its table, worst first."""
+"""The queries as items of the map, worst first."""
 
 from __future__ import annotations
 
@@ -10,15 +10,9 @@ import numpy.typing as npt
 from stages.eval.report.cards import card_id
 from stages.eval.report.data import ReportData
 from stages.eval.report.map_data import MapItem, Point
-from stages.eval.report.numbers import HtmlTable
-from stages.eval.report.page import metres
-from stages.files import printable
 
 RUNNERS_UP = 4
 """Runners-up of a query on the map."""
-
-TABLE_ROWS = 200
-"""Queries in the table below the map, for people who cannot see the map."""
 
 
 def map_items(data: ReportData, chosen: Sequence[int]) -> tuple[list[MapItem], dict[int, int]]:
@@ -34,17 +28,6 @@ def map_items(data: ReportData, chosen: Sequence[int]) -> tuple[list[MapItem], d
     with_card = set(chosen)
     items = [_item(data, int(query), has_card=int(query) in with_card) for query in order]
     return items, {int(query): number for number, query in enumerate(order)}
-
-
-def map_table(items: Sequence[MapItem]) -> HtmlTable:
-    """Return the first items of the map as a table."""
-    rows = [
-        [str(number + 1), _error_text(item), _trust_text(item), printable(item.label)]
-        for number, item in enumerate(items[:TABLE_ROWS])
-    ]
-    trust = "confidence" if any(item.confidence is not None for item in items) else "score"
-    caption = f"The first {len(rows)} queries of the map, worst first"
-    return HtmlTable(caption, ["", "error", trust, "query"], rows, name_column=3)
 
 
 def _item(data: ReportData, query: int, *, has_card: bool) -> MapItem:
@@ -66,12 +49,3 @@ def _item(data: ReportData, query: int, *, has_card: bool) -> MapItem:
 
 def _point(position: npt.NDArray[np.float64]) -> Point:
     return round(float(position[0]), 2), round(float(position[1]), 2)
-
-
-def _error_text(item: MapItem) -> str:
-    return "no answer" if item.error_m is None else metres(item.error_m)
-
-
-def _trust_text(item: MapItem) -> str:
-    value = item.score if item.confidence is None else item.confidence
-    return "" if value is None else f"{value:.3f}"

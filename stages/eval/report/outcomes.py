@@ -21,26 +21,9 @@ _ERROR = "_error_m"
 class Outcomes:
     """One entry per query, in manifest order.
 
-    Attributes
-    ----------
-    truth, answer : ndarray of float64, shape (Q, 2)
-        UTM east and north in metres; NaN for no answer.
-    error_m : ndarray of float64, shape (Q,)
-        Infinite for no answer.
-    score : ndarray of float64, shape (Q,)
-        Score of the answer; minus infinity for no answer.
-    confidence : ndarray of float64, shape (Q,), or None
-        Probability that the answer is right; NaN for no answer.
-    abstained : ndarray of bool, shape (Q,)
-        Whether the answer was withheld.
-    class_ids : list of ndarray of int64
-        Predicted classes of each query, best first.
-    places : list of ndarray of float64, shape (n, 2)
-        Answers of each query in metres, best first.
-    others : dict of str to ndarray of float64, shape (Q,)
-        Errors in metres of the other localisers, by name.
-    radius_m : float
-        An answer within this distance counts as correct.
+    Without an answer, `answer` (Q, 2) and `confidence` (Q,) are NaN, `error_m` is infinite and `score`
+    minus infinity. `class_ids` and `places` (metres) are the predicted classes and positions of each
+    query, best first; `others` are the errors of the other localisers in metres.
     """
 
     key: list[str]

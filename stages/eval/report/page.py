@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from stages.eval.report.text import label, metres, number
 from stages.files import printable
 
 
@@ -50,15 +51,6 @@ def json_text(data: Any) -> Markup:
     return htmlsafe_json_dumps(_finite(data), separators=(",", ":"))
 
 
-def metres(length_m: float) -> str:
-    """Return a length with its unit, "no answer" if it is not finite."""
-    if not math.isfinite(length_m):
-        return "no answer"
-    if length_m >= 1000:
-        return f"{length_m / 1000:,.1f} km"
-    return f"{length_m:.0f} m" if length_m >= 10 else f"{length_m:.1f} m"
-
-
 def _finite(data: Any) -> Any:
     if isinstance(data, dict):
         return {str(name): _finite(value) for name, value in data.items()}
@@ -79,4 +71,4 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_TEMPLATES.filters |= {"metres": metres, "printable": printable}
+_TEMPLATES.filters |= {"label": label, "metres": metres, "number": number, "printable": printable}

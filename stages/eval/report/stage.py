@@ -14,7 +14,7 @@ from stages.eval.report.cards import make_cards
 from stages.eval.report.data import ReportData, ReportInputs
 from stages.eval.report.gallery import Album, chosen_queries
 from stages.eval.report.map_data import map_data
-from stages.eval.report.map_items import map_items, map_table
+from stages.eval.report.map_items import map_items
 from stages.eval.report.numbers import Metrics, Numbers
 from stages.eval.report.outcomes import images_of_true_cell
 from stages.eval.report.page import render
@@ -45,7 +45,6 @@ def run(inputs: ReportInputs) -> ReportResult:
         facts=_facts(data, metrics),
         numbers=Numbers.of(metrics),
         items=items,
-        map_table=map_table(items),
         queries=len(data.outcomes),
         radius_m=radius_m,
         plots=plots,
