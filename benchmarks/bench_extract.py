@@ -30,8 +30,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.project.params import load_params
-from stages.extract import stage
+from stages.extract.plan import RowSource
 from stages.extract.shard import backbone_for
+from stages.extract.stage import ExtractInputs, run
 from stages.images.augment import augment
 from stages.images.read import read_image
 from stages.index.manifest import Manifest, write_manifest
@@ -158,16 +159,7 @@ def extract_seconds(config, manifest, store):
             yield function(order)
             seconds.append(time.perf_counter() - begun)
 
-    stage.run(
-        config,
-        split="database",
-        manifest=manifest,
-        store=store,
-        shards=range(config.shards),
-        seed=0,
-        device="cpu",
-        mapper=mapper,
-    )
+    run(ExtractInputs(config, RowSource(manifest), store, range(config.shards), device="cpu"), mapper=mapper)
     return sum(seconds)
 
 

@@ -28,7 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cache.timings import total_timings
 from pipeline.project.params import load_params
-from stages.extract import stage
+from stages.extract.plan import RowSource
+from stages.extract.stage import ExtractInputs, run
 from stages.index.manifest import Manifest, write_manifest
 from stages.index.packs.stage import run as pack
 from stages.models.backbones.backbone import load_backbone
@@ -102,16 +103,8 @@ def operations(config, weights):
 def extracted(config, manifest, store):
     """Images a second of the last three quarters of a run, seconds before them, its pauses and its result."""
     marks = [(0, time.perf_counter())]
-    result = stage.run(
-        config,
-        split="database",
-        manifest=manifest,
-        store=store,
-        shards=range(config.shards),
-        seed=0,
-        device="cuda",
-        progress=lambda done, total: marks.append((done, time.perf_counter())),
-    )
+    inputs = ExtractInputs(config, RowSource(manifest), store, range(config.shards), device="cuda")
+    result = run(inputs, progress=lambda done, total: marks.append((done, time.perf_counter())))
     total = marks[-1][0]
     first = next(mark for mark in marks if mark[0] >= total / 4)
     rate = (total - first[0]) / (marks[-1][1] - first[1])

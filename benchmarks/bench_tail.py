@@ -25,12 +25,12 @@ from cache.recipe import Recipe
 from pipeline.project.params import load_params
 from stages.models.backbones.backbone import describe_backbone
 from stages.models.backbones.create import random_model
-from stages.models.backbones.optimise import make_quick
+from stages.models.backbones.optimise import optimise
 from stages.models.backbones.registry import BACKBONES
-from stages.models.backbones.split import cut_of, trunk
+from stages.models.backbones.split import split_point, tokens_at_split
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.localiser import Localiser
-from stages.models.trainable_blocks import TrainableBlocks, tail_settings
+from stages.models.trainable_blocks import TrainableBlocks, TrainableBlocksSettings
 from stages.partition.classes import ClassTable
 from stages.train.data.feed import open_feed
 from stages.train.data.source import TrainingSet
@@ -75,13 +75,13 @@ def timed(work, device, seconds):
 
 def untrained(chosen, config):
     """A localiser with a tail of random weights, and where its backbone was cut."""
-    cut = cut_of(chosen.backbone, chosen.size, chosen.cut)
+    cut = split_point(chosen.backbone, chosen.size, chosen.cut)
     card = describe_backbone(chosen.backbone, weights="random", image_size=chosen.size)
     outputs = {**card.outputs, cut.name: cut.length}
     recipe = Recipe(
         chosen.backbone, "random", card.weights_id, chosen.size, {}, outputs, "float16", "float32"
     )
-    settings = tail_settings(recipe, tuple(card.outputs), config.aggregator)
+    settings = TrainableBlocksSettings.of(recipe, tuple(card.outputs), config.aggregator)
     head = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
     table = one_group(chosen.classes)
     localiser = Localiser.new(table, recipe, tuple(outputs), config.embedding_dim, head, settings)
@@ -92,12 +92,12 @@ def untrained(chosen, config):
 def trunk_pass(chosen, dtype):
     """What puts a batch of pixels through the frozen trunk."""
     kind, side = BACKBONES[chosen.backbone].kind, chosen.size
-    model = make_quick(random_model(chosen.backbone, side).eval(), kind=kind).to(chosen.device, dtype)
+    model = optimise(random_model(chosen.backbone, side).eval(), kind=kind).to(chosen.device, dtype)
     pixels = torch.randint(0, 256, (chosen.batch, 3, side, side), dtype=torch.uint8, device=chosen.device)
 
     @torch.no_grad()
     def run():
-        trunk(model, kind, (pixels.to(dtype) - 127) / 64, chosen.cut)
+        tokens_at_split(model, kind, (pixels.to(dtype) - 127) / 64, chosen.cut)
 
     return run
 
@@ -121,7 +121,7 @@ def compare(chosen, config):
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(
         f"{name}, torch {torch.__version__}, {torch.get_num_threads()} CPU threads; {chosen.backbone} at "
-        f"{chosen.size} px, {chosen.cut} of {BACKBONES[chosen.backbone].blocks} blocks in the trunk, "
+        f"{chosen.size} px, {chosen.cut} of {BACKBONES[chosen.backbone].blocks} blocks before the split, "
         f"aggregator {chosen.aggregator}, batch {chosen.batch}, {dtype}; "
         f"{cut.length * 2 / 1e3:,.1f} kB an image; medians (least - most)"
     )

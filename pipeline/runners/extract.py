@@ -14,8 +14,10 @@ from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from pipeline.runners.dask_cluster import connect, cores, local_workers, map_shards
 from stages.errors import ConfigError
-from stages.extract.plan import recipe_for
-from stages.extract.stage import ExtractResult, ShardOrder, ShardResult, extract_shard, run
+from stages.extract.plan import RowSource, ShardOrder, recipe_for
+from stages.extract.result import ExtractResult, ShardResult
+from stages.extract.shard import extract_shard
+from stages.extract.stage import ExtractInputs, run
 from stages.files import Progress, open_parquet
 from stages.index.manifest import Manifest
 from stages.partition.views import ViewPlan
@@ -66,7 +68,6 @@ def extract_split(
         )
     if "," in device and scheduler is None:
         scheduler = f"local:{len(device.split(','))}"
-    views = ViewPlan.load(paths.partition / "views.parquet") if split == "views" else None
 
     def on_cluster(_: object, orders: Sequence[ShardOrder]) -> Iterable[ShardResult]:
         return work_on_cluster(orders, scheduler or "", progress)
@@ -75,24 +76,26 @@ def extract_split(
         local_workers(scheduler)  # a slip in the address shows before any work
     dvc_link.remove_stale_link(paths, split)
     with ended_like_ctrl_c():
-        result = run(
+        inputs = ExtractInputs(
             params.extract,
-            split=split,
-            manifest=Manifest.open(paths.index("database" if split == "views" else split)),
+            source=_source(params, paths, split),
             store=paths.features(split),
-            shards=shards,
-            views=views,
-            augment=params.augment if split == "views" else None,
-            seed=params.seeds.views,
+            shards=tuple(shards),
             device=device,
-            progress=progress,
             replace=replace,
             keep=keep,
             repair=repair,
-            mapper=on_cluster if scheduler else None,
         )
+        result = run(inputs, progress=progress, mapper=on_cluster if scheduler else None)
     dvc_link.write_link(paths, split)
     return result
+
+
+def _source(params: Params, paths: Paths, split: str) -> RowSource:
+    if split != "views":
+        return RowSource(Manifest.open(paths.index(split)))
+    views = ViewPlan.load(paths.partition / "views.parquet")
+    return RowSource(Manifest.open(paths.index("database")), views, params.augment, params.seeds.views)
 
 
 def work_on_cluster(

@@ -1,4 +1,4 @@
-"""A chunk on the line: begun with what is known, filled batch by batch, written when it is whole."""
+"""A chunk in memory: started with the rows that are known, filled batch by batch, then written."""
 
 from __future__ import annotations
 
@@ -24,16 +24,8 @@ from stages.extract.result import ShardResult
 from stages.extract.reuse import copy_rows
 
 
-class Computed(NamedTuple):
-    """One output of a batch, as it will be stored.
-
-    Attributes
-    ----------
-    values : Tensor, (B, F)
-        Features of the store's dtype.
-    finite : Tensor, (B,) bool
-        Rows without NaN or infinity.
-    """
+class RoundedFeatures(NamedTuple):
+    """One output of a batch in the store's dtype (B, F), and which rows are finite (B,)."""
 
     values: Tensor
     finite: Tensor
@@ -41,7 +33,7 @@ class Computed(NamedTuple):
 
 @dataclass
 class Chunk:
-    """A chunk on the line: what is known of its rows so far."""
+    """A chunk in memory; `bad` holds row -> reason and `names` row -> name of the rows tried."""
 
     number: int
     rows: slice
@@ -53,11 +45,11 @@ class Chunk:
     reused: int = 0
 
 
-def begin(order: ShardOrder, store: FeatureStore, number: int) -> Chunk:
-    """Return a chunk with what is known already: its own valid rows, and rows carried over."""
+def start_chunk(order: ShardOrder, store: FeatureStore, number: int) -> Chunk:
+    """Return a chunk with the rows that are known: its own valid rows if it is retried, and reused rows."""
     rows = store.spec.chunk_slice(number)
-    if number in order.again and store.ledger.done(number):
-        require_sound(store, number)
+    if number in order.retries and store.ledger.done(number):
+        require_sound(store, number)  # rewriting a damaged chunk would give it a valid checksum
         reader = FeatureReader(store)
         features = {name: reader.read(rows.start, rows.stop, [name]) for name in store.spec.outputs}
     else:
@@ -68,25 +60,26 @@ def begin(order: ShardOrder, store: FeatureStore, number: int) -> Chunk:
         }
     timing = dict.fromkeys(("read_s", "compute_s", "read_wait_s", "write_wait_s"), 0.0)
     chunk = Chunk(number, rows, features, timing)
-    chunk.reused = len(copy_rows(order.carried, rows, features))
+    chunk.reused = copy_rows(order.reused, rows, features)
     return chunk
 
 
-def fill(order: ShardOrder, chunk: Chunk, batch: ImageBatch, computed: Mapping[str, Computed]) -> None:
-    """Put a batch's features into its chunk; such as overflow become bad rows, unreadable ones stay out."""
-    if not computed:
+def add_features(chunk: Chunk, batch: ImageBatch, features: Mapping[str, RoundedFeatures]) -> None:
+    """Add a batch's features to its chunk; rows that overflowed become bad, unreadable ones are left out."""
+    if not features:
         return
     rows = np.array([image.row for image in batch.images])
-    good = ~np.isin(rows, list(batch.reasons))
-    for name, (values, finite) in computed.items():
-        for row in rows[good & ~finite.numpy()]:
-            chunk.bad[int(row)] = f"feature {name} is not finite as {order.config.dtype}"
-        chunk.features[name][rows[good] - chunk.rows.start] = values.numpy()[good]
+    readable = ~np.isin(rows, list(batch.reasons))
+    for name, (values, finite) in features.items():
+        array = chunk.features[name]
+        for row in rows[readable & ~finite.numpy()]:
+            chunk.bad[int(row)] = f"feature {name} is not finite as {array.dtype}"
+        array[rows[readable] - chunk.rows.start] = values.numpy()[readable]
     chunk.computed += len(rows) - sum(int(row) in chunk.bad for row in rows)
 
 
-def account(result: ShardResult, chunk: Chunk) -> None:
-    """Count a chunk's rows and seconds in its shard's result."""
+def count_chunk(result: ShardResult, chunk: Chunk) -> None:
+    """Add a chunk's rows and seconds to its shard's result."""
     result.computed += chunk.computed
     result.reused += chunk.reused
     result.read_s += chunk.timing["read_s"]
@@ -94,13 +87,13 @@ def account(result: ShardResult, chunk: Chunk) -> None:
     result.bad += [BadRow(row, chunk.names[row], reason) for row, reason in sorted(chunk.bad.items())]
 
 
-def finish(store: FeatureStore, chunk: Chunk, order: ShardOrder, result: ShardResult) -> None:
-    """Write a chunk, unless a second try at its bad rows changed nothing."""
-    if store.ledger.done(chunk.number) and _bad_before(store, chunk.number) == chunk.bad:
+def write_chunk(store: FeatureStore, chunk: Chunk, order: ShardOrder, result: ShardResult) -> None:
+    """Write a chunk and log its timing; a retried chunk is left alone if the same rows are bad again."""
+    if store.ledger.done(chunk.number) and _known_bad(store, chunk.number) == chunk.bad:
         return
-    begun = time.perf_counter()
+    started = time.perf_counter()
     ChunkWriter(store).write(chunk.number, chunk.features, chunk.bad, keys=chunk.names)
-    write_s = time.perf_counter() - begun
+    write_s = time.perf_counter() - started
     result.write_s += write_s
     timing: Mapping[str, float | int | str] = {
         "chunk": chunk.number,
@@ -112,13 +105,13 @@ def finish(store: FeatureStore, chunk: Chunk, order: ShardOrder, result: ShardRe
     log_timing(store.path, timing)
 
 
-def _bad_before(store: FeatureStore, number: int) -> dict[int, str]:
+def _known_bad(store: FeatureStore, number: int) -> dict[int, str]:
     return {item.row: item.reason for item in store.ledger.entry(number).bad}
 
 
 @contextmanager
 def timed(timing: dict[str, float], name: str) -> Iterator[None]:
     """Add the seconds that the block takes to `timing[name]`."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     yield
-    timing[name] += time.perf_counter() - begun
+    timing[name] += time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What a run is about: where rows come from, what makes their features, what one worker is told."""
+"""What a run does: the rows of a store, the recipe of their features, the order for each shard."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from stages.errors import InputError
 from stages.extract.config import ExtractConfig
 from stages.extract.reuse import ReusedRows
 from stages.images.augment import AugmentConfig
+from stages.images.preprocess import Preprocess
 from stages.index.manifest import Manifest
-from stages.models.backbones.backbone import describe_backbone
+from stages.models.backbones.backbone import BackboneCard, describe_backbone
 from stages.partition.views import ViewPlan
 
 _KEY_BLOCK = 1 << 17
@@ -26,37 +27,25 @@ _KEY_BLOCK = 1 << 17
 
 @dataclass(frozen=True)
 class RowSource:
-    """What the rows of a store are: images of a manifest, or planned views of them.
-
-    Attributes
-    ----------
-    manifest : Manifest
-        The images.
-    views : ViewPlan or None
-        The view plan; None for the images themselves.
-    augment : AugmentConfig or None
-        How views are drawn; goes with `views`.
-    seed : int
-        Seed of the views.
-    """
+    """The rows of a store: the images of a manifest, or planned views of them, augmented with a seed."""
 
     manifest: Manifest
-    views: ViewPlan | None
-    augment: AugmentConfig | None
-    seed: int
+    views: ViewPlan | None = None
+    augment: AugmentConfig | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if (self.views is None) != (self.augment is None):
             raise ValueError("views and augment go together: give both or neither")
         if self.views is not None and len(self.views) and int(self.views.row[-1]) >= self.manifest.rows:
             raise InputError(
-                f"the view plan speaks of image {int(self.views.row[-1])}, but {self.manifest.path} has "
+                f"the view plan names image {int(self.views.row[-1])}, but {self.manifest.path} has "
                 f"{self.manifest.rows} images: run `pipeline partition` again"
             )
 
     @property
     def rows(self) -> int:
-        """Rows of the store."""
+        """Number of rows of the store."""
         return self.manifest.rows if self.views is None else len(self.views)
 
     def names(self) -> Iterator[str]:
@@ -75,47 +64,36 @@ class RowSource:
 
 @dataclass(frozen=True)
 class ShardOrder:
-    """All that one worker needs to finish one shard; plain data that can be sent to another process.
+    """All that a worker needs to finish one shard; plain data that can be sent to another process.
 
     Attributes
     ----------
-    config : ExtractConfig
-        The settings.
-    store : StoragePath
-    manifest : Path
-        Where features go and where keys come from.
-    shard : int
-        Number of the shard.
     todo : dict of int to ndarray
-        Chunk -> rows that must go through the backbone; chunks not listed are done.
-    carried : ReusedRows
-        Rows that are copied from stores that were moved aside.
-    first_row : int
-        Store row that the next two begin with.
+        Chunk -> rows to put through the backbone; chunks that are done are not listed.
+    retries : frozenset of int
+        Chunks of `todo` that are written already, whose bad rows are tried again.
+    reused : ReusedRows
+        Rows to copy from older stores.
     image_row, view : ndarray or None
-        Manifest row and view number of the shard's rows, for views.
-    augment : AugmentConfig or None
-        How views are drawn.
-    seed : int
-        Seed of the views.
+        Manifest row and view number of each row from `first_row` on; None for plain images.
     device : str
-        Where the backbone runs.
+        Where the backbone runs; several names, "cuda:0,cuda:1", until a worker picks one.
     bad_limit : int
-        More bad rows than this stop the worker.
+        The worker stops when more rows than this are bad.
     weights_id : str
-        SHA-256 of the weights that the store was begun with.
-    again : frozenset of int
-        Chunks of `todo` that are finished and only have bad rows to try again.
+        SHA-256 of the weights that made the store.
     threads : int
         CPU threads of the backbone; 0 leaves PyTorch's own choice.
     """
 
     config: ExtractConfig
+    preprocess: Preprocess
     store: StoragePath
     manifest: Path
     shard: int
     todo: dict[int, npt.NDArray[np.int64]]
-    carried: ReusedRows
+    retries: frozenset[int]
+    reused: ReusedRows
     first_row: int
     image_row: npt.NDArray[np.int64] | None
     view: npt.NDArray[np.int16] | None
@@ -124,12 +102,11 @@ class ShardOrder:
     device: str
     bad_limit: int
     weights_id: str
-    again: frozenset[int]
     threads: int
 
     @property
     def images(self) -> int:
-        """Rows to put through the backbone."""
+        """Number of rows to put through the backbone."""
         return sum(len(rows) for rows in self.todo.values())
 
 
@@ -138,18 +115,27 @@ def view_name(key: str, view: int) -> str:
     return f"{key}#{view}"
 
 
-def recipe_for(config: ExtractConfig, augment: AugmentConfig | None, seed: int) -> Recipe:
-    """Return what the features are made of, without loading the backbone.
+def describe(config: ExtractConfig) -> BackboneCard:
+    """Return what the configured backbone is, without loading it; see `describe_backbone`."""
+    return describe_backbone(
+        config.backbone, weights=config.weights, image_size=config.image_size, outputs=config.stored
+    )
+
+
+def recipe_for(
+    config: ExtractConfig, augment: AugmentConfig | None, seed: int, card: BackboneCard | None = None
+) -> Recipe:
+    """Return the recipe of the features; `card` is `describe` of the settings where it is known already.
 
     Raises
     ------
-    ConfigError, WeightsError
-        If the backbone cannot be had as configured.
+    ConfigError
+        If the settings do not suit the backbone.
+    WeightsError
+        If the weights are not available.
     """
-    card = describe_backbone(
-        config.backbone, weights=config.weights, image_size=config.image_size, outputs=config.stored
-    )
-    # Pillow decodes wherever nothing is said: elsewhere than in extraction there is no other.
+    card = card or describe(config)
+    # Pillow goes unnamed: recipes older than the choice of decoder must keep their ids.
     decoder = {} if config.decoder == "pillow" else {"decoder": config.decoder}
     return Recipe(
         backbone=card.name,
@@ -165,15 +151,14 @@ def recipe_for(config: ExtractConfig, augment: AugmentConfig | None, seed: int) 
 
 
 def open_for(
-    config: ExtractConfig, source: RowSource, path: StoragePath, *, replace: bool, keep: bool
+    source: RowSource, recipe: Recipe, path: StoragePath, *, replace: bool, keep: bool
 ) -> FeatureStore:
-    """Return the store that the source's features go to, made if need be.
+    """Open the store of a source's features; create it if it does not exist.
 
     Raises
     ------
     RecipeMismatch
-        If the store there was made by another recipe and neither `replace` nor `keep` is set.
+        If the store has another recipe and neither `replace` nor `keep` is set.
     """
-    recipe = recipe_for(config, source.augment, source.seed)
     spec = StoreSpec.for_rows(source.rows, recipe.outputs, recipe.dtype)
     return create_or_open(path, spec, recipe, row_ids(source.names()), replace=replace, keep=keep)

@@ -1,7 +1,8 @@
-"""What came out of stage one: of a shard, of a run, and the error when too much was unreadable."""
+"""Results of extraction: of a shard, of a run, and the error for too many unreadable images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cache.integrity import ChunkFault
@@ -14,19 +15,7 @@ from stages.extract.config import ExtractConfig
 
 @dataclass
 class ShardResult:
-    """What a worker did for one shard.
-
-    Attributes
-    ----------
-    shard : int
-        Number of the shard.
-    computed, reused : int
-        Rows put through the backbone, and rows copied from older stores.
-    read_s, compute_s, write_s : float
-        Seconds of work of the readers (summed over threads), the backbone and the writer.
-    bad : list of BadRow
-        Rows that could not be computed.
-    """
+    """What a worker did for one shard: rows computed, reused and bad, and seconds of work."""
 
     shard: int
     computed: int = 0
@@ -39,20 +28,18 @@ class ShardResult:
 
 @dataclass(frozen=True)
 class ExtractResult:
-    """What a run of stage one did.
+    """What a run did.
 
     Attributes
     ----------
     rows : int
-        Rows of the shards asked for.
+        Rows of the requested shards.
     done : int
         Of these, rows that were in the store before.
     computed, reused : int
-        Rows put through the backbone, and rows copied from a store of the same recipe.
+        Rows put through the backbone, and rows copied from an older store of the same recipe.
     bad : tuple of BadRow
         Rows tried in this run that could not be computed, with the reason.
-    seconds : float
-        Duration of the run.
     images_per_s : float
         Rows computed per second of the run; 0 if there were none.
     read_s, compute_s, write_s : float
@@ -62,7 +49,7 @@ class ExtractResult:
     device : str
         Where the backbone ran.
     damaged : tuple of ChunkFault
-        What was wrong with chunks that were therefore done again.
+        Faults of the chunks that were done again.
     """
 
     rows: int
@@ -79,8 +66,38 @@ class ExtractResult:
     device: str
     damaged: tuple[ChunkFault, ...]
 
+    @classmethod
+    def of_shards(
+        cls,
+        shards: Sequence[ShardResult],
+        *,
+        rows: int,
+        missing_rows: int,
+        seconds: float,
+        device: str,
+        damaged: tuple[ChunkFault, ...],
+    ) -> ExtractResult:
+        """Return the result of a run from those of its shards."""
+        computed, reused = sum(item.computed for item in shards), sum(item.reused for item in shards)
+        bad = sorted((row for item in shards for row in item.bad), key=lambda row: row.row)
+        return cls(
+            rows=rows,
+            done=rows - computed - reused - len(bad),
+            computed=computed,
+            reused=reused,
+            bad=tuple(bad),
+            seconds=seconds,
+            images_per_s=computed / seconds if computed else 0.0,
+            read_s=sum(item.read_s for item in shards),
+            compute_s=sum(item.compute_s for item in shards),
+            write_s=sum(item.write_s for item in shards),
+            missing_rows=missing_rows,
+            device=device,
+            damaged=damaged,
+        )
+
     def facts(self) -> list[tuple[str, object]]:
-        """Return what a person wants to know of the run, in reading order."""
+        """Return what to print about the run, in reading order."""
         facts: list[tuple[str, object]] = [
             ("rows", self.rows),
             ("done before", self.done),
@@ -105,11 +122,11 @@ class ExtractResult:
         return facts + [(f"bad: {item.key}", item.reason) for item in self.bad[:5]]
 
 
-def too_many_bad(bad: list[BadRow], config: ExtractConfig, store: StoragePath) -> InputError:
-    """Return the error that says which images are bad and what to do."""
+def too_many_bad(bad: Sequence[BadRow], config: ExtractConfig, store: StoragePath) -> InputError:
+    """Return the error that names the first bad images and says how to continue."""
     first = "; ".join(f"{item.key}: {item.reason}" for item in bad[:5])
     return InputError(
         f"{len(bad)} images or more of the {store.stem} are bad ({first}), above extract.max_bad_fraction "
-        f"{config.max_bad_fraction}: `pipeline status --bad` lists them; mend the images or raise it, "
+        f"{config.max_bad_fraction}: `pipeline status --bad` lists them; fix the images or raise the limit, "
         "then run `pipeline extract` again"
     )

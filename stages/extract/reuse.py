@@ -1,4 +1,4 @@
-"""Rows that have been through the backbone before: found by identity, copied instead of computed."""
+"""Rows computed before: found in older stores by identity, and copied instead of computed again."""
 
 from __future__ import annotations
 
@@ -15,39 +15,27 @@ from cache.store import FeatureStore
 
 @dataclass(frozen=True)
 class ReusedRows:
-    """Where rows of a store are to be copied from.
-
-    Attributes
-    ----------
-    stores : tuple of StoragePath
-        Stores that were moved aside.
-    rows : ndarray, (n,) int64, ascending
-        Rows of the new store.
-    source : ndarray, (n,) int64
-        Which of `stores` each comes from.
-    source_row : ndarray, (n,) int64
-        Which row of it.
-    """
+    """Rows of a new store (n, ascending), and the row `source_row` of `stores[source]` that each copies."""
 
     stores: tuple[StoragePath, ...]
     rows: npt.NDArray[np.int64]
     source: npt.NDArray[np.int64]
     source_row: npt.NDArray[np.int64]
 
+    def within(self, rows: slice) -> slice:
+        """Return which of them lie in a range of rows."""
+        low, high = np.searchsorted(self.rows, [rows.start, rows.stop])
+        return slice(int(low), int(high))
+
+    def count(self, rows: slice) -> int:
+        """Return how many of them lie in a range of rows."""
+        span = self.within(rows)
+        return int(span.stop - span.start)
+
 
 @dataclass(frozen=True)
 class ReusableStore:
-    """A store that was moved aside, indexed by the identity of its valid rows.
-
-    Attributes
-    ----------
-    path : StoragePath
-        The store.
-    identities : ndarray of uint64, ascending
-        Identities of its valid rows.
-    rows : ndarray of int64
-        The row of each.
-    """
+    """A store that was moved aside: the identities of its valid rows, ascending, and the row of each."""
 
     path: StoragePath
     identities: npt.NDArray[np.uint64]
@@ -64,62 +52,56 @@ class ReusableStore:
     def locate(
         self, identities: npt.NDArray[np.uint64]
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-        """Return whether the store holds each identity, and in which row."""
+        """Return whether the store has each identity, and its row."""
         if not len(self.rows):
             return np.zeros(len(identities), np.bool_), np.zeros(len(identities), np.int64)
-        place = np.minimum(np.searchsorted(self.identities, identities), len(self.rows) - 1)
-        return self.identities[place] == identities, self.rows[place]
+        position = np.minimum(np.searchsorted(self.identities, identities), len(self.rows) - 1)
+        return self.identities[position] == identities, self.rows[position]
 
 
-def find_carried(
-    store: FeatureStore, asides: Sequence[ReusableStore], todo: Mapping[int, npt.NDArray[np.int64]]
+def find_reused(
+    store: FeatureStore, older: Sequence[ReusableStore], todo: Mapping[int, npt.NDArray[np.int64]]
 ) -> ReusedRows:
-    """Return which of the rows to do lie in stores that were moved aside, and are valid there."""
+    """Return which of the rows to do, given by chunk, are valid in an older store."""
     wanted = np.concatenate([*todo.values(), np.empty(0, np.int64)]).astype(np.int64)
     source = np.full(len(wanted), -1, dtype=np.int64)
     source_row = np.zeros(len(wanted), dtype=np.int64)
-    if asides and len(wanted):
+    if older and len(wanted):
         low, high = int(wanted[0]), int(wanted[-1]) + 1
         identities = store.row_ids(slice(low, high))[wanted - low]
-        for number, aside in enumerate(asides):
-            found, rows = aside.locate(identities)
-            fresh = found & (source < 0)
-            source[fresh], source_row[fresh] = number, rows[fresh]
-    kept = source >= 0
-    return ReusedRows(tuple(aside.path for aside in asides), wanted[kept], source[kept], source_row[kept])
+        for number, candidate in enumerate(older):
+            available, rows = candidate.locate(identities)
+            first = available & (source < 0)  # the newest store that has a row comes first
+            source[first], source_row[first] = number, rows[first]
+    reused = source >= 0
+    paths = tuple(candidate.path for candidate in older)
+    return ReusedRows(paths, wanted[reused], source[reused], source_row[reused])
 
 
-def copy_rows(
-    carried: ReusedRows, rows: slice, features: Mapping[str, npt.NDArray[np.floating]]
-) -> npt.NDArray[np.int64]:
-    """Fill the carried rows of one chunk, reading contiguous slices of the old stores.
+def copy_rows(reused: ReusedRows, rows: slice, features: Mapping[str, npt.NDArray[np.floating]]) -> int:
+    """Fill the reused rows of one chunk in place and return how many there are.
 
     Parameters
     ----------
-    carried : ReusedRows
-        Where rows come from.
+    reused : ReusedRows
+        The rows to copy and their sources.
     rows : slice
         The chunk's rows.
     features : mapping of str to ndarray, (n, F)
-        The chunk's arrays, filled in place.
-
-    Returns
-    -------
-    ndarray of int64
-        Store rows that were copied.
+        The chunk's arrays.
     """
-    low, high = np.searchsorted(carried.rows, [rows.start, rows.stop])
-    for number, path in enumerate(carried.stores):
-        chosen = np.flatnonzero(carried.source[low:high] == number) + low
+    span = reused.within(rows)
+    for number, path in enumerate(reused.stores):
+        chosen = np.flatnonzero(reused.source[span] == number) + span.start
         if not len(chosen):
             continue
         reader = FeatureReader.open(path)
-        old_chunk = carried.source_row[chosen] // reader.chunk_rows
-        for chunk in np.unique(old_chunk):
+        old_chunk = reused.source_row[chosen] // reader.chunk_rows
+        for chunk in np.unique(old_chunk):  # one contiguous read per chunk of the old store
             part = chosen[old_chunk == chunk]
-            old = carried.source_row[part]
+            old = reused.source_row[part]
             start = int(old.min())
             for name, array in features.items():
                 block = reader.read(start, int(old.max()) + 1, [name])
-                array[carried.rows[part] - rows.start] = block[old - start]
-    return carried.rows[low:high]
+                array[reused.rows[part] - rows.start] = block[old - start]
+    return reused.count(rows)

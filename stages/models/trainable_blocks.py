@@ -1,4 +1,4 @@
-"""The trained tail: what was cut off a backbone, and an aggregator, trained from cached tensors."""
+"""Trainable blocks: a backbone's last blocks and an aggregator, trained from cached tokens."""
 
 from __future__ import annotations
 
@@ -16,28 +16,22 @@ from stages.models.backbones.backbone import describe_backbone, load_model
 from stages.models.backbones.create import empty_model
 from stages.models.backbones.pooling import pooled
 from stages.models.backbones.registry import BACKBONES
-from stages.models.backbones.split import Rest, cut_named, cut_of
+from stages.models.backbones.split import BlocksAfterSplit, split_blocks, split_point
 
 _ROWS_AT_ONCE = 128
-"""Rows that pass through together where nothing is learned: bounds the memory of what they activate."""
+"""Rows of one pass without gradients: bounds the memory of the activations."""
 
 
 @dataclass(frozen=True)
-class TailSettings:
-    """What a tail is made of; with its tensors all that it takes to build it again.
+class TrainableBlocksSettings:
+    """All that rebuilds trainable blocks from their tensors; stored in a localiser.
 
     Attributes
     ----------
-    backbone : str
-        Name of the backbone that was cut.
-    image_size : int
-        Side in pixels of what it saw.
     blocks : int
-        Blocks before the cut.
+        Blocks of the backbone before the split.
     outputs : tuple of str
-        Pooled outputs that make the feature, where the aggregator is ``pooled``.
-    aggregator : AggregatorSettings
-        How local features become one feature.
+        Pooled outputs that make the feature if the aggregator is ``pooled``.
     """
 
     backbone: str
@@ -46,130 +40,137 @@ class TailSettings:
     outputs: tuple[str, ...]
     aggregator: AggregatorSettings
 
+    @classmethod
+    def of(
+        cls, recipe: Recipe, outputs: tuple[str, ...], aggregator: AggregatorSettings
+    ) -> TrainableBlocksSettings:
+        """Return the settings of blocks that start from the tokens stored with some features.
+
+        Raises
+        ------
+        ConfigError
+            If no tokens are stored.
+        """
+        splits = [blocks for name in recipe.outputs if (blocks := split_blocks(name)) is not None]
+        if not splits:
+            raise ConfigError(
+                "train.tail is true, but the features were extracted without the tokens it starts from: "
+                "set extract.cut, such as 4 for efficientnet_lite0 or 10 for dinov2_vits14, and run "
+                "`pipeline extract`, or set train.tail to false"
+            )
+        return cls(recipe.backbone, recipe.image_size, splits[0], outputs, aggregator)
+
     @property
     def source(self) -> str:
-        """Name of the output, in a store, that it starts from."""
-        return cut_of(self.backbone, self.image_size, self.blocks).name
+        """Name of the stored output that the blocks start from."""
+        return split_point(self.backbone, self.image_size, self.blocks).name
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values of every field."""
         return {**asdict(self), "outputs": list(self.outputs)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TailSettings:
-        """Return what `to_dict` was made of."""
-        held = {**values, "outputs": tuple(values["outputs"])}
-        return cls(**{**held, "aggregator": AggregatorSettings(**values["aggregator"])})
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainableBlocksSettings:
+        """Return the settings from the values of `to_dict`."""
+        typed = {
+            "outputs": tuple(values["outputs"]),
+            "aggregator": AggregatorSettings(**values["aggregator"]),
+        }
+        return cls(**{**values, **typed})
 
 
 class TrainableBlocks(nn.Module):
-    """The blocks after the cut and an aggregator: cached tensor in, feature out (method, section 9).
+    """The blocks after the split and an aggregator: cached tokens in, feature out (method, section 9).
 
-    Normalisations keep the statistics they were published with: the module stays in evaluation mode,
-    and its weights, those of normalisations among them, are trained.
+    The module stays in evaluation mode: normalisations keep their published statistics, while their
+    weights are trained like all others.
 
     Parameters
     ----------
-    settings : TailSettings
-        What it is made of.
+    settings : TrainableBlocksSettings
+        Which blocks, and which aggregator.
     model : nn.Module
-        The backbone, as timm has it; the part after the cut is taken.
+        The timm model whose blocks are taken.
     """
 
-    def __init__(self, settings: TailSettings, model: nn.Module) -> None:
+    def __init__(self, settings: TrainableBlocksSettings, model: nn.Module) -> None:
         super().__init__()
         self.settings = settings
         spec = BACKBONES[settings.backbone]
-        self.cut = cut_of(settings.backbone, settings.image_size, settings.blocks)
-        self.rest = Rest(model, spec.kind, self.cut)
-        if spec.kind == "cnn":  # as its input lies
+        self.split = split_point(settings.backbone, settings.image_size, settings.blocks)
+        self.rest = BlocksAfterSplit(model, spec.kind, self.split)  # "rest" names tensors in localisers
+        if spec.kind == "cnn":  # the layout of its input
             self.rest.to(memory_format=torch.channels_last)
         self.aggregator: Aggregator | None = None
         self.length = spec.length * len(settings.outputs)
         if settings.aggregator.kind != "pooled":
-            self.aggregator = make_aggregator(settings.aggregator, spec.length, self.cut.prefix)
+            self.aggregator = make_aggregator(settings.aggregator, spec.length, self.split.prefix)
             self.length = self.aggregator.length
         self.eval()
 
+    @classmethod
+    def empty(cls, settings: TrainableBlocksSettings) -> TrainableBlocks:
+        """Return blocks whose tensors are still to be filled in."""
+        with torch.device("meta"):
+            blocks = cls(settings, empty_model(settings.backbone, settings.image_size))
+        return blocks.to_empty(device="cpu")
+
+    @classmethod
+    def pretrained(
+        cls, settings: TrainableBlocksSettings, recipe: Recipe, weights: str | None
+    ) -> TrainableBlocks:
+        """Return blocks with the backbone's weights; an aggregator's weights are random.
+
+        Parameters
+        ----------
+        settings : TrainableBlocksSettings
+            Which blocks, and which aggregator.
+        recipe : Recipe
+            Recipe of the features that the blocks are trained on.
+        weights : str or None
+            The setting `extract.weights`; None: the recipe's.
+
+        Raises
+        ------
+        WeightsError
+            If the weights are not available or did not make the features.
+        """
+        name, size = settings.backbone, settings.image_size
+        weights = recipe.weights if weights is None else weights
+        card = describe_backbone(name, weights=weights, image_size=size)
+        if card.weights_id != recipe.weights_id:
+            raise WeightsError(
+                f"extract.weights is {weights!r} (SHA-256 {card.weights_id[:12]}...), but the features were "
+                f"made with {recipe.weights!r} ({recipe.weights_id[:12]}...): training continues from those "
+                "weights, so set extract.weights to their file"
+            )
+        return cls(settings, load_model(name, weights, size))
+
     def forward(self, tensors: Tensor) -> Tensor:
-        """Return features (B, F) float32 of cached tensors (B, T * C)."""
+        """Return features (B, F) float32 of cached tokens (B, T * C)."""
         prefix, patches = self.local(tensors)
         if self.aggregator is not None:
             return self.aggregator(prefix, patches)  # type: ignore[no-any-return]
-        found = pooled(self.settings.outputs, prefix, patches)
-        return torch.cat([found[name] for name in self.settings.outputs], dim=1)
+        features = pooled(self.settings.outputs, prefix, patches)
+        return torch.cat([features[name] for name in self.settings.outputs], dim=1)
+
+    def local(self, tensors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the prefix tokens (B, P, C) and the local features (B, N, C) of cached tokens."""
+        tokens = tensors.float().view(len(tensors), self.split.tokens, self.split.channels)
+        prefix, patches = self.rest(tokens)
+        return prefix, patches
 
     @torch.no_grad()
     def in_parts(self, tensors: Tensor) -> Tensor:
-        """Return the features of any number of cached tensors on any device, without gradients."""
+        """Return the features of any number of cached tokens on any device, without gradients."""
         return torch.cat([self(part) for part in self._parts(tensors)])
 
     @torch.no_grad()
     def local_in_parts(self, tensors: Tensor) -> Iterator[Tensor]:
-        """Yield the local features (b, N, C) of cached tensors (B, T * C) on any device, part by part."""
+        """Yield the local features (b, N, C) of cached tokens (B, T * C) on any device, part by part."""
         for part in self._parts(tensors):
             yield self.local(part)[1]
 
     def _parts(self, tensors: Tensor) -> Iterator[Tensor]:
         device = next(self.parameters()).device
         return (part.to(device) for part in torch.split(tensors, _ROWS_AT_ONCE))
-
-    def local(self, tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the prefix tokens (B, P, C) and the local features (B, N, C) of cached tensors."""
-        tokens = tensors.float().view(len(tensors), self.cut.tokens, self.cut.channels)
-        prefix, patches = self.rest(tokens)
-        return prefix, patches
-
-
-def tail_settings(recipe: Recipe, outputs: tuple[str, ...], aggregator: AggregatorSettings) -> TailSettings:
-    """Return the settings of the tail that starts where the features of a recipe were cut.
-
-    Raises
-    ------
-    ConfigError
-        If they were not cut, or no output is left to pool.
-    """
-    cuts = [blocks for name in recipe.outputs if (blocks := cut_named(name)) is not None]
-    if not cuts:
-        raise ConfigError(
-            "train.tail is true, but the features were extracted without the tensor it starts from: "
-            "set extract.cut, such as 4 for efficientnet_lite0 or 10 for dinov2_vits14, and run "
-            "`pipeline extract`, or set train.tail to false"
-        )
-    return TailSettings(recipe.backbone, recipe.image_size, cuts[0], outputs, aggregator)
-
-
-def untrained_tail(settings: TailSettings) -> TrainableBlocks:
-    """Return a tail whose weights are still to be filled in."""
-    with torch.device("meta"):
-        tail = TrainableBlocks(settings, empty_model(settings.backbone, settings.image_size))
-    return tail.to_empty(device="cpu")
-
-
-def pretrained_tail(settings: TailSettings, recipe: Recipe, weights: str | None) -> TrainableBlocks:
-    """Return a tail with the weights that the backbone has there; those of an aggregator are random.
-
-    Parameters
-    ----------
-    settings : TailSettings
-        What it is made of.
-    recipe : Recipe
-        Of the features that it is trained on.
-    weights : str or None
-        As `extract.weights`; None: as the recipe names them.
-
-    Raises
-    ------
-    WeightsError
-        If the weights cannot be had or are not those that made the features.
-    """
-    name, size = settings.backbone, settings.image_size
-    weights = recipe.weights if weights is None else weights
-    card = describe_backbone(name, weights=weights, image_size=size)
-    if card.weights_id != recipe.weights_id:
-        raise WeightsError(
-            f"extract.weights is {weights!r} (SHA-256 {card.weights_id[:12]}...), but the features were made "
-            f"with {recipe.weights!r} ({recipe.weights_id[:12]}...): the tail goes on from those weights, "
-            "name their file in extract.weights"
-        )
-    return TrainableBlocks(settings, load_model(name, weights, size))

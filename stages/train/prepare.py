@@ -15,7 +15,7 @@ from stages.index.manifest import Manifest
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.exemplars import MOST_BYTES, Exemplars, choose_exemplars
 from stages.models.localiser.localiser import Localiser
-from stages.models.trainable_blocks import TailSettings, pretrained_tail, tail_settings
+from stages.models.trainable_blocks import TrainableBlocks, TrainableBlocksSettings
 from stages.partition.classes import ClassTable, in_class
 from stages.partition.places import Places
 from stages.partition.views import ViewPlan
@@ -36,7 +36,7 @@ class Files:
     labels: npt.NDArray[np.int32]
     reader: FeatureReader
     pooled: tuple[str, ...]
-    tail: TailSettings | None
+    tail: TrainableBlocksSettings | None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -74,7 +74,11 @@ def open_files(inputs: TrainInputs) -> Files:
         )
     reader.require_complete()
     pooled = chosen_inputs(inputs.config.inputs, reader)
-    tail = tail_settings(reader.recipe, pooled, inputs.config.aggregator) if inputs.config.tail else None
+    tail = (
+        TrainableBlocksSettings.of(reader.recipe, pooled, inputs.config.aggregator)
+        if inputs.config.tail
+        else None
+    )
     return Files(manifest, classes, labels, reader, pooled, tail)
 
 
@@ -111,7 +115,7 @@ def new_localiser(inputs: TrainInputs, files: Files) -> Localiser:
         torch.manual_seed(inputs.seed)
         new = Localiser.new(files.classes, recipe, files.inputs, config.embedding_dim, settings, files.tail)
         if inputs.train_projection and files.tail is not None:
-            new.tail = pretrained_tail(files.tail, recipe, inputs.weights)
+            new.tail = TrainableBlocks.pretrained(files.tail, recipe, inputs.weights)
     if inputs.groups == "all":
         return new
     folder = inputs.base or inputs.output

@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from stages.extract import stage as extract
 from stages.extract.config import ExtractConfig
+from stages.extract.plan import RowSource
+from stages.extract.stage import ExtractInputs
+from stages.extract.stage import run as extract
 from stages.index.manifest import write_manifest
 
 CONFIG = ExtractConfig(
@@ -49,9 +51,13 @@ def listed(path, root, keys):
 
 
 def run(manifest, store, config=CONFIG, shards=None, **options):
-    options = {"split": "database", "seed": 0, "device": "cpu", **options}
+    def chosen(*names):
+        return {name: options.pop(name) for name in names if name in options}
+
+    source = RowSource(manifest, **chosen("views", "augment", "seed"))
+    callbacks = chosen("progress", "mapper")
     shards = range(config.shards) if shards is None else shards
-    return extract.run(config, manifest=manifest, store=store, shards=shards, **options)
+    return extract(ExtractInputs(config, source, store, shards, **{"device": "cpu", **options}), **callbacks)
 
 
 def content(folder):

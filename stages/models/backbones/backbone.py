@@ -14,7 +14,7 @@ from stages.errors import ConfigError
 from stages.images.preprocess import Preprocess
 from stages.models.backbones.checkpoint import load_weights
 from stages.models.backbones.create import empty_model, random_model
-from stages.models.backbones.optimise import fuse_activations, keep_freed_memory, make_quick
+from stages.models.backbones.optimise import fuse_activations, keep_freed_memory, optimise
 from stages.models.backbones.pooling import pooled
 from stages.models.backbones.registry import (
     BACKBONES,
@@ -23,7 +23,13 @@ from stages.models.backbones.registry import (
     require_image_size,
     spec_of,
 )
-from stages.models.backbones.split import Rest, SplitPoint, cut_named, cut_of, trunk
+from stages.models.backbones.split import (
+    BlocksAfterSplit,
+    SplitPoint,
+    split_blocks,
+    split_point,
+    tokens_at_split,
+)
 from stages.models.backbones.weights import RANDOM, file_id, find_weights, reachable, state_id
 
 __all__ = [
@@ -44,12 +50,16 @@ _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": 
 
 @dataclass(frozen=True)
 class BackboneCard:
-    """All that a recipe needs of a backbone, known without loading it.
+    """What a recipe states of a backbone, known without loading it.
 
     Attributes
     ----------
-    name, weights, weights_id, image_size, outputs, preprocess
-        As of `Backbone`; `weights` is the setting, a path cut down to its file name.
+    weights : str
+        The setting; of a path, the file name.
+    weights_id : str
+        SHA-256 of the weights.
+    outputs : dict of str to int
+        Length F of each output.
     """
 
     name: str
@@ -60,30 +70,30 @@ class BackboneCard:
     preprocess: Preprocess
 
     @property
-    def cut(self) -> SplitPoint | None:
-        """Where it is cut, if one of its outputs is what leaves its first blocks."""
-        cuts = [blocks for blocks in map(cut_named, self.outputs) if blocks is not None]
-        return cut_of(self.name, self.image_size, cuts[0]) if cuts else None
+    def split(self) -> SplitPoint | None:
+        """Where it is split, if one of its outputs is the tokens after its first blocks."""
+        splits = [blocks for blocks in map(split_blocks, self.outputs) if blocks is not None]
+        return split_point(self.name, self.image_size, splits[0]) if splits else None
 
 
 class Backbone(nn.Module):
     """A frozen backbone that gives several outputs in one pass.
 
-    Outputs: its normalised last tokens (for a CNN, its last feature map), pooled as
-    `stages.models.backbones.pooling.pooled` says: ``cls``, ``avg``, ``gem``; and, cut after K blocks,
-    ``cut<K>``: all tokens that leave these, one after the other (T * C values, see
-    `stages.models.backbones.split`).
+    Outputs: its normalised last tokens (for a CNN, its last feature map), pooled by
+    `stages.models.backbones.pooling.pooled`: ``cls``, ``avg``, ``gem``; and, split after K blocks,
+    ``cut<K>``: all tokens that leave them, as one row of T * C values
+    (`stages.models.backbones.split`).
 
     Parameters
     ----------
     card : BackboneCard
-        What it is.
+        Its description.
     model : nn.Module
         The timm model.
     precision : str
-        How it computes: its weights and activations are of this dtype.
+        Type of its weights and activations.
     compiled : bool
-        Whether it goes through torch.compile.
+        Whether to use torch.compile.
     """
 
     def __init__(self, card: BackboneCard, model: nn.Module, *, precision: str, compiled: bool) -> None:
@@ -96,9 +106,9 @@ class Backbone(nn.Module):
         self.preprocess = card.preprocess
         self.dtype = _PRECISIONS[precision]
         self.kind = BACKBONES[card.name].kind
-        self.model = make_quick(model.eval(), kind=self.kind).to(self.dtype)
-        self.rest = None if card.cut is None else Rest(self.model, self.kind, card.cut)
-        self._pass = torch.compile(self._pooled) if compiled else self._pooled
+        self.model = optimise(model.eval(), kind=self.kind).to(self.dtype)
+        self.after_split = None if card.split is None else BlocksAfterSplit(self.model, self.kind, card.split)
+        self._pass = torch.compile(self._features) if compiled else self._features
         for field in ("mean", "std"):
             values = torch.tensor(getattr(card.preprocess, field)).reshape(1, 3, 1, 1)
             self.register_buffer(f"pixel_{field}", values * 255, persistent=False)
@@ -106,7 +116,7 @@ class Backbone(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the pooled features of a batch.
+        """Return the outputs of a batch, on the backbone's device.
 
         Parameters
         ----------
@@ -116,21 +126,21 @@ class Backbone(nn.Module):
         Returns
         -------
         dict of str to Tensor, (B, F) float32
-            On the backbone's device.
         """
-        # From pinned memory the copy to a GPU runs beside its work.
+        # From pinned memory the copy to a GPU overlaps its work.
         return self._pass(pixels.to(self.get_buffer("pixel_mean").device, non_blocking=True))
 
-    def _pooled(self, pixels: Tensor) -> dict[str, Tensor]:
+    def _features(self, pixels: Tensor) -> dict[str, Tensor]:
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         # Pixels come channels last and stay so: convolutions are faster that way.
         images = ((pixels.permute(0, 3, 1, 2) - mean) / std).to(self.dtype)
         names = pooled_among(self.outputs)
-        if self.rest is None:
+        if self.after_split is None:
             return pooled(names, *self._last_tokens(images))
-        kept = trunk(self.model, self.kind, images, self.rest.cut.blocks)
-        found = pooled(names, *self.rest(kept)) if names else {}
-        return found | {self.rest.cut.name: kept.flatten(1).float()}
+        split = self.after_split.split
+        tokens = tokens_at_split(self.model, self.kind, images, split.blocks)
+        features = pooled(names, *self.after_split(tokens)) if names else {}
+        return features | {split.name: tokens.flatten(1).float()}
 
     def _last_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return prefix (B, P, F) and patches (B, N, F) of normalised images."""
@@ -144,14 +154,14 @@ class Backbone(nn.Module):
 def describe_backbone(
     name: str, *, weights: str, image_size: int, outputs: str | Sequence[str] = "default"
 ) -> BackboneCard:
-    """Return what a backbone would be, without loading it.
+    """Describe a backbone without loading it.
 
     Raises
     ------
     ConfigError
         If there is no such backbone or output, or the image size does not suit it.
     WeightsError
-        If the weights cannot be had.
+        If the weights are not available.
     """
     lengths = _lengths(name, image_size, outputs)
     if weights == RANDOM:
@@ -163,26 +173,26 @@ def describe_backbone(
 
 
 def _lengths(name: str, image_size: int, outputs: str | Sequence[str]) -> dict[str, int]:
-    """Return the length of each output that was chosen."""
+    """Return the length of each chosen output."""
     spec = spec_of(name)
     require_image_size(name, image_size)
     chosen = spec.default
     if outputs != "default":
         chosen = tuple([outputs] if isinstance(outputs, str) else outputs)
-    cuts = {output: blocks for output in chosen if (blocks := cut_named(output)) is not None}
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= {*spec.choices, *cuts}:
+    splits = {output: blocks for output in chosen if (blocks := split_blocks(output)) is not None}
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= {*spec.choices, *splits}:
         raise ConfigError(
             f"extract.outputs is {', '.join(chosen) or 'empty'}: "
             f"{name} offers {', '.join(spec.choices)}, each once"
         )
-    if len(cuts) > 1:
-        raise ConfigError(f"{name} is asked for {' and '.join(cuts)}: a backbone is cut at one place")
-    cut = {output: cut_of(name, image_size, blocks).length for output, blocks in cuts.items()}
-    return dict.fromkeys(chosen, spec.length) | cut
+    if len(splits) > 1:
+        raise ConfigError(f"{name} is asked for {' and '.join(splits)}: expected one cut at most")
+    tokens = {output: split_point(name, image_size, blocks).length for output, blocks in splits.items()}
+    return dict.fromkeys(chosen, spec.length) | tokens
 
 
 def preprocess_for(name: str, image_size: int) -> Preprocess:
-    """Return a backbone's standard preprocessing: the shorter side becomes 256 / 224 of the image size."""
+    """Return a backbone's preprocessing: the shorter side is resized to 256 / 224 of the image size."""
     spec = spec_of(name)
     resize = round(image_size * 256 / 224)
     return Preprocess(image_size, resize, "bicubic", 2 * resize, spec.mean, spec.std)
@@ -209,20 +219,20 @@ def load_backbone(
     image_size : int
         Side of the input in pixels.
     outputs : "default" or sequence of str
-        Pooled outputs; by default cls and avg for a ViT, avg for a CNN. And ``cut<K>``, at most one.
+        Pooled outputs, by default cls and avg for a ViT, avg for a CNN; and at most one ``cut<K>``.
     device : str
         Where to run, such as "cpu" or "cuda".
     precision : {"float32", "bfloat16", "float16"}
-        How to compute.
+        Type of weights and activations.
     compiled : bool
-        Whether to go through torch.compile.
+        Whether to use torch.compile.
 
     Raises
     ------
     ConfigError
         If a setting does not suit the backbone.
     WeightsError
-        If the weights cannot be had or do not fit.
+        If the weights are not available or do not fit.
     """
     if precision not in _PRECISIONS:
         raise ConfigError(f"extract.precision is {precision!r}: expected {' | '.join(_PRECISIONS)}")
@@ -236,23 +246,23 @@ def load_backbone(
 
 
 def load_model(name: str, weights: str, image_size: int) -> nn.Module:
-    """Return a backbone's model as timm has it, with the weights that a setting names.
+    """Return a backbone's timm model, not optimised, with the weights that a setting names.
 
     Raises
     ------
     WeightsError
-        If they cannot be had or do not fit.
+        If they are not available or do not fit.
     """
     if weights == RANDOM:
         return random_model(name, image_size)
-    with torch.device("meta"):  # no memory until the checkpoint's tensors are put in place
+    with torch.device("meta"):  # takes no memory before the checkpoint's tensors are assigned
         model = empty_model(name, image_size)
     load_weights(model, find_weights(name, BACKBONES[name].source, weights), name=name)
     return model
 
 
 def weights_reachable(name: str, weights: str) -> bool:
-    """Whether a backbone's weights can be had; found without downloading them."""
+    """Whether a backbone's weights are available, checked without downloading them."""
     return reachable(spec_of(name).source, weights)
 
 

@@ -1,4 +1,4 @@
-"""Frozen models made quick: what only scales is folded into the layer before, memory laid out for it."""
+"""Faster frozen models: fold normalisations and scales into the layers before them, fuse activations."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# Numbers that glibc gives to two settings of its memory allocator, and the most either can be set to.
+# glibc's numbers of two allocator settings, and their maximum.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _NEVER_BYTES = (1 << 31) - 1
 _MULTIPLE = 8
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that a forward pass frees; return whether it does.
+    """Make this process keep the memory that a forward pass frees; return whether it does.
 
-    By default glibc hands large pieces back to the system, which must clear every page when the next
-    layer asks for them again: a third of a convolutional network's time on a CPU. The process stays
-    as large as its largest batch made it. Where there is no glibc, nothing happens.
+    By default glibc returns large blocks to the system, which clears every page when the next layer
+    requests them again: a third of a convolutional network's time on a CPU. The process stays as
+    large as its largest batch. Without glibc nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -30,13 +30,13 @@ def keep_freed_memory() -> bool:
     return kept == [1, 1]
 
 
-def make_quick(model: nn.Module, *, kind: str) -> nn.Module:
+def optimise(model: nn.Module, *, kind: str) -> nn.Module:
     """Return a frozen model that computes the same, up to rounding, in less time.
 
-    A convolutional network's batch normalisations, a third of its time on a CPU, are folded into the
-    convolutions before them, and its weights are laid out channels last, as its input is. A
-    transformer's layer scales are folded into the linear layers before them, and its patch embedding,
-    a convolution for which GPUs have no quick kernel, becomes a matrix product.
+    Of a CNN, the batch normalisations, a third of its time on a CPU, are folded into the convolutions
+    before them, and the weights get the channels-last layout of the input. Of a transformer, the
+    layer scales are folded into the linear layers before them, and the patch embedding, a convolution
+    for which GPUs have no fast kernel, becomes a matrix product.
 
     Parameters
     ----------
@@ -55,36 +55,30 @@ def make_quick(model: nn.Module, *, kind: str) -> nn.Module:
 
 
 class PatchProjection(nn.Module):
-    """A convolution whose patches do not overlap, as one matrix product.
-
-    Parameters
-    ----------
-    convolution : nn.Conv2d
-        Its stride is its kernel's size.
-    """
+    """A convolution whose stride is its kernel's size, as one matrix product."""
 
     def __init__(self, convolution: nn.Module) -> None:
         super().__init__()
         weight = convolution.get_parameter("weight").detach()
         self.side = weight.shape[-1]
         length = weight[0].numel()
-        # GPUs multiply fast what comes in eights; what is added meets weights of 0.
-        self.filled = -length % _MULTIPLE
-        self.weight = nn.Parameter(functional.pad(weight.flatten(1), (0, self.filled)))
+        # GPUs multiply fastest in multiples of eight; the padding meets weights of 0.
+        self.padding = -length % _MULTIPLE
+        self.weight = nn.Parameter(functional.pad(weight.flatten(1), (0, self.padding)))
         self.bias = nn.Parameter(convolution.get_parameter("bias").detach())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return patches (B, C, H / side, W / side) of images (B, 3, H, W), as the convolution does."""
+        """Return the convolution (B, C, H / side, W / side) of images (B, 3, H, W)."""
         batch, channels, height, width = images.shape
         rows, columns = height // self.side, width // self.side
-        cut = images.reshape(batch, channels, rows, self.side, columns, self.side)
-        patches = cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows, columns, -1)
-        found = functional.linear(functional.pad(patches, (0, self.filled)), self.weight, self.bias)
-        return found.permute(0, 3, 1, 2)
+        tiles = images.reshape(batch, channels, rows, self.side, columns, self.side)
+        patches = tiles.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows, columns, -1)
+        projected = functional.linear(functional.pad(patches, (0, self.padding)), self.weight, self.bias)
+        return projected.permute(0, 3, 1, 2)
 
 
 def fold_layer_scale(model: nn.Module) -> int:
-    """Fold each layer scale into the linear layer before it, diag(g) (W x + b); return how many."""
+    """Fold each layer scale g into the linear layer before it, diag(g) (W x + b); return how many."""
     folded = 0
     for block in model.get_submodule("blocks").children():
         for name, last in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
@@ -100,10 +94,10 @@ def fold_layer_scale(model: nn.Module) -> int:
 
 
 def fuse_activations(model: nn.Module) -> int:
-    """Let a transformer's first linear layers apply the GELU themselves; return how many do.
+    """Fuse the GELU of each transformer block with the linear layer before it; return how many.
 
-    For GPUs and 16-bit numbers only: the product's kernel has GELU's tanh form, which is off by up to
-    5e-4, less than rounding to such numbers, and saves reading and writing the widest activations.
+    For GPUs and 16-bit numbers only: the fused kernel uses GELU's tanh form, whose error of up to 5e-4
+    is less than their rounding. It saves reading and writing the widest activations.
     """
     fused = 0
     for block in model.get_submodule("blocks").children():
@@ -116,14 +110,9 @@ def fuse_activations(model: nn.Module) -> int:
 
 
 class FusedLayers(nn.Module):
-    """Two linear layers with a GELU between them, which the first one's product applies.
+    """Two linear layers with a GELU between them, fused with the first layer's product.
 
-    That product has no derivative: where gradients are wanted, the layers work one after the other.
-
-    Parameters
-    ----------
-    first, second : nn.Module
-        The layers.
+    The fused product has no derivative: where gradients are enabled, the layers run separately.
     """
 
     def __init__(self, first: nn.Module, second: nn.Module) -> None:
@@ -131,7 +120,7 @@ class FusedLayers(nn.Module):
         self.first, self.second = first, second
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return (..., C) of tokens (..., C)."""
+        """Return the layers' output (..., C) of tokens (..., C)."""
         if torch.is_grad_enabled():
             return self.second(functional.gelu(self.first(tokens)))  # type: ignore[no-any-return]
         weight, bias = self.first.get_parameter("weight"), self.first.get_parameter("bias")
@@ -140,9 +129,9 @@ class FusedLayers(nn.Module):
 
 
 def fold_normalisation(model: nn.Module) -> int:
-    """Fold each batch normalisation into the convolution before it; return how many there were.
+    """Fold each batch normalisation into the convolution before it; return how many.
 
-    timm's normalisations carry the activation that follows: it stays in their place.
+    timm's normalisations include the activation that follows, which takes their place.
     """
     folded = 0
     for parent in list(model.modules()):

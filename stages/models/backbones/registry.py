@@ -1,4 +1,4 @@
-"""Which backbones there are, and what is known of them before they are loaded."""
+"""The available backbones, and what is known of each before it is loaded."""
 
 from __future__ import annotations
 
@@ -16,26 +16,22 @@ _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What is known of a backbone before it is loaded.
+    """A backbone before it is loaded.
 
     Attributes
     ----------
     model : str
         Its name in timm.
-    kind : {"vit", "cnn"}
-        Transformer or convolutional network.
     length : int
         Length F of a pooled output.
     step : int
-        `image_size` is a multiple of it, in pixels.
+        `image_size` must be a multiple of it, in pixels.
     blocks : int
-        Blocks one after the other; of a CNN, stages.
+        Number of blocks; of a CNN, stages.
     prefix : int
-        Tokens that stand for no place: class token and registers; 0 for a CNN.
+        Tokens before the patches: class token and registers; 0 for a CNN.
     mean, std : tuple of float
-        Normalisation of pixel values within 0..1.
-    source : WeightsSource
-        Where its weights are published.
+        Normalisation of pixel values in 0..1.
     """
 
     model: str
@@ -50,12 +46,12 @@ class BackboneSpec:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """Pooled outputs on offer."""
+        """Available pooled outputs."""
         return ("cls", "avg", "gem") if self.kind == "vit" else ("avg", "gem")
 
     @property
     def default(self) -> tuple[str, ...]:
-        """Pooled outputs where none are named."""
+        """Pooled outputs of the setting "default"."""
         return ("cls", "avg") if self.kind == "vit" else ("avg",)
 
 
@@ -83,12 +79,12 @@ BACKBONES["efficientnet_lite0"] = BackboneSpec(
 
 
 def spec_of(name: str) -> BackboneSpec:
-    """Return what is known of a backbone.
+    """Return the backbone of that name.
 
     Raises
     ------
     ConfigError
-        If there is none of that name.
+        If there is none.
     """
     if name not in BACKBONES:
         raise ConfigError(f"extract.backbone is {name!r}: expected one of {', '.join(BACKBONES)}")
@@ -96,14 +92,14 @@ def spec_of(name: str) -> BackboneSpec:
 
 
 def require_image_size(name: str, image_size: int) -> None:
-    """Raise ConfigError unless a backbone takes images of that side in pixels."""
+    """Raise ConfigError unless a backbone accepts images of that side in pixels."""
     step = spec_of(name).step
     if image_size < step or image_size % step:
         raise ConfigError(f"extract.image_size is {image_size}: {name} needs a multiple of {step} pixels")
 
 
-def require_cut(name: str, blocks: int) -> None:
-    """Raise ConfigError unless a backbone can be cut after so many blocks."""
+def require_split(name: str, blocks: int) -> None:
+    """Raise ConfigError unless a backbone can be split after that many blocks."""
     spec = spec_of(name)
     if not 1 <= blocks <= spec.blocks:
         what = "blocks" if spec.kind == "vit" else "stages"
@@ -113,17 +109,17 @@ def require_cut(name: str, blocks: int) -> None:
         )
 
 
-def cut_output(blocks: int) -> str:
-    """Return the name of the output that holds what leaves the first blocks: ``cut10``."""
+def split_output(blocks: int) -> str:
+    """Return the name of the output that stores the tokens after the first blocks: ``cut10``."""
     return f"cut{blocks}"
 
 
-def cut_named(output: str) -> int | None:
-    """Return after how many blocks an output was cut: 10 for ``cut10``, None for a pooled one."""
-    found = re.fullmatch("cut(0|[1-9][0-9]*)", output)
-    return None if found is None else int(found[1])
+def split_blocks(output: str) -> int | None:
+    """Return the number of blocks before an output's split: 10 for ``cut10``, None for a pooled one."""
+    match = re.fullmatch("cut(0|[1-9][0-9]*)", output)
+    return None if match is None else int(match[1])
 
 
 def pooled_among(outputs: Iterable[str]) -> tuple[str, ...]:
-    """Return those of some outputs that are descriptors, not the tensor that a trained tail starts from."""
-    return tuple(output for output in outputs if cut_named(output) is None)
+    """Return the pooled ones of some outputs, without the tokens that trainable blocks start from."""
+    return tuple(output for output in outputs if split_blocks(output) is None)

@@ -1,4 +1,4 @@
-"""A backbone cut in two: the trunk, whose last tensor can be cached, and the rest, which can be trained."""
+"""A backbone split in two: the first blocks, whose tokens can be cached, and the trainable rest."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from stages.models.backbones.create import empty_model
-from stages.models.backbones.registry import cut_named, cut_output, require_cut, require_image_size, spec_of
+from stages.models.backbones.registry import (
+    require_image_size,
+    require_split,
+    spec_of,
+    split_blocks,
+    split_output,
+)
 
-__all__ = ["Rest", "SplitPoint", "cut_named", "cut_of", "trunk"]
+__all__ = ["BlocksAfterSplit", "SplitPoint", "split_blocks", "split_point", "tokens_at_split"]
 
 
 @dataclass(frozen=True)
 class SplitPoint:
-    """The tensor that leaves a backbone's first blocks, as tokens.
+    """The tokens that leave a backbone's first blocks.
 
     Attributes
     ----------
     blocks : int
-        Blocks (of a CNN: stages) before the cut.
+        Blocks (of a CNN: stages) before the split.
     prefix : int
-        Tokens that stand for no place: class token and registers; 0 for a CNN.
+        Class token and registers; 0 for a CNN.
     side : int
         Patches along a side; of a CNN, positions of its feature map.
     channels : int
@@ -44,17 +50,17 @@ class SplitPoint:
 
     @property
     def length(self) -> int:
-        """Length T * C of the tensor as one row."""
+        """Length T * C of all tokens as one row."""
         return self.tokens * self.channels
 
     @property
     def name(self) -> str:
-        """Name of the output it is stored as."""
-        return cut_output(self.blocks)
+        """Name of the stored output."""
+        return split_output(self.blocks)
 
 
-def cut_of(backbone_name: str, image_size: int, blocks: int) -> SplitPoint:
-    """Return the shape of what leaves a backbone's first blocks, without loading its weights.
+def split_point(backbone_name: str, image_size: int, blocks: int) -> SplitPoint:
+    """Return the shape of the tokens after a backbone's first blocks, without loading its weights.
 
     Raises
     ------
@@ -63,8 +69,8 @@ def cut_of(backbone_name: str, image_size: int, blocks: int) -> SplitPoint:
     """
     spec = spec_of(backbone_name)
     require_image_size(backbone_name, image_size)
-    require_cut(backbone_name, blocks)
-    if spec.kind == "vit":  # every block gives what it takes
+    require_split(backbone_name, blocks)
+    if spec.kind == "vit":  # all blocks have tokens of the same shape
         return SplitPoint(blocks, spec.prefix, image_size // spec.step, spec.length)
     tokens, channels = _feature_map(backbone_name, image_size, blocks)
     return SplitPoint(blocks, 0, isqrt(tokens), channels)
@@ -72,20 +78,21 @@ def cut_of(backbone_name: str, image_size: int, blocks: int) -> SplitPoint:
 
 @lru_cache(maxsize=8)
 def _feature_map(backbone_name: str, image_size: int, blocks: int) -> tuple[int, int]:
-    """Return positions and channels of a CNN's feature map, by a pass that computes shapes alone."""
+    """Return positions and channels of a CNN's feature map, from a pass on the meta device."""
     with torch.device("meta"):
         model = empty_model(backbone_name, image_size).eval()
-        _, tokens, channels = trunk(model, "cnn", torch.empty(1, 3, image_size, image_size), blocks).shape
+        images = torch.empty(1, 3, image_size, image_size)
+        _, tokens, channels = tokens_at_split(model, "cnn", images, blocks).shape
     return tokens, channels
 
 
-def trunk(model: nn.Module, kind: str, images: Tensor, blocks: int) -> Tensor:
-    """Return what leaves the first blocks of a backbone.
+def tokens_at_split(model: nn.Module, kind: str, images: Tensor, blocks: int) -> Tensor:
+    """Return the tokens that leave the first blocks of a backbone.
 
     Parameters
     ----------
     model : nn.Module
-        The timm model, made quick or not.
+        The timm model, optimised or not.
     kind : {"vit", "cnn"}
         Transformer or convolutional network.
     images : Tensor, (B, 3, S, S)
@@ -96,8 +103,8 @@ def trunk(model: nn.Module, kind: str, images: Tensor, blocks: int) -> Tensor:
     Returns
     -------
     Tensor, (B, T, C)
-        Tokens: class token and registers first, then the patches row by row; of a CNN, the positions
-        of its feature map row by row.
+        Class token and registers, then the patches row by row; of a CNN, the positions of its
+        feature map row by row.
     """
     if kind == "vit":
         patches = model.get_submodule("patch_embed")(images)
@@ -110,34 +117,32 @@ def trunk(model: nn.Module, kind: str, images: Tensor, blocks: int) -> Tensor:
     return tokens if kind == "vit" else tokens.flatten(2).transpose(1, 2)
 
 
-class Rest(nn.Module):
-    """What comes after a cut: the blocks left, then the last layers.
+class BlocksAfterSplit(nn.Module):
+    """The blocks after a split, then the last layers.
 
-    Its modules are the model's own: what trains one trains the other.
+    Its modules are the model's own: training one trains the other.
 
     Parameters
     ----------
     model : nn.Module
-        The timm model, made quick or not.
+        The timm model, optimised or not.
     kind : {"vit", "cnn"}
         Transformer or convolutional network.
-    cut : SplitPoint
-        Where it was cut.
+    split : SplitPoint
+        Where the model is split.
 
     Attributes
     ----------
-    cut : SplitPoint
-        As given.
     blocks : nn.Sequential
-        The blocks after the cut; none if the cut is after the last one.
+        The blocks after the split; empty if it is after the last one.
     last : nn.Module
         The final normalisation; of a CNN, its last convolution and what follows it.
     """
 
-    def __init__(self, model: nn.Module, kind: str, cut: SplitPoint) -> None:
+    def __init__(self, model: nn.Module, kind: str, split: SplitPoint) -> None:
         super().__init__()
-        self.kind, self.cut = kind, cut
-        self.blocks = nn.Sequential(*islice(model.get_submodule("blocks").children(), cut.blocks, None))
+        self.kind, self.split = kind, split
+        self.blocks = nn.Sequential(*islice(model.get_submodule("blocks").children(), split.blocks, None))
         if kind == "vit":
             self.last = model.get_submodule("norm")
         else:
@@ -145,17 +150,12 @@ class Rest(nn.Module):
         self.train(model.training)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the backbone's last tokens: prefix (B, P, F) and patches (B, N, F).
-
-        Parameters
-        ----------
-        tokens : Tensor, (B, T, C)
-            What left the trunk, of the model's dtype.
-        """
+        """Return the backbone's last tokens, prefix (B, P, F) and patches (B, N, F), of tokens (B, T, C)."""
         if self.kind == "vit":
-            found = self.last(self.blocks(tokens))
-            return found[:, : self.cut.prefix], found[:, self.cut.prefix :]
-        # A view whose channels lie side by side, as quick convolutions want them.
-        maps = tokens.reshape(len(tokens), self.cut.side, self.cut.side, tokens.shape[2]).permute(0, 3, 1, 2)
-        found = self.last(self.blocks(maps)).flatten(2).transpose(1, 2)
-        return found[:, :0], found
+            last = self.last(self.blocks(tokens))
+            return last[:, : self.split.prefix], last[:, self.split.prefix :]
+        # A view in channels-last layout, which the optimised convolutions expect.
+        side = self.split.side
+        maps = tokens.reshape(len(tokens), side, side, tokens.shape[2]).permute(0, 3, 1, 2)
+        last = self.last(self.blocks(maps)).flatten(2).transpose(1, 2)
+        return last[:, :0], last

@@ -22,7 +22,7 @@ from stages.partition.classes import ClassTable
 from stages.partition.places import Places
 
 if TYPE_CHECKING:
-    from stages.models.trainable_blocks import TailSettings, TrainableBlocks
+    from stages.models.trainable_blocks import TrainableBlocks, TrainableBlocksSettings
 
 FORMAT = 2
 
@@ -67,7 +67,7 @@ class Localiser:
         inputs: tuple[str, ...],
         embedding_dim: int,
         settings: HeadSettings,
-        tail: TailSettings | None = None,
+        tail: TrainableBlocksSettings | None = None,
     ) -> Localiser:
         """Return an untrained localiser with random weights; a tail's weights are uninitialised."""
         features = sum(recipe.outputs[name] for name in inputs)
@@ -95,11 +95,11 @@ class Localiser:
         tail, length = None, meta["features"]
         if meta.get("tail") is not None:
             from stages.models.trainable_blocks import (  # imports timm, which takes seconds
-                TailSettings,
-                untrained_tail,
+                TrainableBlocks,
+                TrainableBlocksSettings,
             )
 
-            tail = untrained_tail(TailSettings.from_dict(meta["tail"]))
+            tail = TrainableBlocks.empty(TrainableBlocksSettings.from_dict(meta["tail"]))
             length = tail.length
         return cls(meta, Projection(length, meta["embedding_dim"]), heads, classes, tail=tail)
 
@@ -185,7 +185,7 @@ class Localiser:
     @property
     def pooled_length(self) -> int:
         """Length of the pooled outputs, the first part of a feature, which training does not change."""
-        return int(self.meta["features"]) - (0 if self.tail is None else self.tail.cut.length)
+        return int(self.meta["features"]) - (0 if self.tail is None else self.tail.split.length)
 
     @property
     def calibration(self) -> Calibration | None:

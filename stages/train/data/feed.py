@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stages.models.backbones.registry import cut_named
+from stages.models.backbones.registry import split_blocks
 from stages.models.heads.margin_loss import Buffers
 from stages.partition.classes import ClassTable
 from stages.train.config import TrainConfig
@@ -170,7 +170,7 @@ def _order_of_parts(config: TrainConfig, source: FeatureSource, steps_per_epoch:
     """
     blocks = len(list(source.reader.blocks()))
     per_part = config.stream_rows // source.reader.chunk_rows
-    if any(cut_named(name) is not None for name in source.inputs):
+    if any(split_blocks(name) is not None for name in source.inputs):
         per_part = min(per_part, _PART_BYTES * blocks // max(1, source.stored_bytes))
     # Never more parts than steps: each part is drawn from at least once an epoch.
     return PartOrder(blocks, max(1, per_part, math.ceil(blocks / steps_per_epoch)), steps_per_epoch, seed)

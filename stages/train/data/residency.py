@@ -118,6 +118,6 @@ def step_bytes(tail: TrainableBlocks, batch_rows: int) -> int:
     weights = {weight.untyped_storage().data_ptr() for weight in tail.state_dict().values()}
     device = next(tail.parameters()).device
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        tail(torch.zeros(1, tail.cut.length, device=device))
+        tail(torch.zeros(1, tail.split.length, device=device))
     of_one = sum(value.untyped_storage().nbytes() for at, value in kept.items() if at not in weights)
     return 2 * batch_rows * of_one

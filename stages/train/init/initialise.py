@@ -126,7 +126,7 @@ def _local_features(tail: TrainableBlocks, blocks: Iterable[Block], seed: int) -
     """Return some local features of each image behind a tail's blocks, (n, C), drawn without repeats."""
     random, parts = torch.Generator().manual_seed(seed), []
     for features, _ in blocks:
-        for patches in tail.local_in_parts(features[:, -tail.cut.length :]):
+        for patches in tail.local_in_parts(features[:, -tail.split.length :]):
             order = torch.rand(patches.shape[:2], generator=random)
             drawn = order.topk(min(_LOCAL_FEATURES, patches.shape[1]), dim=1).indices.unsqueeze(2)
             parts.append(patches.float().cpu().take_along_dim(drawn, dim=1).flatten(0, 1))

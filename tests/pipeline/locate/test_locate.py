@@ -35,7 +35,7 @@ from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.confidence import Confidence
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import predict
-from stages.models.trainable_blocks import pretrained_tail, tail_settings
+from stages.models.trainable_blocks import TrainableBlocks, TrainableBlocksSettings
 from tests.support.tiny_photos import CONFIG, listed, run
 from tests.support.training_city import partition
 
@@ -381,13 +381,13 @@ def test_a_tail_answers_photos_as_stored_features(tmp_path, kind):
     )
     run(listed(tmp_path / "list.parquet", photo.parent, ["a.jpg"]), tmp_path / "database.zarr", config)
     reader = FeatureReader.open(tmp_path / "database.zarr")
-    settings = tail_settings(reader.recipe, ("cls",), AggregatorSettings(kind, 4, 8, 4))
+    settings = TrainableBlocksSettings.of(reader.recipe, ("cls",), AggregatorSettings(kind, 4, 8, 4))
     table, _ = partition(np.random.default_rng(0).uniform(0, 120, (40, 2)) + CORNER)
     torch.manual_seed(0)
     trained = Localiser.new(
         table, reader.recipe, ("cls", "cut11"), 16, HeadSettings("aamc", 30.0, 0.2, False), settings
     )
-    trained.tail = pretrained_tail(settings, reader.recipe, None)
+    trained.tail = TrainableBlocks.pretrained(settings, reader.recipe, None)
     for tensor in (*trained.tail.parameters(), *(head.prototypes for head in trained.heads)):
         torch.nn.init.normal_(tensor, std=0.1)  # as by training: no longer what the backbone has
     stored = reader.read(0, 1, trained.inputs)
@@ -399,5 +399,5 @@ def test_a_tail_answers_photos_as_stored_features(tmp_path, kind):
     assert [place.score for place in answer.places] == np.round(expected.score[0].astype(float), 5).tolist()
     found = [(place.utm_east, place.utm_north) for place in answer.places]
     assert np.array_equal(found, np.round(expected.positions[0], 2))
-    trained.tail = pretrained_tail(settings, reader.recipe, None)
+    trained.tail = TrainableBlocks.pretrained(settings, reader.recipe, None)
     assert np.abs(predict(trained, stored, top=3, score="softmax").score - expected.score).max() > 1e-3

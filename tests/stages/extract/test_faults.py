@@ -1,4 +1,4 @@
-"""Stage one under faults: killed, interrupted, out of disk, run twice at once, and mended."""
+"""Extraction under faults: killed, interrupted, out of disk space, run twice at once, and repaired."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def manifest(photos, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(manifest, tmp_path_factory):
-    store = tmp_path_factory.mktemp("undisturbed") / "database.zarr"
+def uninterrupted(manifest, tmp_path_factory):
+    store = tmp_path_factory.mktemp("uninterrupted") / "database.zarr"
     run(manifest, store)
     return content(store)
 
 
-# One process imports everything; each run is a fork of it, killed at an instant drawn by chance.
+# One process imports everything; each run is a fork of it, killed at a random moment.
 KILLS = textwrap.dedent(
     """
     import os, random, signal, sys, time
@@ -62,15 +62,15 @@ KILLS = textwrap.dedent(
     import tests.stages.extract.test_faults as t
 
     manifest, store = t.Manifest.open(Path(sys.argv[1])), Path(sys.argv[2])
-    chance, kills, begun = random.Random(int(sys.argv[3])), 0, time.perf_counter()
+    generator, kills = random.Random(int(sys.argv[3])), 0
     done = seen = 0
     while not done:
         child = os.fork()
         if child == 0:
             t.run(manifest, store)
             os._exit(0)
-        # From before the store exists to the last chunks; later runs are given more time to get on.
-        time.sleep(chance.uniform(0.05, 0.2 + 0.1 * kills))
+        # From before the store exists to the last chunks: later runs are given more time.
+        time.sleep(generator.uniform(0.05, 0.2 + 0.1 * kills))
         os.kill(child, signal.SIGKILL)
         done = os.waitpid(child, 0)[1] == 0
         entries = len(list(store.glob("ledger/0*.json")))
@@ -81,7 +81,7 @@ KILLS = textwrap.dedent(
 )
 
 
-def test_kills_at_chance_instants_end_in_the_same_bytes(manifest, undisturbed, tmp_path):
+def test_kills_at_random_moments_end_in_the_same_bytes(manifest, uninterrupted, tmp_path):
     store = tmp_path / "database.zarr"
     command = [sys.executable, "-W", "ignore", "-c", KILLS, str(manifest.path), str(store), "7"]
     done = subprocess.run(
@@ -94,7 +94,7 @@ def test_kills_at_chance_instants_end_in_the_same_bytes(manifest, undisturbed, t
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 3
-    assert content(store) == undisturbed
+    assert content(store) == uninterrupted
     assert sorted(path.name for path in tmp_path.iterdir()) == ["database.timings.jsonl", "database.zarr"]
 
 
@@ -118,34 +118,55 @@ def project(tmp_path, manifest):
     return folder
 
 
-def test_a_polite_end_is_a_ctrl_c():
+def test_sigterm_is_handled_like_ctrl_c():
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), ended_like_ctrl_c():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
-def test_ctrl_c_says_how_to_continue_and_frees_the_claims(project, undisturbed):
+# Once a chunk is written, the backbone waits: the run cannot finish before the signal arrives.
+WAITING = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    from pipeline.cli import main
+    from stages.models.backbones.backbone import Backbone
+
+    ledger, forward = Path(sys.argv.pop(1)), Backbone.forward
+
+    def waiting(self, pixels):
+        if any(ledger.glob("0*.json")):
+            time.sleep(120)
+        return forward(self, pixels)
+
+    Backbone.forward = waiting
+    main()
+    """
+)
+
+
+def test_ctrl_c_says_how_to_continue_and_frees_the_claims(project, uninterrupted):
     store = project / "data/features/efficientnet_lite0-32/database.zarr"
-    program = "from pipeline.cli import main; main()"
-    command = [sys.executable, "-c", program, "--project", str(project), "extract", "--split", "database"]
+    program = [sys.executable, "-c", WAITING, str(store / "ledger")]
+    command = [*program, "--project", str(project), "extract", "--split", "database"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         while not list(store.glob("ledger/0*.json")):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
-        said = process.stderr.read().decode()
+        message = process.stderr.read().decode()
     assert process.returncode == 130
-    assert said.strip() == "error: interrupted: run the same command again to continue"
+    assert message.strip() == "error: interrupted: run the same command again to continue"
     opened = open_store(store)
     assert 0 < len(opened.ledger.missing()) < opened.spec.chunks
     assert sorted(path.name for path in store.parent.iterdir()) == ["database.timings.jsonl", "database.zarr"]
     assert list(store.rglob("*.partial")) == []
     run(Manifest.open(project / "data/index/database.parquet"), store)
-    assert content(store) == undisturbed
+    assert content(store) == uninterrupted
 
 
-def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(manifest, undisturbed, tmp_path, monkeypatch):
+def test_a_run_continues_after_a_full_disk(manifest, uninterrupted, tmp_path, monkeypatch):
     store, written = tmp_path / "database.zarr", []
     write_atomic = LocalPath.write_atomic
 
@@ -162,10 +183,10 @@ def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(manifest, undisturbe
             run(manifest, store)
     result = run(manifest, store)
     assert (result.done, result.computed) == (128, ROWS - 128)
-    assert content(store) == undisturbed
+    assert content(store) == uninterrupted
 
 
-def test_torn_files_are_done_again_without_being_asked(manifest, undisturbed, tmp_path):
+def test_torn_files_are_redone_without_repair(manifest, uninterrupted, tmp_path):
     store = tmp_path / "database.zarr"
     run(manifest, store)
     (store / "gem/c/1/0").write_bytes(b"")
@@ -173,26 +194,26 @@ def test_torn_files_are_done_again_without_being_asked(manifest, undisturbed, tm
     result = run(manifest, store)
     assert (result.done, result.computed) == (ROWS - 128, 128)
     assert ("damaged chunks done again", "1,3 (file has 0 of 163,840 bytes)") in result.facts()
-    assert content(store) == undisturbed
+    assert content(store) == uninterrupted
 
 
-def test_repair_does_just_the_damaged_chunks_again(manifest, undisturbed, tmp_path):
+def test_repair_redoes_only_the_damaged_chunks(manifest, uninterrupted, tmp_path):
     store = tmp_path / "database.zarr"
     run(manifest, store)
     for chunk in (0, 4):
         file = store / f"avg/c/{chunk}/0"
-        hurt = bytearray(file.read_bytes())
-        hurt[1000] ^= 1
-        file.write_bytes(hurt)
+        damaged = bytearray(file.read_bytes())
+        damaged[1000] ^= 1
+        file.write_bytes(damaged)
     assert run(manifest, store).computed == 0
     assert run(manifest, store, shards=[1], repair=True).computed == ROWS - 256
     result = run(manifest, store, repair=True)
     assert (result.computed, [fault.chunk for fault in result.damaged]) == (64, [0])
-    assert content(store) == undisturbed
+    assert content(store) == uninterrupted
     assert run(manifest, store, repair=True).computed == 0
 
 
-def test_bad_rows_of_a_damaged_chunk_are_not_sealed_with_a_new_checksum(photos, tmp_path):
+def test_retrying_bad_rows_does_not_hide_damage(photos, tmp_path):
     keys = ["missing.jpg", *(f"{number:04d}.jpg" for number in range(80))]
     manifest = listed(tmp_path / "database.parquet", photos, keys)
     store = tmp_path / "database.zarr"
@@ -205,22 +226,22 @@ def test_bad_rows_of_a_damaged_chunk_are_not_sealed_with_a_new_checksum(photos, 
     assert [check_chunk(open_store(store), chunk) for chunk in range(2)] == [[], []]
 
 
-def test_a_second_run_on_the_same_shards_is_told_of_the_first(manifest, tmp_path):
-    store, told = tmp_path / "database.zarr", []
+def test_a_second_run_on_the_same_shards_is_rejected(manifest, tmp_path):
+    store, rejected = tmp_path / "database.zarr", []
 
     def meanwhile(function, orders):
         with pytest.raises(StoreInUse, match=rf"shards 0 of database .* process {os.getpid()} on") as caught:
             run(manifest, store)
-        told.append(caught.value)
+        rejected.append(caught.value)
         yield from (function(order) for order in orders)
 
     assert run(manifest, store, shards=[0], mapper=meanwhile).computed == 128
-    assert len(told) == 1
+    assert len(rejected) == 1
     assert run(manifest, store).computed == ROWS - 128
 
 
-def test_an_order_given_to_another_worker_is_not_done_twice(manifest, undisturbed, tmp_path, monkeypatch):
-    """The first worker finishes the first chunk of its shard and is lost."""
+def test_a_reassigned_order_is_not_done_twice(manifest, uninterrupted, tmp_path, monkeypatch):
+    """The first worker is lost after the first chunk of its shard."""
     store = tmp_path / "database.zarr"
 
     def twice(function, orders):
@@ -232,11 +253,11 @@ def test_an_order_given_to_another_worker_is_not_done_twice(manifest, undisturbe
     result = run(manifest, store, mapper=twice)
     assert (result.computed, result.done, result.bad) == (ROWS, 0, ())
     assert total_timings(store)["images"] == ROWS
-    assert content(store) == undisturbed
+    assert content(store) == uninterrupted
 
 
 def bomb(path):
-    """A PNG of a few bytes that says it has 900 million pixels."""
+    """Write a PNG of a few bytes whose header claims 900 million pixels."""
 
     def block(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -246,7 +267,7 @@ def bomb(path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + blocks)
 
 
-def test_decompression_bombs_are_refused_and_too_many_bad_images_are_listed(tmp_path):
+def test_decompression_bombs_are_bad_images(tmp_path):
     root = tmp_path / "photos"
     for number in range(20):
         draw(root / f"{number:04d}.jpg", number)
@@ -258,24 +279,24 @@ def test_decompression_bombs_are_refused_and_too_many_bad_images_are_listed(tmp_
     assert [bad.key for bad in result.bad] == ["bomb.jpg"]
 
 
-def test_bad_images_stop_a_run_as_soon_as_they_are_too_many(tmp_path):
-    """Over all shards together, also where each shard alone stays below the limit."""
+def test_the_limit_of_bad_images_counts_all_shards(tmp_path):
+    """Each shard alone stays below the limit."""
     (tmp_path / "photos").mkdir()
     manifest = listed(tmp_path / "database.parquet", tmp_path / "photos", [f"{n}.jpg" for n in range(256)])
-    taken = []
+    started = []
 
     def noted(function, orders):
         for order in orders:
-            taken.append(order.shard)
+            started.append(order.shard)
             yield function(replace(order, bad_limit=64))
 
     config = replace(CONFIG, max_bad_fraction=0.3, shards=4)
     with pytest.raises(InputError, match="128 images or more of the database are bad"):
         run(manifest, tmp_path / "database.zarr", config, mapper=noted)
-    assert taken == [0, 1]
+    assert started == [0, 1]
 
 
-def test_threads_are_pinned_for_the_shard_and_put_back(manifest, tmp_path, monkeypatch):
+def test_threads_are_set_for_the_shard_and_restored(manifest, tmp_path, monkeypatch):
     import torch
 
     from stages.models.backbones.backbone import Backbone

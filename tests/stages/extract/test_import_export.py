@@ -1,4 +1,4 @@
-"""Features out to other programs and other programs' features in."""
+"""Features exported to other programs and imported from them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def features():
 
 @pytest.fixture
 def reader(tmp_path, features):
-    """A finished store of two outputs and a tensor for a tail; row 5 is bad."""
+    """A finished store of two outputs and tokens for trainable blocks; row 5 is bad."""
     outputs = {"cls": 4, "avg": 3, "cut2": 5}
     spec = StoreSpec.for_rows(ROWS, outputs, "float16")
     recipe = Recipe("tiny", "random", "ab" * 32, 28, {}, outputs, "float16", "float32")
@@ -71,7 +71,7 @@ def test_hdf5_has_a_group_per_image(reader, manifest, features, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["features.h5"]
 
 
-def test_npy_goes_out_and_comes_back(reader, manifest, features, tmp_path):
+def test_npy_export_and_import_are_inverse(reader, manifest, features, tmp_path):
     result = export_npy(reader, manifest, tmp_path / "features.npy")
     array = np.load(result.path)
     np.testing.assert_array_equal(np.delete(array, 5, 0), np.delete(features, 5, 0))
@@ -87,7 +87,7 @@ def test_npy_goes_out_and_comes_back(reader, manifest, features, tmp_path):
     assert [(bad.row, bad.key) for bad in back.store.ledger.bad_rows()] == [(5, KEYS[5])]
 
 
-def test_only_features_of_one_name_are_of_one_recipe(manifest, tmp_path):
+def test_the_name_of_imported_features_is_their_recipe(manifest, tmp_path):
     np.save(tmp_path / "a.npy", np.ones((ROWS, 3), np.float64))
     np.save(tmp_path / "b.npy", np.full((ROWS, 3), 2, np.float64))
     store = tmp_path / "database.zarr"
@@ -101,7 +101,7 @@ def test_only_features_of_one_name_are_of_one_recipe(manifest, tmp_path):
     assert (FeatureReader.open(store).read(0, ROWS) == 1).all()
 
 
-def test_what_does_not_fit_is_refused(reader, manifest, tmp_path):
+def test_files_that_do_not_fit_are_rejected(reader, manifest, tmp_path):
     for name, array in (
         ("short.npy", np.ones((ROWS - 1, 3))),
         ("flat.npy", np.ones(ROWS)),
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused(reader, manifest, tmp_path):
     assert not (tmp_path / "out.h5").exists()
 
 
-def test_the_commands_take_features_in_and_out(features, tmp_path):
+def test_the_import_and_export_commands(features, tmp_path):
     project = tmp_path / "project"
     project.mkdir()
     shutil.copy(Path(__file__).parents[3] / "params.yaml", project / "params.yaml")

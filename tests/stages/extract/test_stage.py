@@ -1,4 +1,4 @@
-"""Stage one on small folders of real files: resume, reuse, faults and views."""
+"""Extraction of small folders of real files: resume, reuse, faults and views."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from cache.integrity import check_chunk
 from cache.ledger import Ledger
 from cache.reader import FeatureReader
 from cache.writer import ChunkWriter
+from stages.devices import describe_device
 from stages.errors import ConfigError, InputError, WeightsError
-from stages.extract import shard as line
+from stages.extract import shard as shard_module
+from stages.extract.plan import RowSource
 from stages.extract.shard import backbone_for
 from stages.images.augment import AugmentConfig, augment
 from stages.images.read import read_image
@@ -67,7 +69,7 @@ def manifest(tmp_path, photos):
 
 @pytest.fixture
 def passed(monkeypatch):
-    """How many images went through the backbone, per pass."""
+    """Number of images of every pass through the backbone."""
     counts = []
     forward = Backbone.forward
 
@@ -79,12 +81,13 @@ def passed(monkeypatch):
     return counts
 
 
-def test_every_row_holds_its_own_image(manifest, tmp_path, photos):
+def test_every_row_has_the_features_of_its_image(manifest, tmp_path, photos):
     store = tmp_path / "database.zarr"
     seen = []
     result = run(manifest, store, progress=lambda done, total: seen.append((done, total)))
     assert (result.rows, result.done, result.computed, result.reused) == (ROWS, 0, ROWS, 0)
-    assert (result.bad, result.missing_rows, result.device) == ((), 0, "cpu")
+    assert (result.bad, result.missing_rows) == ((), 0)
+    assert result.device == describe_device("cpu")
     assert result.images_per_s > 0
     assert ("computed", ROWS) in result.facts()
     assert min(result.read_s, result.compute_s, result.write_s) > 0
@@ -103,7 +106,7 @@ def test_every_row_holds_its_own_image(manifest, tmp_path, photos):
         np.testing.assert_allclose(reader.read(row, row + 1), expected, atol=2e-3, rtol=2e-3)
 
 
-def test_a_second_run_does_nothing_and_loads_nothing(manifest, tmp_path, monkeypatch):
+def test_a_second_run_computes_and_loads_nothing(manifest, tmp_path, monkeypatch):
     run(manifest, tmp_path / "database.zarr")
     before = content(tmp_path / "database.zarr")
     monkeypatch.setattr("stages.extract.shard.load_backbone", None)
@@ -123,7 +126,7 @@ def test_shards_one_by_one_equal_one_run(manifest, tmp_path):
         run(manifest, tmp_path / "b" / "database.zarr", config, [7])
 
 
-def test_the_work_of_a_shard_can_be_sent_elsewhere(manifest, tmp_path):
+def test_shard_orders_can_be_sent_to_other_processes(manifest, tmp_path):
     def elsewhere(function, orders):
         sent = pickle.loads(pickle.dumps((function, list(orders))))
         return [pickle.loads(pickle.dumps(sent[0](order))) for order in reversed(sent[1])]
@@ -134,16 +137,16 @@ def test_the_work_of_a_shard_can_be_sent_elsewhere(manifest, tmp_path):
     assert content(tmp_path / "a/database.zarr") == content(tmp_path / "b/database.zarr")
 
 
-def test_an_interrupted_run_resumed_equals_an_undisturbed_one(manifest, tmp_path, monkeypatch, passed):
+def test_a_resumed_run_equals_an_uninterrupted_one(manifest, tmp_path, monkeypatch, passed):
     forward = Backbone.forward
 
-    def stumbling(self, pixels):
+    def interrupted(self, pixels):
         if sum(passed) >= 80:
             raise KeyboardInterrupt
         return forward(self, pixels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Backbone, "forward", stumbling)
+        patch.setattr(Backbone, "forward", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(manifest, tmp_path / "a" / "database.zarr")
     assert FeatureReader.open(tmp_path / "a/database.zarr").missing_rows == ROWS - 64
@@ -155,19 +158,19 @@ def test_an_interrupted_run_resumed_equals_an_undisturbed_one(manifest, tmp_path
 
 
 def killed_run(manifest_path, store):
-    """Extract, and be killed between the second chunk's arrays and its ledger entry."""
+    """Extract until killed between writing the second chunk's arrays and its ledger entry."""
     original = Ledger.mark
 
-    def deadly(self, chunk, *rest):
+    def kill_at_chunk_1(self, chunk, *rest):
         if chunk == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         original(self, chunk, *rest)
 
-    Ledger.mark = deadly
+    Ledger.mark = kill_at_chunk_1
     run(Manifest.open(Path(manifest_path)), Path(store))
 
 
-def test_a_killed_run_resumed_equals_an_undisturbed_one(manifest, tmp_path):
+def test_a_run_resumed_after_a_kill_equals_one_without(manifest, tmp_path):
     code = "import sys; import tests.stages.extract.test_stage as t; t.killed_run(*sys.argv[1:])"
     store = tmp_path / "a" / "database.zarr"
     command = [sys.executable, "-c", code, str(manifest.path), str(store)]
@@ -181,7 +184,7 @@ def test_a_killed_run_resumed_equals_an_undisturbed_one(manifest, tmp_path):
     assert content(store) == content(tmp_path / "b/database.zarr")
 
 
-def test_another_recipe_is_refused_until_replaced(manifest, tmp_path):
+def test_another_recipe_is_rejected_without_replace(manifest, tmp_path):
     store = tmp_path / "database.zarr"
     run(manifest, store)
     other = replace(CONFIG, image_size=64)
@@ -192,7 +195,7 @@ def test_another_recipe_is_refused_until_replaced(manifest, tmp_path):
     assert FeatureReader.open(store).recipe.image_size == 64
 
 
-def test_features_of_another_recipe_are_kept_until_it_returns(manifest, tmp_path):
+def test_keep_restores_the_features_of_a_former_recipe(manifest, tmp_path):
     store = tmp_path / "database.zarr"
     run(manifest, store)
     before = content(store)
@@ -204,7 +207,7 @@ def test_features_of_another_recipe_are_kept_until_it_returns(manifest, tmp_path
     assert run(manifest, store, other, keep=True).computed == 0
 
 
-def test_rows_survive_a_change_of_the_manifest(manifest, photos, tmp_path, passed):
+def test_rows_are_reused_after_a_change_of_the_manifest(manifest, photos, tmp_path, passed):
     store = tmp_path / "database.zarr"
     run(manifest, store)
     before = FeatureReader.open(store).read(0, ROWS)
@@ -213,7 +216,7 @@ def test_rows_survive_a_change_of_the_manifest(manifest, photos, tmp_path, passe
     kept = [f"{n:04d}.jpg" for n in reversed(range(ROWS)) if n != 5]
     changed = listed(tmp_path / "changed.parquet", photos, [*kept[:90], "new3.jpg", "new77.jpg", *kept[90:]])
     passed.clear()
-    with pytest.raises(StoreError):  # a run cut short leaves the old store for the next one
+    with pytest.raises(StoreError):  # an interrupted run leaves the old store for the next one
         run(changed, store, mapper=lambda function, orders: (_ for _ in ()).throw(StoreError("stop")))
     assert store.with_name("database.zarr.old").is_dir()
     first = run(changed, store, shards=[0])
@@ -232,11 +235,11 @@ def test_rows_survive_a_change_of_the_manifest(manifest, photos, tmp_path, passe
 
 @pytest.fixture
 def broken(tmp_path, photos):
-    """A copy of the photos with five faults in it."""
+    """A copy of the photos with five faulty files."""
     root = tmp_path / "broken"
     shutil.copytree(photos, root)
-    whole = (root / "0010.jpg").read_bytes()
-    (root / "0010.jpg").write_bytes(whole[: len(whole) // 2])
+    jpeg = (root / "0010.jpg").read_bytes()
+    (root / "0010.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (root / "0011.jpg").write_bytes(b"")
     (root / "0070.jpg").write_text("a letter")
     (root / "0149.jpg").unlink()
@@ -244,7 +247,7 @@ def broken(tmp_path, photos):
     return listed(tmp_path / "broken.parquet", root, [f"{n:04d}.jpg" for n in range(ROWS)])
 
 
-def test_bad_images_are_listed_and_touch_no_other_row(manifest, broken, tmp_path):
+def test_bad_images_are_listed_and_affect_no_other_row(manifest, broken, tmp_path):
     run(manifest, tmp_path / "a" / "database.zarr")
     result = run(broken, tmp_path / "b" / "database.zarr")
     assert [(bad.row, bad.key, bad.reason) for bad in result.bad] == [
@@ -255,17 +258,17 @@ def test_bad_images_are_listed_and_touch_no_other_row(manifest, broken, tmp_path
     ]
     assert result.computed == ROWS - 4
     assert ("bad: 0011.jpg", "empty file") in result.facts()
-    sound, hurt = (FeatureReader.open(tmp_path / name / "database.zarr") for name in "ab")
-    hurt.require_complete()
-    assert np.flatnonzero(~hurt.valid).tolist() == [10, 11, 70, 149]
-    assert np.isnan(hurt.read(10, 12)).all()
-    good = hurt.valid.copy()
-    good[12] = False  # its colours went through CMYK
-    np.testing.assert_array_equal(hurt.read(0, ROWS)[good], sound.read(0, ROWS)[good])
-    assert np.isfinite(hurt.read(12, 13)).all()
+    intact, damaged = (FeatureReader.open(tmp_path / name / "database.zarr") for name in "ab")
+    damaged.require_complete()
+    assert np.flatnonzero(~damaged.valid).tolist() == [10, 11, 70, 149]
+    assert np.isnan(damaged.read(10, 12)).all()
+    good = damaged.valid.copy()
+    good[12] = False  # its colours changed with CMYK
+    np.testing.assert_array_equal(damaged.read(0, ROWS)[good], intact.read(0, ROWS)[good])
+    assert np.isfinite(damaged.read(12, 13)).all()
 
 
-def test_bad_images_are_tried_again_and_mended(broken, photos, tmp_path, passed):
+def test_fixed_images_are_computed_by_the_next_run(broken, photos, tmp_path, passed):
     store = tmp_path / "database.zarr"
     run(broken, store)
     before = content(store)
@@ -274,14 +277,14 @@ def test_bad_images_are_tried_again_and_mended(broken, photos, tmp_path, passed)
     assert (again.done, again.computed, len(again.bad), passed) == (ROWS - 4, 0, 4, [])
     assert content(store) == before
     shutil.copy(photos / "0070.jpg", broken.root / "0070.jpg")
-    mended = run(broken, store)
-    assert (mended.done, mended.computed, [bad.row for bad in mended.bad]) == (ROWS - 4, 1, [10, 11, 149])
+    fixed = run(broken, store)
+    assert (fixed.done, fixed.computed, [bad.row for bad in fixed.bad]) == (ROWS - 4, 1, [10, 11, 149])
     reader = FeatureReader.open(store)
     assert np.isfinite(reader.read(70, 71)).all()
     assert not any(check_chunk(reader.store, chunk) for chunk in range(3))
 
 
-def test_too_many_bad_images_stop_the_run_but_keep_what_was_done(broken, tmp_path):
+def test_too_many_bad_images_stop_but_keep_finished_chunks(broken, tmp_path):
     store = tmp_path / "database.zarr"
     strict = replace(CONFIG, max_bad_fraction=0.02)
     with pytest.raises(
@@ -295,12 +298,12 @@ def test_too_many_bad_images_stop_the_run_but_keep_what_was_done(broken, tmp_pat
 def test_features_beyond_float16_are_bad_rows(manifest, tmp_path, monkeypatch):
     forward = Backbone.forward
 
-    def loud(self, pixels):
+    def overflowing(self, pixels):
         pooled = {name: values.clone() for name, values in forward(self, pixels).items()}
         pooled["gem"][0, 0] = 1e6
         return pooled
 
-    monkeypatch.setattr(Backbone, "forward", loud)
+    monkeypatch.setattr(Backbone, "forward", overflowing)
     result = run(manifest, tmp_path / "database.zarr", replace(CONFIG, batch_size=64))
     assert [(bad.row, bad.reason) for bad in result.bad] == [
         (row, "feature gem is not finite as float16") for row in (0, 64, 128)
@@ -308,27 +311,27 @@ def test_features_beyond_float16_are_bad_rows(manifest, tmp_path, monkeypatch):
     assert np.isnan(FeatureReader.open(tmp_path / "database.zarr").read(64, 65)).all()
 
 
-def test_chunks_of_which_all_is_known_are_written_as_they_come(manifest, photos, tmp_path, monkeypatch):
+def test_fully_reused_chunks_are_written_one_by_one(manifest, photos, tmp_path, monkeypatch):
     store, config = tmp_path / "database.zarr", replace(CONFIG, shards=1)
     run(manifest, store, config)
     kept = [f"{n:04d}.jpg" for n in reversed(range(ROWS - 2))]
     changed = listed(tmp_path / "changed.parquet", photos, kept)
-    begin, written = line.begin, []
+    start_chunk, written = shard_module.start_chunk, []
 
     def noted(order, store, number):
         written.append(store.ledger.listed())
-        return begin(order, store, number)
+        return start_chunk(order, store, number)
 
-    monkeypatch.setattr(line, "begin", noted)
+    monkeypatch.setattr(shard_module, "start_chunk", noted)
     assert run(changed, store, config).reused == ROWS - 2
     assert len(written) == 3
-    assert 0 in written[2]  # not all of a shard is held until its end
+    assert 0 in written[2]  # a shard is not held in memory until its end
 
 
 def test_views_are_augmented_images(manifest, photos, tmp_path, passed):
     store = tmp_path / "views.zarr"
     plan = ViewPlan.of_counts(np.bincount([0, 0, 7, 149, 149, 149], minlength=ROWS))
-    options = {"split": "views", "views": plan, "augment": AUGMENT, "seed": 3}
+    options = {"views": plan, "augment": AUGMENT, "seed": 3}
     result = run(manifest, store, **options)
     assert (result.rows, result.computed) == (6, 6)
     reader = FeatureReader.open(store)
@@ -349,22 +352,23 @@ def test_views_are_augmented_images(manifest, photos, tmp_path, passed):
         run(manifest, store, **{**options, "seed": 4})
 
 
-def test_a_plan_without_views_makes_an_empty_store(manifest, tmp_path):
+def test_an_empty_view_plan_gives_an_empty_store(manifest, tmp_path):
     plan = ViewPlan.of_counts(np.zeros(ROWS, np.int64))
-    result = run(manifest, tmp_path / "views.zarr", split="views", views=plan, augment=AUGMENT)
+    result = run(manifest, tmp_path / "views.zarr", views=plan, augment=AUGMENT)
     assert (result.rows, result.computed) == (0, 0)
     FeatureReader.open(tmp_path / "views.zarr").require_complete()
 
 
-def test_views_of_another_manifest_are_refused(manifest, tmp_path):
+def test_views_of_another_manifest_are_rejected(manifest, tmp_path):
     plan = ViewPlan(np.array([ROWS]), np.array([0], np.int16))
-    with pytest.raises(InputError, match="the view plan speaks of image 150"):
-        run(manifest, tmp_path / "views.zarr", split="views", views=plan, augment=AUGMENT)
-    with pytest.raises(ValueError, match="goes with a view plan"):
+    with pytest.raises(InputError, match="the view plan names image 150"):
         run(manifest, tmp_path / "views.zarr", views=plan, augment=AUGMENT)
+    for views, augment_config in ((plan, None), (None, AUGMENT)):
+        with pytest.raises(ValueError, match="views and augment go together"):
+            RowSource(manifest, views, augment_config)
 
 
-def test_settings_out_of_range_are_named(manifest, tmp_path):
+def test_settings_out_of_range_are_named_in_the_error(manifest, tmp_path):
     for name, value in {
         "backbone": "resnet50",
         "batch_size": 0,
@@ -374,22 +378,22 @@ def test_settings_out_of_range_are_named(manifest, tmp_path):
     }.items():
         with pytest.raises(ConfigError, match=f"extract.{name} is"):
             replace(CONFIG, **{name: value})
-    with pytest.raises(ConfigError, match="--device is 'warp'"):
+    with pytest.raises(ConfigError, match="device 'warp' cannot be used"):
         run(manifest, tmp_path / "database.zarr", device="warp")
 
 
 @pytest.mark.parametrize("cut", ["none", 4])
-def test_an_empty_list_of_outputs_is_refused_whether_or_not_a_cut_is_stored(cut):
+def test_an_empty_list_of_outputs_is_rejected(cut):
     with pytest.raises(ConfigError, match=r"extract\.outputs is empty: efficientnet_lite0 offers avg, gem"):
         replace(CONFIG, outputs=(), cut=cut)
 
 
-def test_a_worker_with_other_weights_is_refused():
+def test_a_worker_with_other_weights_is_rejected():
     with pytest.raises(WeightsError, match="copy the same file to every worker"):
         backbone_for(CONFIG, "cpu", "0" * 64)
 
 
-def test_writing_is_one_chunk_at_a_time(manifest, tmp_path, monkeypatch):
+def test_chunks_are_written_in_order(manifest, tmp_path, monkeypatch):
     written = []
     write = ChunkWriter.write
 

@@ -22,7 +22,7 @@ from stages.models.aggregators.config import AggregatorSettings
 from stages.models.backbones.backbone import load_backbone
 from stages.models.backbones.create import random_model
 from stages.models.localiser.localiser import Localiser
-from stages.models.trainable_blocks import TailSettings, TrainableBlocks
+from stages.models.trainable_blocks import TrainableBlocks, TrainableBlocksSettings
 from stages.partition.places import Places
 from stages.train import prepare
 from stages.train.data.feed import open_feed, schedule_of
@@ -330,9 +330,9 @@ def test_a_component_that_hardly_varies_is_not_blown_up(tmp_path):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_image_is_no_feature(name):
     size, blocks = NETWORKS[name]
-    settings = TailSettings(name, size, blocks, ("avg",), aggregated("netvlad"))
+    settings = TrainableBlocksSettings(name, size, blocks, ("avg",), aggregated("netvlad"))
     tail = TrainableBlocks(settings, random_model(name, size))
-    assert tail.in_parts(torch.empty(0, tail.cut.length)).shape == (0, tail.length)
+    assert tail.in_parts(torch.empty(0, tail.split.length)).shape == (0, tail.length)
 
 
 def test_two_processes_train_a_tail_as_one_does(city):

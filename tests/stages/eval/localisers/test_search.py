@@ -25,7 +25,7 @@ from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import predict
-from stages.models.trainable_blocks import TailSettings
+from stages.models.trainable_blocks import TrainableBlocksSettings
 from tests.support.training_city import RECIPE, partition, write_store
 
 ROWS = 333  # not a multiple of the chunk's 64
@@ -98,7 +98,7 @@ def test_frozen_vectors_read_only_pooled_outputs(photos, monkeypatch, tmp_path):
     write_store(tmp_path / "database.zarr", features, recipe)
     reader, read, names = FeatureReader.open(tmp_path / "database.zarr"), FeatureReader.read, []
     pooled = AggregatorSettings(kind="pooled", clusters=4, channels=8, global_length=4)
-    tail = TailSettings("efficientnet_lite0", 32, 7, ("avg",), pooled)
+    tail = TrainableBlocksSettings("efficientnet_lite0", 32, 7, ("avg",), pooled)
     settings = HeadSettings("aamc", 30.0, 0.2, False)
     localiser = Localiser.new(photos[2].classes, recipe, ("avg", "cut7"), 6, settings, tail)
     monkeypatch.setattr(

@@ -20,8 +20,10 @@ from PIL import Image
 from cache.reader import FeatureReader
 from pipeline.cli import cli
 from stages.errors import ConfigError, InputError
-from stages.extract import stage as extract
 from stages.extract.config import ExtractConfig
+from stages.extract.plan import RowSource
+from stages.extract.stage import ExtractInputs
+from stages.extract.stage import run as extract
 from stages.images.read import UnreadableImage, read_image
 from stages.index.config import IndexConfig
 from stages.index.manifest import Manifest, write_manifest
@@ -236,15 +238,8 @@ def test_features_from_a_pack_equal_those_from_loose_files(manifest, tmp_path):
     stores = []
     for name, path in (("loose", manifest.path), ("packed", indexed)):
         stores.append(tmp_path / name / "database.zarr")
-        extract.run(
-            config,
-            split="database",
-            manifest=Manifest.open(path),
-            store=stores[-1],
-            shards=[0],
-            seed=0,
-            device="cpu",
-        )
+        source = RowSource(Manifest.open(path))
+        extract(ExtractInputs(config, source, stores[-1], shards=[0], device="cpu"))
     assert content(stores[0]) == content(stores[1])
     assert np.flatnonzero(~FeatureReader.open(stores[1]).valid).tolist() == [9, 10, 21]
 

@@ -10,13 +10,19 @@ import torch
 
 from cache.reader import FeatureReader
 from stages.errors import ConfigError
-from stages.extract.shard import _fetched
+from stages.extract.shard import rounded
 from stages.images.read import read_image
 from stages.models.backbones.backbone import BACKBONES, Backbone, describe_backbone, load_backbone
 from stages.models.backbones.create import empty_model, random_model
-from stages.models.backbones.optimise import fuse_activations, make_quick
+from stages.models.backbones.optimise import fuse_activations, optimise
 from stages.models.backbones.pooling import pooled
-from stages.models.backbones.split import Rest, SplitPoint, cut_named, cut_of, trunk
+from stages.models.backbones.split import (
+    BlocksAfterSplit,
+    SplitPoint,
+    split_blocks,
+    split_point,
+    tokens_at_split,
+)
 from tests.support.tiny_photos import CONFIG, content, draw, listed, run
 
 ROWS = 70
@@ -61,13 +67,13 @@ def test_blocks_and_prefix_are_those_of_the_model(name):
 
 
 def test_a_cut_knows_its_shape():
-    vit = cut_of("dinov2_vitb14_reg", 224, 10)
+    vit = split_point("dinov2_vitb14_reg", 224, 10)
     assert vit == SplitPoint(blocks=10, prefix=5, side=16, channels=768)
     assert (vit.name, vit.tokens, vit.length) == ("cut10", 261, 261 * 768)
-    assert cut_of("efficientnet_lite0", 224, 4) == SplitPoint(blocks=4, prefix=0, side=14, channels=80)
-    assert cut_of("efficientnet_lite0", 64, 7) == SplitPoint(blocks=7, prefix=0, side=2, channels=320)
+    assert split_point("efficientnet_lite0", 224, 4) == SplitPoint(blocks=4, prefix=0, side=14, channels=80)
+    assert split_point("efficientnet_lite0", 64, 7) == SplitPoint(blocks=7, prefix=0, side=2, channels=320)
     names = ("cut10", "cut0", "cls", "cut", "cut010", "acut1", "cut1\n")
-    assert [cut_named(name) for name in names] == [10, 0, None, None, None, None, None]
+    assert [split_blocks(name) for name in names] == [10, 0, None, None, None, None, None]
 
 
 def test_cuts_that_are_none_are_refused():
@@ -78,14 +84,14 @@ def test_cuts_that_are_none_are_refused():
     ):
         size = 224
         with pytest.raises(ConfigError, match=expected):
-            cut_of(name, size, blocks)
+            split_point(name, size, blocks)
         with pytest.raises(ConfigError, match=expected):
             describe_backbone(name, weights="random", image_size=size, outputs=("avg", f"cut{blocks}"))
         with pytest.raises(ConfigError, match=expected):
             replace(VIT, backbone=name, cut=blocks)
     with pytest.raises(ConfigError, match="image_size is 30"):
-        cut_of("dinov2_vits14", 30, 10)
-    with pytest.raises(ConfigError, match="asked for cut4 and cut10: a backbone is cut at one place"):
+        split_point("dinov2_vits14", 30, 10)
+    with pytest.raises(ConfigError, match="asked for cut4 and cut10: expected one cut at most"):
         describe_backbone("dinov2_vits14", weights="random", image_size=28, outputs=("cut4", "cut10"))
     with pytest.raises(ConfigError, match=r"extract\.outputs names cut10: set extract\.cut to 10"):
         replace(VIT, cut="none", outputs=("cls", "cut10"))
@@ -103,12 +109,12 @@ def test_what_is_stored_follows_from_outputs_and_cut():
 def test_trunk_and_rest_are_the_backbone(name, size, blocks, quick):
     model, kind = random_model(name, size).eval(), BACKBONES[name].kind
     if quick:
-        model = make_quick(model, kind=kind)
-    cut = cut_of(name, size, blocks)
-    rest = Rest(model, kind, cut)
+        model = optimise(model, kind=kind)
+    cut = split_point(name, size, blocks)
+    rest = BlocksAfterSplit(model, kind, cut)
     with torch.inference_mode():
         expected = model.forward_features(images(size))
-        tokens = trunk(model, kind, images(size), blocks)
+        tokens = tokens_at_split(model, kind, images(size), blocks)
         before = tokens.clone()
         prefix, patches = rest(tokens)
     assert tokens.shape == (2, cut.tokens, cut.channels)
@@ -126,9 +132,9 @@ def test_a_backbone_with_a_cut_pools_as_one_without(name, size, blocks):
     both = load_backbone(name, weights="random", image_size=size, outputs=(*outputs, f"cut{blocks}"))
     alone = load_backbone(name, weights="random", image_size=size, outputs=f"cut{blocks}")
     expected, found = uncut(pixels(size)), both(pixels(size))
-    cut = cut_of(name, size, blocks)
+    cut = split_point(name, size, blocks)
     assert both.outputs == {**uncut.outputs, f"cut{blocks}": cut.length}
-    assert (both.card.cut, uncut.card.cut) == (cut, None)
+    assert (both.card.split, uncut.card.split) == (cut, None)
     for output in outputs:
         torch.testing.assert_close(found[output], expected[output], rtol=1e-5, atol=1e-5)
     assert found[cut.name].shape == (2, cut.length)
@@ -137,16 +143,16 @@ def test_a_backbone_with_a_cut_pools_as_one_without(name, size, blocks):
     # What was kept is enough to come to the same features again.
     with torch.inference_mode():
         tokens = found[cut.name].reshape(2, cut.tokens, cut.channels)
-        again = pooled(outputs, *alone.rest(tokens))
+        again = pooled(outputs, *alone.after_split(tokens))
     torch.testing.assert_close(again, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "size", "blocks"), [CASES[2], CASES[4]])
 def test_gradients_reach_the_rest_alone(name, size, blocks):
     backbone = load_backbone(name, weights="random", image_size=size, outputs=("avg", f"cut{blocks}"))
-    rest = backbone.rest.requires_grad_(True)
+    rest = backbone.after_split.requires_grad_(True)
     tokens = backbone(pixels(size))[f"cut{blocks}"].clone()  # of inference: no graph behind it
-    cut = rest.cut
+    cut = rest.split
     prefix, patches = rest(tokens.reshape(2, cut.tokens, cut.channels))
     (prefix.sum() + patches.square().sum()).backward()
     reached = {key for key, value in backbone.model.named_parameters() if value.grad is not None}
@@ -156,12 +162,12 @@ def test_gradients_reach_the_rest_alone(name, size, blocks):
 
 
 def test_fused_activations_step_back_where_gradients_are_wanted():
-    model = make_quick(random_model("dinov2_vits14", 28).eval(), kind="vit").requires_grad_(False)
-    cut = cut_of("dinov2_vits14", 28, 11)
-    tokens = trunk(model, "vit", images(28), 11)
-    plain = Rest(model, "vit", cut)(tokens)
+    model = optimise(random_model("dinov2_vits14", 28).eval(), kind="vit").requires_grad_(False)
+    cut = split_point("dinov2_vits14", 28, 11)
+    tokens = tokens_at_split(model, "vit", images(28), 11)
+    plain = BlocksAfterSplit(model, "vit", cut)(tokens)
     fuse_activations(model)
-    rest = Rest(model, "vit", cut).requires_grad_(True)
+    rest = BlocksAfterSplit(model, "vit", cut).requires_grad_(True)
     found = rest(tokens)
     torch.testing.assert_close(found, plain)
     found[1].sum().backward()
@@ -250,7 +256,7 @@ def test_features_are_rounded_as_before_the_copy():
         np.inf,
     ]
     values = np.concatenate([rng.normal(0, 10.0 ** rng.integers(-9, 5, 5000)), ends]).astype(np.float32)
-    found = _fetched(torch.from_numpy(values[:, None]), "float16")
+    found = rounded(torch.from_numpy(values[:, None]), "float16")
     with np.errstate(over="ignore"):
         expected = values.astype(np.float16)
     assert np.array_equal(found.values.numpy()[:, 0], expected, equal_nan=True)

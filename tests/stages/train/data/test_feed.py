@@ -17,7 +17,7 @@ from stages.models.backbones.backbone import describe_backbone
 from stages.models.heads.margin_loss import Buffers
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import predict
-from stages.models.trainable_blocks import TailSettings, untrained_tail
+from stages.models.trainable_blocks import TrainableBlocks, TrainableBlocksSettings
 from stages.train import training_pass as passes
 from stages.train.data import load as reading
 from stages.train.data.feed import open_feed
@@ -185,7 +185,7 @@ def test_with_a_tail_held_out_images_and_activations_need_room_too():
 )
 def test_what_a_step_of_a_tail_takes_covers_what_autograd_keeps(backbone, size, blocks, kind):
     settings = AggregatorSettings(kind=kind, clusters=4, channels=8, global_length=4)
-    tail = untrained_tail(TailSettings(backbone, size, blocks, ("avg",), settings))
+    tail = TrainableBlocks.empty(TrainableBlocksSettings(backbone, size, blocks, ("avg",), settings))
     with torch.no_grad():
         for value in tail.state_dict().values():
             value.fill_(0.01)
@@ -197,7 +197,7 @@ def test_what_a_step_of_a_tail_takes_covers_what_autograd_keeps(backbone, size, 
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        tail(torch.randn(24, tail.cut.length))
+        tail(torch.randn(24, tail.split.length))
     size = sum(storage.nbytes() for at, storage in kept.items() if at not in weights)
     assert size < step_bytes(tail, 24) < 3 * size
     assert step_bytes(tail, 48) == 2 * step_bytes(tail, 24)
