@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich import progress as bars
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from stages.files import Progress
-
 
 out = Console(highlight=False, soft_wrap=True)
 if not out.is_terminal:
@@ -31,18 +26,34 @@ def error(text: str) -> None:
     err.print(f"error: {' '.join(text.split())}", style="red", markup=False)
 
 
+class ProgressBar:
+    """A bar that moves when it is called with (done, total)."""
+
+    def __init__(self, bar: bars.Progress, title: str) -> None:
+        self._bar, self._task = bar, bar.add_task(title, total=None, note="")
+
+    def __call__(self, done: int, total: int) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        """Show a text beside the bar."""
+        self._bar.update(self._task, note=text)
+
+
 @contextmanager
-def progress(title: str) -> Iterator[Progress]:
-    """Yield a callback `(done, total)` that moves a bar; silent without a terminal."""
+def progress(title: str, *, hidden: bool = False) -> Iterator[ProgressBar]:
+    """Yield a progress bar; nothing is shown without a terminal."""
     columns = (
         bars.TextColumn("{task.description}"),
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[note]}"),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    disable = hidden or not err.is_terminal
+    with bars.Progress(*columns, console=err, transient=True, disable=disable) as bar:
+        yield ProgressBar(bar, title)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

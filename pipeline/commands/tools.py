@@ -101,11 +101,9 @@ def import_features(
     """
     from pipeline.runners.import_export import import_split
 
-    params, paths = project_of(context)
+    _, paths = project_of(context)
     with console.progress(f"import {split}") as progress:
-        result = import_split(
-            params, paths, split, array, positions, name=name, replace=replace, progress=progress
-        )
+        result = import_split(paths, split, array, positions, name=name, replace=replace, progress=progress)
     console.facts(f"import {split}", result.facts())
 
 

@@ -1,1 +1,1 @@
-"""Run a stage with the project's parameters and paths, here or on a cluster."""
+"""Call a stage with the project's settings and paths, here or on a cluster."""

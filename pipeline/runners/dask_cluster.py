@@ -1,4 +1,4 @@
-"""Map one function over shards on a Dask cluster: local worker processes, or a running scheduler."""
+"""Map a function over shards on a Dask cluster: local worker processes, or a running scheduler."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
-LOST_WORKERS = 10  # a shard whose workers die this often is not to blame on the machines
+LOST_WORKERS = 10  # after so many lost workers, the shard is the cause, not the machines
 _CONNECT = "10s"
 _WAIT_FOR_WORKERS_S = 60
 
 
 class ClusterError(PlacecacheError):
-    """The cluster is gone, or a shard kills its workers."""
+    """The cluster is lost, or a shard kills its workers."""
 
 
 def local_workers(scheduler: str) -> int | None:
@@ -31,7 +31,7 @@ def local_workers(scheduler: str) -> int | None:
     Raises
     ------
     ConfigError
-        If it is neither.
+        If `scheduler` is neither.
     """
     kind, _, rest = scheduler.partition(":")
     if kind in ("tcp", "tls") and rest.startswith("//") and rest.rpartition(":")[2].isdigit():
@@ -52,14 +52,14 @@ def cores() -> int:
 def connect(scheduler: str) -> Iterator[Client]:
     """Yield a Dask client for `local:WORKERS` or for a running scheduler's `tcp://host:port`.
 
-    Local workers are spawned processes with one task each at a time: forked ones would inherit
-    threads that zarr and torch have already started. Dask does not watch their memory, since they
-    hold no results; it would only restart workers that decode large photos.
+    Local workers run one task at a time. They are spawned, because forked processes would inherit threads
+    of zarr and torch. They have no memory limit, because Dask would restart workers that decode large
+    photos.
 
     Raises
     ------
     ConfigError
-        When `scheduler` is neither, or nobody answers there.
+        If `scheduler` is neither, or no scheduler answers.
     """
     import dask
     from distributed import Client, LocalCluster
@@ -77,7 +77,7 @@ def connect(scheduler: str) -> Iterator[Client]:
         return
     settings = {
         "distributed.worker.multiprocessing-method": "spawn",
-        "distributed.worker.daemon": False,  # beside a GPU, workers have processes that read
+        "distributed.worker.daemon": False,  # workers with a GPU start processes that read images
         "distributed.scheduler.allowed-failures": LOST_WORKERS,
     }
     with (
@@ -95,13 +95,13 @@ def map_shards(
 ) -> Iterator[tuple[Work, Result]]:
     """Yield each shard with the function's result, in the order the workers finish.
 
-    A lost worker's shard goes to another one; an error of the function's own ends the map. Shards
-    are sent as workers come free, so that the scheduler never holds millions of rows.
+    The shard of a lost worker goes to another one; an error in the function ends the map. Shards are
+    submitted when workers become free, so that the scheduler never holds millions of rows.
 
     Raises
     ------
     ClusterError
-        If there are no workers, the scheduler is lost, or a shard loses worker after worker.
+        If there are no workers, the scheduler is lost, or a shard kills its workers.
     """
     from distributed import as_completed
 
@@ -123,8 +123,8 @@ def map_shards(
             with _explained(client):
                 result: Result = future.result()
             yield running.pop(future), result
-            for more in submit():
-                completed.add(more)
+            for next_future in submit():
+                completed.add(next_future)
     finally:
         with suppress(OSError, RuntimeError):  # a client whose scheduler is gone cannot cancel
             client.cancel(list(running))
@@ -143,7 +143,7 @@ def _require_workers(client: Client) -> None:
 
 @contextmanager
 def _explained(client: Client) -> Iterator[None]:
-    """Turn what Dask says of a lost cluster into what a person can do."""
+    """Turn Dask's errors into errors that say what to do."""
     from distributed import KilledWorker
 
     try:
@@ -155,6 +155,6 @@ def _explained(client: Client) -> Iterator[None]:
         ) from fault
     except KilledWorker as fault:
         raise ClusterError(
-            f"a shard lost its worker again and again (out of memory?): {str(fault).split('.')[0]}; lower "
+            f"a shard lost all its workers (out of memory?): {str(fault).split('.')[0]}; lower "
             "extract.batch_size or the number of workers, and run the same command to continue"
         ) from fault

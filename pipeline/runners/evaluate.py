@@ -1,4 +1,4 @@
-"""A project's evaluation: from parameters and paths to the stage's call."""
+"""Evaluate the project's localiser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features of a split out to other programs, and other programs' features in."""
+"""Export features for other programs, and import features from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from cache.reader import FeatureReader
 from pipeline.project import dvc_link
-from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from stages.errors import InputError
 from stages.extract.import_export import TransferResult, export_hdf5, export_npy, import_npy
@@ -19,22 +18,21 @@ _EXPORTS = {".h5": export_hdf5, ".hdf5": export_hdf5, ".npy": export_npy}
 
 
 def export_split(paths: Paths, split: str, file: Path, *, progress: Progress) -> TransferResult:
-    """Return what writing one split's features to a file did; its suffix says how.
+    """Write one split's features to a file in the format of its suffix.
 
     Raises
     ------
     InputError
-        If there is no such kind of file, or manifest and store do not belong together.
+        If the suffix is unknown, or manifest and store do not fit together.
     """
     write = _EXPORTS.get(file.suffix.lower())
     if write is None:
-        raise InputError(f"{file} is of no known kind: expected {', '.join(_EXPORTS)}")
+        raise InputError(f"{file} has an unknown suffix: expected {', '.join(_EXPORTS)}")
     reader, manifest = FeatureReader.open(paths.features(split)), Manifest.open(paths.index(split))
     return write(reader, manifest, file, progress=progress)
 
 
 def import_split(
-    params: Params,
     paths: Paths,
     split: str,
     array: Path,
@@ -44,16 +42,16 @@ def import_split(
     replace: bool,
     progress: Progress,
 ) -> TransferResult:
-    """Return what taking in features and the positions they belong to did; both become the project's own.
+    """Make a manifest from a list of positions, and a feature store from the array that belongs to it.
 
-    The queries' positions are put in the zone of the database, as `index` does it.
+    As in `index`, the queries' positions are converted to the UTM zone of the database.
 
     Raises
     ------
     InputError
-        If a line of the list is unusable, since rows would no longer match, or the array does not fit.
+        If a line of the list cannot be used (rows would no longer match), or the array does not fit.
     ConfigError
-        If features are to go elsewhere, but a store of theirs is in the project.
+        If `data.features` is outside the project, but the project holds a store.
     """
     dvc_link.remove_stale_link(paths, split)
     zone = None
@@ -63,6 +61,6 @@ def import_split(
     index.run(strict, source=positions, output=paths.index(split), split=split, zone=zone)
     manifest = Manifest.open(paths.index(split))
     store = paths.features(split)
-    moved = import_npy(array, manifest, store, name=name, replace=replace, progress=progress)
+    result = import_npy(array, manifest, store, name=name, replace=replace, progress=progress)
     dvc_link.write_link(paths, split)
-    return moved
+    return result

@@ -1,4 +1,4 @@
-"""Pack any source of images: what is no manifest yet is indexed first."""
+"""Pack images from any source; without a manifest, the source is indexed first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stages.index.packs.stage import run
 
 
 def pack(params: Params, source: Path, output: Path, *, workers: int, progress: Progress) -> PackResult:
-    """Return what packing a folder, a .csv, a .txt list or a .parquet manifest did."""
+    """Pack a folder, a .csv, a .txt list or a .parquet manifest."""
     if source.suffix.lower() == ".parquet":
         return run(params.pack, manifest=source, output=output, workers=workers, progress=progress)
     indexed = output / ".index.parquet"

@@ -149,7 +149,7 @@ def test_the_import_and_export_commands(features, tmp_path):
     assert pipeline("export", "features", tmp_path / "out.h5", "--split", "database").exit_code == 0
     with h5py.File(tmp_path / "out.h5") as file:
         np.testing.assert_array_equal(file[KEYS[9]]["global_descriptor"][:], features[9])
-    with pytest.raises(InputError, match=r"no known kind: expected \.h5"):
+    with pytest.raises(InputError, match=r"unknown suffix: expected \.h5"):
         pipeline("export", "features", tmp_path / "out.mat", "--split", "database")
     positions.write_text(positions.read_text() + "\n,1,2,10S")
     with pytest.raises(InputError, match="unusable entries"):
