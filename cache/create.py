@@ -21,13 +21,7 @@ _IDS_PER_CHUNK = 1 << 20
 
 
 def create(path: StoragePath, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
-    """Create an empty store at `path`, where no store may be.
-
-    Raises
-    ------
-    StoreError
-        If the disk is full or fails.
-    """
+    """Create an empty store at `path`, where no store may be; StoreError if the disk is full or fails."""
     try:
         with path.build_store() as new:
             _build(new, spec, recipe, row_ids)

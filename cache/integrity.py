@@ -56,13 +56,8 @@ def repair(store: FeatureStore, faults: Iterable[ChunkFault]) -> list[int]:
 
 
 def require_sound(store: FeatureStore, chunk: int) -> None:
-    """Check a finished chunk before its features are used to write it again.
-
-    Raises
-    ------
-    StoreError
-        If it is damaged: a new checksum would hide that for good.
-    """
+    """Check a finished chunk before its features are used to write it again; StoreError if it is damaged."""
+    # A new checksum of damaged features would hide the damage for good.
     faults = check_chunk(store, chunk)
     if faults:
         raise StoreError(

@@ -40,13 +40,6 @@ class Ledger:
 
     Every entry is a file, so that any number of writers can add entries without sharing a file.
     The content of an entry depends on the features alone: no times, no host names.
-
-    Parameters
-    ----------
-    folder : StoragePath
-        The folder of the entries.
-    spec : StoreSpec
-        Rows and chunks of the store.
     """
 
     def __init__(self, folder: StoragePath, spec: StoreSpec) -> None:
@@ -92,13 +85,7 @@ class Ledger:
         return np.setdiff1d(np.arange(self.spec.chunks, dtype=np.int64), self.done_chunks())
 
     def entry(self, chunk: int) -> Entry:
-        """Return the entry of a finished chunk.
-
-        Raises
-        ------
-        StoreError
-            If the chunk is not finished or its entry is damaged.
-        """
+        """Return the entry of a chunk; StoreError if the chunk is not finished or its entry is damaged."""
         path = self._path(chunk)
         try:
             return self._parse(chunk, path.read_bytes())

@@ -24,16 +24,12 @@ if TYPE_CHECKING:
 class FeatureReader:
     """Reads a feature store.
 
-    It reads contiguous slices, because disks read them fast, chunk by chunk. Chunk files that hold
-    uncompressed values are read directly, since Zarr takes several times as long on a busy machine;
-    other arrays are read through Zarr. Safe to use from several threads. The ledger is read once.
-
-    Parameters
-    ----------
-    store : FeatureStore
-        An open store.
+    It reads contiguous slices, because disks read them fast. Safe to use from several threads. The
+    ledger is read once.
     """
 
+    # Chunk files of uncompressed values are read directly: on a busy machine Zarr takes several times
+    # as long. Arrays that another program compressed or sharded are read through Zarr.
     def __init__(self, store: FeatureStore) -> None:
         self.store = store
         self._arrays: dict[str, Any] = {name: store.array(name) for name in store.spec.outputs}
@@ -74,7 +70,7 @@ class FeatureReader:
         Parameters
         ----------
         start, stop : int
-            Rows, ``0 <= start <= stop <= rows``.
+            Rows, ``0 <= start <= stop <= rows``; StoreError for others.
         outputs : sequence of str, optional
             Which outputs, in which order; by default all, in the store's order.
 
@@ -82,11 +78,6 @@ class FeatureReader:
         -------
         ndarray, (stop - start, F)
             In the store's dtype. Bad rows and rows that are not extracted yet are NaN.
-
-        Raises
-        ------
-        StoreError
-            If the slice or an output does not exist.
         """
         names = self._names(outputs)
         if not 0 <= start <= stop <= self.rows:
@@ -152,17 +143,9 @@ class FeatureReader:
         return sum(rows.stop - rows.start for rows in slices)
 
     def require_complete(self, shards: int | None = None) -> None:
-        """Check that every row is extracted.
+        """Check that every row is extracted; otherwise a StoreError names the command that does it.
 
-        Parameters
-        ----------
-        shards : int, optional
-            Number of work shards; with it, the message names the shards that are left.
-
-        Raises
-        ------
-        StoreError
-            If chunks are missing; the message names the command that extracts them.
+        Given the number of work shards, the command names the shards that are left.
         """
         missing = self.store.ledger.missing()
         if not len(missing):
@@ -206,12 +189,10 @@ def gather(
 
     Parameters
     ----------
-    reader : FeatureReader
-        An open store.
+    reader, outputs
+        As in `FeatureReader.read`.
     rows : ndarray of int64, shape (n,)
         Rows, ascending.
-    outputs : sequence of str, optional
-        Which outputs, in which order; by default all.
 
     Returns
     -------

@@ -13,40 +13,17 @@ from cache.errors import StoreError
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings that decide every value in a feature store.
-
-    Attributes
-    ----------
-    backbone : str
-        Name of the frozen backbone.
-    weights : str
-        The setting that named the weights ("pretrained", "random", a file name). For people only: it
-        is not part of the identity.
-    weights_id : str
-        SHA-256 of the weights.
-    image_size : int
-        Side of the backbone's input in pixels.
-    preprocessing : dict
-        Resize, interpolation, mean and standard deviation.
-    outputs : dict of str to int
-        Outputs, in order, with their lengths F: pooled ones, and the tokens at a cut, ``cut<K>``.
-    dtype : str
-        Data type of the stored features.
-    precision : str
-        Data type of the backbone's computation.
-    augment : dict or None
-        Settings and seed of the augmentation; None for plain images.
-    """
+    """The settings that decide every value in a feature store."""
 
     backbone: str
-    weights: str
-    weights_id: str
-    image_size: int
-    preprocessing: dict[str, Any]
-    outputs: dict[str, int]
-    dtype: str
-    precision: str
-    augment: dict[str, Any] | None = None
+    weights: str  # the setting: "pretrained", "random" or a file name; for people, not part of the id
+    weights_id: str  # SHA-256 of the weights
+    image_size: int  # side of the backbone's input in pixels
+    preprocessing: dict[str, Any]  # resize, interpolation, mean and standard deviation
+    outputs: dict[str, int]  # in order, with their lengths F: pooled outputs, and tokens as ``cut<K>``
+    dtype: str  # of the stored features
+    precision: str  # of the backbone's computation
+    augment: dict[str, Any] | None = None  # settings and seed; None for images without augmentation
 
     @property
     def id(self) -> str:

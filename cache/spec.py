@@ -18,29 +18,12 @@ _DTYPES = ("float16", "float32")
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """Shape of a feature store: one (rows, F) array per output, split into row chunks.
-
-    Attributes
-    ----------
-    rows : int
-        Rows of every array.
-    outputs : dict of str to int
-        Array names, in order, and their lengths F.
-    dtype : str
-        "float16" or "float32".
-    chunk_rows : int
-        Rows in a chunk; the last chunk may hold fewer.
-
-    Raises
-    ------
-    StoreError
-        If a value is out of range.
-    """
+    """Shape of a feature store: one (rows, F) array per output, split into row chunks."""
 
     rows: int
-    outputs: dict[str, int]
-    dtype: str
-    chunk_rows: int
+    outputs: dict[str, int]  # array names, in order, and their lengths F
+    dtype: str  # "float16" or "float32"
+    chunk_rows: int  # the last chunk may hold fewer
 
     def __post_init__(self) -> None:
         if self.rows < 0 or self.chunk_rows < 1:

@@ -140,13 +140,7 @@ def create_or_open(
 
 
 def open_store(path: AnyPath) -> FeatureStore:
-    """Return the store at `path`.
-
-    Raises
-    ------
-    StoreError
-        If there is none, or it is of another format.
-    """
+    """Return the store at `path`; StoreError if there is none or it is of another format."""
     path = storage_path(path)
     identity = _identity(path)
     if not identity:

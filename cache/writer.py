@@ -19,11 +19,6 @@ class ChunkWriter:
     Several writers can work on one store as long as they write different chunks. A chunk's ledger
     entry is written after its arrays are on the disk, so a killed writer loses at most its current
     chunk, and writing it again gives the same bytes. FORMAT.md describes what a power cut can undo.
-
-    Parameters
-    ----------
-    store : FeatureStore
-        The store to write to.
     """
 
     def __init__(self, store: FeatureStore) -> None:

@@ -27,27 +27,15 @@ _RETRY_S = 0.5
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that made a claim. The fields are those of a claim file.
-
-    Attributes
-    ----------
-    host, boot, namespace : str
-        Its machine, the machine's current boot, and its process namespace (each container has its own).
-    process, ticks : int
-        Its id, and when it started, in clock ticks since boot: ids are used again.
-    since : str
-        When the claim was made, local time.
-    token : str
-        Random, to tell claims of one process apart.
-    """
+    """The process that made a claim; its fields are those of a claim file (FORMAT.md)."""
 
     host: str
-    boot: str
-    namespace: str
+    boot: str  # id of the machine's current boot
+    namespace: str  # of process ids: each container has its own
     process: int
-    ticks: int
-    since: str
-    token: str
+    ticks: int  # from boot to the start of the process: process ids are used again
+    since: str  # when the claim was made, local time
+    token: str  # random, to tell claims of one process apart
 
     @classmethod
     def this_process(cls) -> Holder:

@@ -30,7 +30,7 @@ class LocalPath(PosixPath):
         return self.stat().st_mtime
 
     def update_mtime(self) -> None:
-        """Set `modified` to now; unlike `touch`, raise FileNotFoundError if there is no file."""
+        """Set `modified` to now; unlike `touch`, raise FileNotFoundError if the file does not exist."""
         os.utime(self)
 
     def sync(self) -> None:
@@ -101,7 +101,7 @@ class LocalPath(PosixPath):
         return sizes
 
     def nearest_folder(self) -> Path | None:
-        """The folder, or its nearest parent that exists; its disk is where new files go."""
+        """Return the folder, or its nearest parent that exists: new files go to its disk."""
         return next(folder for folder in (self, *self.absolute().parents) if folder.exists())
 
     def reachable(self) -> bool:
@@ -157,15 +157,10 @@ AnyPath = str | Path | RemotePath
 
 
 def storage_path(path: AnyPath, base: Path = Path()) -> StoragePath:
-    """Return the path that a caller or a setting names.
+    """Return the path that a caller or a setting names: a folder, or an address on object storage.
 
-    Parameters
-    ----------
-    path : str, Path or RemotePath
-        A folder, absolute or relative to `base`; ``file:///folder``; or an address such as
-        ``s3://bucket/folder`` of any protocol that fsspec knows.
-    base : Path
-        Where relative folders start.
+    Folders are absolute, relative to `base`, or written as ``file:///folder``. An address such as
+    ``s3://bucket/folder`` can have any protocol that fsspec knows.
     """
     text = str(path)
     protocol, separator, folder = text.partition("://")

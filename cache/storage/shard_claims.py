@@ -51,13 +51,7 @@ def claims_on(store: AnyPath) -> list[Claim]:
 
 
 def require_unclaimed(store: AnyPath) -> None:
-    """Check that no run is writing to a store.
-
-    Raises
-    ------
-    StoreInUse
-        If a run is; the message says which.
-    """
+    """Check that no run is writing to a store; StoreInUse names the run."""
     for claim in claims_on(store):
         raise StoreInUse(f"{store} is being written by {claim}: wait for that run or stop it")
 
@@ -66,17 +60,8 @@ def require_unclaimed(store: AnyPath) -> None:
 def claimed(store: AnyPath, shards: Mapping[int, range]) -> Iterator[None]:
     """Hold the chunks of some work shards while the block runs.
 
-    Parameters
-    ----------
-    store : str, Path or StoragePath
-        The store; claims lie beside it.
-    shards : mapping of int to range
-        Number of each shard -> its chunks. Shards without chunks need no claim.
-
-    Raises
-    ------
-    StoreInUse
-        If another run holds any of these chunks; then nothing is claimed.
+    `shards` maps the number of each shard to its chunks; shards without chunks need no claim. If another
+    run holds any of these chunks, nothing is claimed and StoreInUse names that run.
     """
     store = storage_path(store)
     chunks_of_shard = {shard: chunks for shard, chunks in shards.items() if len(chunks)}
