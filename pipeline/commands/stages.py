@@ -79,27 +79,18 @@ def extract(
 
     Each passes through the frozen backbone once. Run it again to continue after an interruption.
     """
-    from pipeline.runners.extract import extract_split, storage_line
+    from pipeline.runners.extract import ExtractOptions, extract_split, storage_line
     from stages.devices import describe_device, resolve_device
 
     params, paths = project_of(context)
-    chosen, resolved = shards_of(params, shards), resolve_device(device)
+    options = ExtractOptions(
+        resolve_device(device), shards_of(params, shards), replace, keep, repair, scheduler
+    )
     for split in splits or SPLITS:
-        console.line(f"extract {split}: {params.extract.backbone} on {describe_device(resolved)}")
+        console.line(f"extract {split}: {params.extract.backbone} on {describe_device(options.device)}")
         console.line(storage_line(params, paths, split))
         with console.progress(f"extract {split}") as progress:
-            result = extract_split(
-                params,
-                paths,
-                split,
-                shards=chosen,
-                device=resolved,
-                replace=replace,
-                keep=keep,
-                repair=repair,
-                scheduler=scheduler,
-                progress=progress,
-            )
+            result = extract_split(params, paths, split, options, progress=progress)
         console.facts(f"extract {split}", result.facts())
 
 

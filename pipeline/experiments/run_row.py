@@ -40,13 +40,18 @@ def _naming_holder(work: str, path: AnyPath) -> Iterator[None]:
 
 def prepare(row: Row, device: str) -> None:
     """Partition the city and extract the features of a row, unless that is done already."""
+    from pipeline.runners.extract import ExtractOptions, extract_split
+
     params, paths = row.params(0), row.paths(0)
     _partition(row, params, paths)
     for split in row.splits:
         store = paths.features(split)
         try:
-            with _naming_holder(f"features of {split} are being extracted", store):
-                _extract(row, params, paths, split, device)
+            with (
+                _naming_holder(f"features of {split} are being extracted", store),
+                console.progress(f"{row.name}: extract {split}") as progress,
+            ):
+                extract_split(params, paths, split, ExtractOptions(device), progress=progress)
         except WeightsError:
             # A complete store, such as an imported one, can be used without the weights that made it.
             if not store_exists(store) or FeatureReader.open(store).missing_rows:
@@ -68,24 +73,6 @@ def _partition(row: Row, params: Params, paths: RowPaths) -> None:
                 seed=params.seeds.views,
                 progress=progress,
             )
-
-
-def _extract(row: Row, params: Params, paths: RowPaths, split: str, device: str) -> None:
-    from pipeline.runners.extract import extract_split
-
-    with console.progress(f"{row.name}: extract {split}") as progress:
-        extract_split(
-            params,
-            paths,
-            split,
-            shards=range(params.extract.shards),
-            device=device,
-            replace=False,
-            keep=False,
-            repair=False,
-            scheduler=None,
-            progress=progress,
-        )
 
 
 def run_seed(row: Row, seed: int, device: str) -> tuple[Metrics, bool]:

@@ -1,11 +1,11 @@
-"""One split's extraction: from parameters and paths to the stage's call, here or on a cluster."""
+"""Extract one split of the project, here or on a cluster."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace as changed
+from dataclasses import dataclass, replace
 
 from cache.spec import StoreSpec
 from pipeline.console import size
@@ -24,68 +24,71 @@ from stages.partition.views import ViewPlan
 
 
 def storage_line(params: Params, paths: Paths, split: str) -> str:
-    """Return what a split's features take once all are there, per image and in total, and where.
+    """Return a line with the size of a split's features, per image and in total, and their folder.
 
-    With `extract.cut` that is a hundred times what it is without: it is said before the work begins.
+    It is printed before the work starts, because features with `extract.cut` are about 100 times larger.
     """
     if split == "views":
         with open_parquet(paths.partition / "views.parquet", made_by="pipeline partition") as plan:
-            rows, augment, what = plan.metadata.num_rows, params.augment, "views"
+            rows, augment, noun = plan.metadata.num_rows, params.augment, "views"
     else:
-        rows, augment, what = Manifest.open(paths.index(split)).rows, None, "images"
+        rows, augment, noun = Manifest.open(paths.index(split)).rows, None, "images"
     recipe = recipe_for(params.extract, augment, params.seeds.views)
-    each = StoreSpec.for_rows(rows, recipe.outputs, recipe.dtype).row_bytes
+    row_bytes = StoreSpec.for_rows(rows, recipe.outputs, recipe.dtype).row_bytes
     folder = paths.features(split).parent
-    return f"{split}: {rows:,} {what} x {size(each)} = {size(rows * each)} in {folder}"
+    return f"{split}: {rows:,} {noun} x {size(row_bytes)} = {size(rows * row_bytes)} in {folder}"
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """Options of `pipeline extract`; `shards` of None means all of them, the others are off by default."""
+
+    device: str
+    shards: Sequence[int] | None = None
+    replace: bool = False
+    keep: bool = False
+    repair: bool = False
+    scheduler: str | None = None
 
 
 def extract_split(
-    params: Params,
-    paths: Paths,
-    split: str,
-    *,
-    shards: Iterable[int],
-    device: str,
-    replace: bool,
-    keep: bool,
-    repair: bool,
-    scheduler: str | None,
-    progress: Progress,
+    params: Params, paths: Paths, split: str, options: ExtractOptions, *, progress: Progress
 ) -> ExtractResult:
-    """Return what extracting some shards of one split did; see `stages.extract.stage.run`.
+    """Extract shards of one split, here or on a cluster; see `stages.extract.stage.run`.
 
-    Several devices, ``cuda:0,cuda:1``, each get a worker of their own.
+    With several devices, such as ``cuda:0,cuda:1``, each device gets a local worker.
 
     Raises
     ------
     ConfigError
-        If a GPU is to decode where none computes: the features would not be those of the recipe.
+        If the scheduler's address is not valid, or `extract.decoder` needs a GPU and the device is none.
     """
+    device, scheduler = options.device, options.scheduler
     if params.extract.decoder == "nvjpeg" and not device.startswith("cuda"):
         raise ConfigError(
-            f"extract.decoder is nvjpeg, which needs a GPU, and the device is {device}: give --device cuda, "
+            f"extract.decoder is nvjpeg, which needs a GPU, but the device is {device}: use --device cuda, "
             "or set extract.decoder: pillow"
         )
     if "," in device and scheduler is None:
         scheduler = f"local:{len(device.split(','))}"
+    if scheduler:
+        local_workers(scheduler)  # a wrong address is an error before any work
 
     def on_cluster(_: object, orders: Sequence[ShardOrder]) -> Iterable[ShardResult]:
         return work_on_cluster(orders, scheduler or "", progress)
 
-    if scheduler:
-        local_workers(scheduler)  # a slip in the address shows before any work
+    inputs = ExtractInputs(
+        params.extract,
+        source=_source(params, paths, split),
+        store=paths.features(split),
+        shards=range(params.extract.shards) if options.shards is None else options.shards,
+        device=device,
+        replace=options.replace,
+        keep=options.keep,
+        repair=options.repair,
+    )
     dvc_link.remove_stale_link(paths, split)
-    with ended_like_ctrl_c():
-        inputs = ExtractInputs(
-            params.extract,
-            source=_source(params, paths, split),
-            store=paths.features(split),
-            shards=tuple(shards),
-            device=device,
-            replace=replace,
-            keep=keep,
-            repair=repair,
-        )
+    with sigterm_as_ctrl_c():
         result = run(inputs, progress=progress, mapper=on_cluster if scheduler else None)
     dvc_link.write_link(paths, split)
     return result
@@ -101,15 +104,15 @@ def _source(params: Params, paths: Paths, split: str) -> RowSource:
 def work_on_cluster(
     orders: Sequence[ShardOrder], scheduler: str, progress: Progress
 ) -> Iterator[ShardResult]:
-    """Yield the results of all orders, worked off on a Dask cluster; no orders start none.
+    """Yield the results of all orders from a Dask cluster, which is not started without orders.
 
     With `extract.threads: auto`, local workers share the machine's cores.
     """
     if not orders:
         return
     workers = local_workers(scheduler)
-    share = max(1, cores() // workers) if workers else 0
-    orders = [changed(order, threads=order.threads or share) for order in orders]
+    threads = max(1, cores() // workers) if workers else 0
+    orders = [replace(order, threads=order.threads or threads) for order in orders]
     done, total = 0, sum(order.images for order in orders)
     with connect(scheduler) as client:
         for order, result in map_shards(extract_on_worker, orders, client):
@@ -119,27 +122,27 @@ def work_on_cluster(
 
 
 def extract_on_worker(order: ShardOrder) -> ShardResult:
-    """Finish one shard on a Dask worker, on the device that falls to it."""
+    """Extract one shard on a Dask worker, on the device assigned to the worker."""
     import torch
     from distributed import get_worker
 
     devices = order.device.split(",")
     if devices == ["cuda"] and torch.cuda.device_count() > 1:
         devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    return extract_shard(changed(order, device=device_of_worker(str(get_worker().name), devices)))
+    return extract_shard(replace(order, device=device_of_worker(str(get_worker().name), devices)))
 
 
 def device_of_worker(name: str, devices: Sequence[str]) -> str:
-    """Return the device of a worker: in turns where workers are numbered, as local ones are."""
+    """Return the device of a worker: in turns for numbered workers, as local ones are, else the first."""
     return devices[int(name) % len(devices)] if name.isdigit() else devices[0]
 
 
 @contextmanager
-def ended_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, which batch schedulers send, do what Ctrl-C does: drop the chunk, free the claims."""
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Handle SIGTERM, which batch schedulers send, like Ctrl-C: drop the chunk and release the claims."""
     try:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not the main thread, which alone can set handlers
+    except ValueError:  # only the main thread can set signal handlers
         yield
         return
     try:

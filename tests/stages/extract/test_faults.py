@@ -24,7 +24,7 @@ from cache.storage.shard_claims import StoreInUse
 from cache.store import open_store
 from cache.timings import total_timings
 from pipeline.project.init import set_params, template
-from pipeline.runners.extract import ended_like_ctrl_c
+from pipeline.runners.extract import sigterm_as_ctrl_c
 from stages.errors import InputError
 from stages.index.manifest import Manifest
 from tests.support.tiny_photos import CONFIG, content, draw, listed, run
@@ -120,7 +120,7 @@ def project(tmp_path, manifest):
 
 def test_sigterm_is_handled_like_ctrl_c():
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), ended_like_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == handler
 
