@@ -1,4 +1,4 @@
-"""Chunk files read and written directly where they are plain: the same as by way of Zarr."""
+"""Direct reads and writes of chunk files give the same as Zarr."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def readers(request, tmp_path_factory):
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_both_ways_agree(readers, data):
+def test_direct_reads_equal_zarr_reads(readers, data):
     start = data.draw(st.integers(0, ROWS))
     stop = data.draw(st.integers(start, ROWS))
     outputs = data.draw(st.sampled_from([None, ["cls"], ["avg"], ["avg", "cls"]]))
@@ -62,7 +62,7 @@ def test_chunks_are_read_without_zarr(readers):
 
 
 @pytest.mark.parametrize("how", [{"compressors": zarr.codecs.ZstdCodec()}, {"shards": (128, 6)}])
-def test_arrays_that_another_program_packed_are_read_through_zarr(tmp_path, how):
+def test_compressed_and_sharded_arrays_are_read_through_zarr(tmp_path, how):
     store = store_at(tmp_path / "database.zarr")
     values = np.nan_to_num(FeatureReader(store).read(0, ROWS, ["cls"]))
     del store.group["cls"]
@@ -85,7 +85,7 @@ def test_chunk_files_are_those_that_zarr_writes(tmp_path, monkeypatch):
     assert direct == through_zarr
 
 
-def test_a_file_cut_short_is_not_read_as_features(tmp_path):
+def test_a_short_file_is_not_read_as_features(tmp_path):
     store = store_at(tmp_path / "database.zarr")
     file = store.chunk_file("cls", 0)
     file.write_bytes(file.read_bytes()[:-12])

@@ -1,4 +1,4 @@
-"""Stores under faults: killed at every file operation, torn files, flipped bits, a full disk."""
+"""Stores under faults: a kill at every file operation, torn files, flipped bits, a full disk."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from cache.writer import ChunkWriter
 from tests.cache.test_store import OUTPUTS, RECIPE, content, features, filled, ids
 
 CHUNKS = range(3)
-# Forks a writer for every file operation there is, kills it there, and forks another to finish the
-# work. The parent never touches Zarr, whose threads would not survive the fork.
+# For every file operation, forks a writer, kills it there, and forks another one that finishes the
+# work. The parent never uses Zarr, whose threads would not survive the fork.
 KILLS = textwrap.dedent(
     """
     import os, shutil, signal, sys
@@ -58,7 +58,7 @@ KILLS = textwrap.dedent(
         killed = forked(lambda: killed_at(last, path)) != 0
         assert forked(lambda: t.work(path)) == 0, f"not continued after file operation {last}"
         assert t.content(path) == whole, f"other bytes after a kill at file operation {last}"
-        assert [entry.name for entry in place.iterdir()] == ["database.zarr"], f"crumbs after {last}"
+        assert [entry.name for entry in place.iterdir()] == ["database.zarr"], f"leftovers after {last}"
         shutil.rmtree(place)
         if not killed:
             break
@@ -69,7 +69,7 @@ KILLS = textwrap.dedent(
 
 
 def begin(path):
-    """Warm up what would otherwise be imported, and counted, later."""
+    """Import everything now, so that the file operations of imports are not counted."""
     filled(path.with_name("warm.zarr"))
     import shutil
 
@@ -77,7 +77,7 @@ def begin(path):
 
 
 def work(path):
-    """What every run does: open or create, write what is missing, try a bad row of chunk 1 again."""
+    """Do what every run does: open or create, write missing chunks, compute a bad row of chunk 1 again."""
     spec = StoreSpec(150, OUTPUTS, "float16", 64)
     store = create_or_open(path, spec, RECIPE, ids(150))
     for chunk in CHUNKS:
@@ -87,7 +87,7 @@ def work(path):
         ChunkWriter(store).write(1, features(spec, 1))
 
 
-def test_a_kill_at_any_file_operation_leaves_a_store_that_ends_the_same(tmp_path):
+def test_a_kill_at_any_file_operation_does_not_change_the_store(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", KILLS, str(tmp_path), "9"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -116,7 +116,7 @@ TEARS = {
 
 
 @pytest.mark.parametrize("tear", TEARS)
-def test_torn_files_are_found_at_a_glance_and_written_again(folder, tear):
+def test_torn_files_are_found_by_length_and_written_again(folder, tear):
     path = folder / "database.zarr"
     filled(path)
     whole = content(path)
@@ -133,7 +133,7 @@ def test_torn_files_are_found_at_a_glance_and_written_again(folder, tear):
     assert content(path) == whole
 
 
-def test_a_flipped_bit_is_found_wherever_it_is(folder):
+def test_a_flipped_bit_is_found_anywhere(folder):
     store = filled(folder / "database.zarr")
     for chunk, byte, what in (
         (0, 0, "bytes changed since they were written"),
@@ -155,7 +155,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(folder):
     assert [fault for chunk in CHUNKS for fault in check_chunk(store, chunk)] == []
 
 
-def test_a_nan_that_nobody_listed_is_found_though_its_checksum_is_right(folder):
+def test_an_unlisted_nan_is_found_despite_a_valid_checksum(folder):
     store = filled(folder / "database.zarr", chunks=[0, 2])
     ChunkWriter(store).write(1, features(store.spec, 1), {70: "empty file", 71: "empty file"})
     path = store.path / "ledger/000001.json"
@@ -168,7 +168,7 @@ def test_a_nan_that_nobody_listed_is_found_though_its_checksum_is_right(folder):
     ]
 
 
-def test_a_full_disk_stops_with_a_sentence_and_loses_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_gives_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
     store = filled(tmp_path / "database.zarr", chunks=[0])
 
     def full(descriptor):
@@ -187,7 +187,7 @@ def test_a_full_disk_stops_with_a_sentence_and_loses_nothing(tmp_path, monkeypat
     assert content(store.path) == content(tmp_path / "whole.zarr")
 
 
-def test_a_disk_that_fills_up_at_the_entry_leaves_no_half_an_entry(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_ledger_entry(tmp_path, monkeypatch):
     store = filled(tmp_path / "database.zarr", chunks=[0])
 
     def full(descriptor):
@@ -200,7 +200,7 @@ def test_a_disk_that_fills_up_at_the_entry_leaves_no_half_an_entry(tmp_path, mon
     assert sorted(path.name for path in store.ledger.folder.iterdir()) == ["000000.json", "zarr.json"]
 
 
-def test_a_store_whose_description_is_torn_says_so(folder):
+def test_a_torn_zarr_json_gives_a_clear_error(folder):
     store = filled(folder / "database.zarr")
     for harm in (b"", b'{"zarr_format": 3'):
         (store.path / "zarr.json").write_bytes(harm)
@@ -208,7 +208,7 @@ def test_a_store_whose_description_is_torn_says_so(folder):
             open_store(store.path)
 
 
-def test_what_kills_left_beside_the_store_is_swept_up(tmp_path):
+def test_leftovers_of_kills_are_deleted(tmp_path):
     path = tmp_path / "database.zarr"
     filled(path)
     for name in (".database.zarr.0a.new", ".database.zarr.0b.drop"):

@@ -1,4 +1,4 @@
-"""Stores after a power cut, on a disk that keeps what it was forced to and of the rest what it likes."""
+"""Stores after a power cut, on a disk that keeps what was synced and any part of the rest."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.cache.test_store import OUTPUTS, RECIPE, content, features, ids
 
 
 class Disk:
-    """What of a folder would be left if the power went now.
+    """The possible contents of a folder if the power failed now.
 
-    A file's content is safe once the file was synced, a name (given, or taken away) once its folder
-    was. Until then a name is as it was before or as it is now, and a file that was not synced is
-    zeros, or by luck, bad luck with an entry, is what it should be.
+    A file's content is safe once the file is synced; a new or deleted name is safe once its folder
+    is. Until then a name can be old or new, and a file that was not synced can be all zeros or
+    complete.
     """
 
     def __init__(self, folder: Path, patch) -> None:
@@ -57,7 +57,7 @@ class Disk:
         self.look()
 
     def look(self):
-        """Note what might be left: no pending name, all, only the ledger's, only the arrays'."""
+        """Record possible contents: no pending name, all, only the ledger's, only the arrays'."""
         worst = [(name, worst) for name, worst, _ in self.pending]
         arrays = [item for item in worst if not item[0].startswith("ledger")]
         ledger = [(name, best) for name, _, best in self.pending if name.startswith("ledger")]
@@ -79,7 +79,7 @@ class Disk:
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["new chunks", "a chunk written again"])
-def test_a_power_cut_at_any_moment_leaves_a_store_that_ends_the_same(begun, tmp_path, monkeypatch):
+def test_a_power_cut_at_any_time_does_not_change_the_store(begun, tmp_path, monkeypatch):
     path = tmp_path / "database.zarr"
     spec = StoreSpec(150, OUTPUTS, "float16", 64)
     store = create_or_open(path, spec, RECIPE, ids(150))
@@ -96,7 +96,7 @@ def test_a_power_cut_at_any_moment_leaves_a_store_that_ends_the_same(begun, tmp_
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes(data)
         store = open_store(copy)
-        repair(store, torn(store, CHUNKS))  # what every run begins with: nothing but a glance
+        repair(store, torn(store, CHUNKS))  # the first step of every run; it reads no features
         assert [fault for chunk in CHUNKS for fault in check_chunk(store, chunk)] == []
         work(copy)
         assert content(copy) == whole

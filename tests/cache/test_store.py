@@ -1,4 +1,4 @@
-"""Feature stores: made whole, opened with care, written so that a kill does no harm."""
+"""Feature stores: create, open, read, write, move aside; a kill does no harm."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def content(folder: AnyPath) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in sorted(storage_path(folder).sizes())}
 
 
-def test_row_identities_are_those_of_the_format():
+def test_row_ids_match_the_format():
     identities = row_ids(f"Straße {row}.jpg" for row in range(70_000))
     for row in (0, 65_535, 65_536, 69_999):
         digest = hashlib.blake2b(f"Straße {row}.jpg".encode(), digest_size=8).digest()
@@ -74,7 +74,7 @@ def test_row_identities_are_those_of_the_format():
 
 
 @given(rows=st.integers(0, 3_000_000), shards=st.integers(1, 300))
-def test_shards_cover_every_chunk_once_and_on_chunk_borders(rows, shards):
+def test_shards_cover_every_chunk_once_on_chunk_borders(rows, shards):
     spec = StoreSpec.for_rows(rows, OUTPUTS, "float16")
     assert MIN_CHUNK_ROWS <= spec.chunk_rows <= MAX_CHUNK_ROWS
     assert spec.chunk_rows & (spec.chunk_rows - 1) == 0
@@ -93,7 +93,7 @@ def test_shards_cover_every_chunk_once_and_on_chunk_borders(rows, shards):
     length=st.sampled_from([384, 768, 1024, 1280, 1536]),
     dtype=st.sampled_from(["float16", "float32"]),
 )
-def test_pooled_outputs_are_cut_by_their_rows_alone(rows, length, dtype):
+def test_chunk_rows_of_pooled_outputs_depend_on_rows_only(rows, length, dtype):
     spec = StoreSpec.for_rows(rows, {"cls": length, "avg": length}, dtype)
     powers = [64 << doubled for doubled in range(8)]
     assert spec.chunk_rows == next((power for power in powers if 64 * power >= rows), 8192)
@@ -116,7 +116,7 @@ def test_no_chunk_is_above_its_limit_of_bytes(rows, length, dtype):
         assert spec.chunk_slice(spec.chunks - 1).stop == rows
 
 
-def test_odd_specs_are_refused():
+def test_invalid_specs_are_rejected():
     for bad in (
         {"rows": -1},
         {"chunk_rows": 0},
@@ -136,7 +136,7 @@ def test_odd_specs_are_refused():
         spec.shard_chunks(4, 4)
 
 
-def test_recipe_identity_and_its_explanation():
+def test_recipe_ids_and_differences():
     assert RECIPE.id == Recipe.from_dict(RECIPE.to_dict()).id
     assert replace(RECIPE, weights="elsewhere.pth").id == RECIPE.id
     other = replace(RECIPE, image_size=98, preprocessing={"resize": 112, "mean": [0.5, 0.5, 0.5]})
@@ -152,7 +152,7 @@ def test_recipe_identity_and_its_explanation():
         Recipe.from_dict({**RECIPE.to_dict(), "colour": "red"})
 
 
-def test_what_is_read_is_what_was_written(folder):
+def test_read_returns_what_was_written(folder):
     store = filled(folder / "database.zarr")
     reader = FeatureReader.open(store.path)
     assert (reader.rows, reader.outputs, reader.recipe.id) == (150, OUTPUTS, RECIPE.id)
@@ -177,7 +177,7 @@ def test_what_is_read_is_what_was_written(folder):
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_any_slice_reads_right(data, tmp_path_factory):
+def test_any_slice_is_read_correctly(data, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "slices.zarr"
     store = open_store(path) if path.exists() else filled(path)
     start = data.draw(st.integers(0, 150))
@@ -187,7 +187,7 @@ def test_any_slice_reads_right(data, tmp_path_factory):
     np.testing.assert_array_equal(read, expected.astype(np.float16))
 
 
-def test_slices_and_outputs_that_do_not_exist_are_refused(folder):
+def test_invalid_slices_and_outputs_are_rejected(folder):
     reader = FeatureReader(filled(folder / "database.zarr"))
     for start, stop in ((-1, 4), (4, 3), (0, 151)):
         with pytest.raises(StoreError, match="not a slice of the store's 150 rows"):
@@ -240,7 +240,7 @@ def test_bad_rows_are_nan_masked_and_listed(folder):
         reader.require_complete(shards=5)
 
 
-def test_a_value_that_does_not_fit_is_refused_not_stored(folder):
+def test_a_value_outside_the_dtype_is_rejected(folder):
     spec = StoreSpec(10, OUTPUTS, "float16", 64)
     store = create_or_open(folder / "database.zarr", spec, RECIPE, ids(10))
     arrays = features(spec, 0)
@@ -256,7 +256,7 @@ def test_a_value_that_does_not_fit_is_refused_not_stored(folder):
         ChunkWriter(store).write(0, arrays, {11: "no"})
 
 
-def test_another_recipe_is_refused_with_the_differences(folder):
+def test_another_recipe_is_rejected_with_the_differences(folder):
     path = folder / "database.zarr"
     store = filled(path)
     before = content(path)
@@ -267,7 +267,7 @@ def test_another_recipe_is_refused_with_the_differences(folder):
     assert len(new.ledger.missing()) == 3
 
 
-def test_other_rows_move_the_store_aside_where_it_is_found_again(folder):
+def test_a_store_of_other_rows_is_moved_aside_and_reusable(folder):
     path = folder / "database.zarr"
     store = filled(path)
     assert create_or_open(path, store.spec, RECIPE, ids(150)).identity == store.identity
@@ -287,7 +287,7 @@ def test_other_rows_move_the_store_aside_where_it_is_found_again(folder):
     assert [entry.name for entry in folder.glob("*")] == ["database.zarr"]
 
 
-def test_no_store_and_no_format_are_told_apart(folder):
+def test_no_store_and_unknown_format_give_different_errors(folder):
     with pytest.raises(StoreError, match="no feature store at"):
         open_store(folder / "database.zarr")
     zarr.create_group(storage_path(folder / "other.zarr").zarr_store())
@@ -316,13 +316,13 @@ def test_a_store_without_rows_is_complete(folder):
     assert list(reader.blocks()) == []
 
 
-def test_order_and_repetition_of_writes_leave_no_trace(folder):
+def test_order_and_repetition_of_writes_do_not_matter(folder):
     filled(folder / "one.zarr")
     filled(folder / "two.zarr", chunks=[2, 0, 0, 1, 2])
     assert content(folder / "one.zarr") == content(folder / "two.zarr")
 
 
-def test_timings_lie_beside_the_store(folder):
+def test_timings_are_stored_beside_the_store(folder):
     store = filled(folder / "database.zarr")
     before = content(store.path)
     log_timing(store.path, {"chunk": 0, "read_s": 0.5})
@@ -332,7 +332,7 @@ def test_timings_lie_beside_the_store(folder):
     assert content(store.path) == before
 
 
-def test_a_killed_writer_loses_only_the_chunk_in_its_hands(tmp_path):
+def test_a_killed_writer_loses_only_its_current_chunk(tmp_path):
     program = textwrap.dedent(
         """
         import os, signal, sys

@@ -1,4 +1,4 @@
-"""Stores on object storage: killed between any two requests, shared by several, out of reach."""
+"""Stores on object storage: kills between requests, several processes, network errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cache.errors import StoreError
 from cache.integrity import check_chunk, torn
 from cache.reader import FeatureReader
 from cache.spec import StoreSpec
-from cache.storage import folder_lock as holder
+from cache.storage import folder_lock
 from cache.storage.folder_lock import Holder, locked
 from cache.storage.paths import storage_path
 from cache.storage.remote import RemotePath
@@ -31,7 +31,7 @@ REQUESTS = ("pipe_file", "rm_file", "cp_file")
 
 
 class Killed(BaseException):
-    """What stands for SIGKILL: from then on no request of the process reaches the storage."""
+    """Stands for SIGKILL: from then on no request of the process reaches the storage."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def objects():
 
 @pytest.fixture
 def dying(monkeypatch):
-    """Let the process die at its n-th request that changes something; others see a dead holder."""
+    """Kill the process at its n-th request that changes something; others see a dead holder."""
     fs = fsspec.filesystem("memory", use_listings_cache=False)
     alive = Holder.this_process()
     monkeypatch.setattr(
@@ -85,7 +85,7 @@ def grown(path):
 
 
 def swapped(path):
-    """Two recipes that take turns: each is found again as it was left."""
+    """Two recipes in turns: each finds its store as it left it."""
     spec = StoreSpec(150, OUTPUTS, "float16", 64)
     for recipe in (RECIPE, OTHER, RECIPE):
         store = create_or_open(path, spec, recipe, ids(150), keep=True)
@@ -94,9 +94,7 @@ def swapped(path):
 
 
 @pytest.mark.parametrize(("story", "step"), [(work, 2), (grown, 7), (swapped, 11)])
-def test_a_kill_between_any_two_requests_leaves_a_store_that_ends_the_same(
-    story, step, objects, dying, monkeypatch
-):
+def test_a_kill_between_requests_does_not_change_the_store(story, step, objects, dying, monkeypatch):
     story(objects / "whole" / "database.zarr")
     whole, kills, last = content(objects / "whole"), 0, 1
     whole = {name: data for name, data in whole.items() if name != "begun"}
@@ -112,7 +110,7 @@ def test_a_kill_between_any_two_requests_leaves_a_store_that_ends_the_same(
         story(place / "database.zarr")
         left = {name: data for name, data in content(place).items() if name != "begun"}
         extra = {name for name in left if name not in whole}
-        assert all(".zarr.old" in name for name in extra), f"crumbs after request {last}: {extra}"
+        assert all(".zarr.old" in name for name in extra), f"leftovers after request {last}: {extra}"
         assert {name: left.get(name) for name in whole} == whole, f"other bytes after request {last}"
         store = open_store(place / "database.zarr")
         assert list(torn(store, range(3))) == []
@@ -123,17 +121,19 @@ def test_a_kill_between_any_two_requests_leaves_a_store_that_ends_the_same(
     assert kills > 5
 
 
-def test_a_place_is_a_folder_or_an_address(tmp_path):
+def test_a_storage_path_is_a_folder_or_an_address(tmp_path):
     assert storage_path("data/features", tmp_path) == tmp_path / "data/features"
+    assert storage_path(Path("features")) == Path("features")
     assert storage_path("/mnt/features", tmp_path) == Path("/mnt/features")
     assert storage_path("file:///mnt/features", tmp_path) == Path("/mnt/features")
     place = storage_path("s3://bucket/features/", tmp_path) / "database.zarr"
     assert str(place) == "s3://bucket/features/database.zarr"
+    assert storage_path(place) == place
     assert (place.name, place.stem) == ("database.zarr", "database")
     assert str(place.parent) == "s3://bucket/features"
 
 
-def test_storage_out_of_reach_is_told_in_a_sentence(monkeypatch):
+def test_unreachable_storage_gives_a_clear_error(monkeypatch):
     with pytest.raises(StoreError, match=r"cannot be reached .*expected a folder, s3:// or gs://"):
         open_store(RemotePath("nowhere://bucket/database.zarr"))
 
@@ -146,7 +146,7 @@ def test_storage_out_of_reach_is_told_in_a_sentence(monkeypatch):
             open_store(RemotePath("s3://bucket/database.zarr"))
 
 
-def test_a_failing_network_is_told_and_loses_nothing(objects, monkeypatch):
+def test_a_network_error_is_reported_and_loses_nothing(objects, monkeypatch):
     store = filled(objects / "database.zarr", chunks=[0])
 
     def failing(*_, **__):
@@ -162,7 +162,7 @@ def test_a_failing_network_is_told_and_loses_nothing(objects, monkeypatch):
     assert content(store.path) == content(objects / "whole.zarr")
 
 
-def test_an_entry_that_fails_to_arrive_does_not_pass_for_missing(objects, monkeypatch):
+def test_an_entry_that_cannot_be_fetched_is_not_missing(objects, monkeypatch):
     store = filled(objects / "database.zarr")
     read = store.path.fs.cat_file
 
@@ -187,20 +187,20 @@ def test_an_entry_that_fails_to_arrive_does_not_pass_for_missing(objects, monkey
     assert [entry.chunk for entry in store.ledger.entries(range(3))] == [0, 2]
 
 
-def test_a_store_travels_to_other_processes(objects):
+def test_a_store_path_can_be_pickled(objects):
     store = filled(objects / "database.zarr")
     place = pickle.loads(pickle.dumps(store.path))
     assert place == store.path
     np.testing.assert_array_equal(FeatureReader.open(place).read(10, 140), FeatureReader(store).read(10, 140))
 
 
-def test_objects_of_a_disk_and_of_object_storage_are_the_same(objects, tmp_path):
+def test_disk_and_object_storage_hold_the_same_bytes(objects, tmp_path):
     filled(objects / "database.zarr")
     filled(tmp_path / "database.zarr")
     assert content(objects / "database.zarr") == content(tmp_path / "database.zarr")
 
 
-def test_claims_on_objects_keep_a_second_run_out_until_their_holder_is_silent(objects, monkeypatch):
+def test_object_claims_reject_a_second_run_until_stale(objects, monkeypatch):
     path, shards = objects / "database.zarr", {0: range(4), 1: range(4, 8)}
     with claimed(path, shards):
         assert [claim.chunks for claim in claims_on(path)] == [range(4), range(4, 8)]
@@ -217,15 +217,15 @@ def test_claims_on_objects_keep_a_second_run_out_until_their_holder_is_silent(ob
         pass
     later = RemotePath.modified
     monkeypatch.setattr(
-        RemotePath, "modified", lambda self: later(self) - (holder.STALE_S + 1) * (self == claim)
+        RemotePath, "modified", lambda self: later(self) - (folder_lock.STALE_S + 1) * (self == claim)
     )
-    monkeypatch.setattr(holder, "HEARTBEAT_S", 60.0)
+    monkeypatch.setattr(folder_lock, "HEARTBEAT_S", 60.0)
     with claimed(path, {2: range(4, 5)}):
         assert [found.chunks for found in claims_on(path)] == [range(4, 5)]
 
 
-def test_hearts_beat_on_objects(objects, monkeypatch):
-    monkeypatch.setattr(holder, "HEARTBEAT_S", 0.01)
+def test_heartbeats_reach_objects(objects, monkeypatch):
+    monkeypatch.setattr(folder_lock, "HEARTBEAT_S", 0.01)
     claim, beaten = objects / "database.claims" / "000000-000003.json", threading.Event()
     write = RemotePath.write_bytes
 
@@ -240,8 +240,8 @@ def test_hearts_beat_on_objects(objects, monkeypatch):
         assert Holder.read(claim) is not None
 
 
-def test_one_process_at_a_time_makes_a_store(objects, monkeypatch):
-    monkeypatch.setattr(holder, "_RETRY_S", 0.001)
+def test_only_one_thread_at_a_time_holds_the_lock(objects, monkeypatch):
+    monkeypatch.setattr(folder_lock, "_RETRY_S", 0.001)
     inside, most = [], []
 
     def enter():
@@ -265,7 +265,7 @@ def test_one_process_at_a_time_makes_a_store(objects, monkeypatch):
         pass
 
 
-def test_a_lock_whose_first_answer_got_lost_is_held_all_the_same(objects, monkeypatch):
+def test_a_lock_is_held_when_the_first_answer_got_lost(objects, monkeypatch):
     fs, sent = objects.fs, []
     write = fs.pipe_file
 
@@ -282,7 +282,7 @@ def test_a_lock_whose_first_answer_got_lost_is_held_all_the_same(objects, monkey
     assert objects.sizes() == {}
 
 
-def test_a_lock_that_is_given_back_while_it_is_asked_for_is_asked_for_again(objects, monkeypatch):
+def test_a_lock_released_during_the_request_is_requested_again(objects, monkeypatch):
     fs, write, refused = objects.fs, objects.fs.pipe_file, []
 
     def refusing(*arguments, **options):
@@ -297,7 +297,7 @@ def test_a_lock_that_is_given_back_while_it_is_asked_for_is_asked_for_again(obje
         assert list(objects.sizes()) == [".lock"]
 
 
-def test_a_store_that_was_replaced_meanwhile_is_not_written_to(objects):
+def test_a_replaced_store_is_not_written_to(objects):
     old = filled(objects / "database.zarr")
     new = create_or_open(old.path, old.spec, OTHER, ids(150), replace=True)
     assert old.replaced()

@@ -1,4 +1,4 @@
-"""Claims: who writes what, told to those who want the same; the dead hold nothing."""
+"""Claims: a second run learns who writes the chunks; claims of dead processes are void."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cache.spec import StoreSpec
-from cache.storage import folder_lock as holder
+from cache.storage import folder_lock
 from cache.storage.folder_lock import Holder
 from cache.storage.shard_claims import StoreInUse, claimed, claims_folder, claims_on, require_unclaimed
 from cache.store import create_or_open
@@ -51,7 +51,7 @@ def rival(store):
 
 
 def forged(store, name="000000-000003.json", age_s=0.0, **fields):
-    """A claim as another process would have left it."""
+    """Write a claim as another process would."""
     path = claims_folder(store) / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(asdict(replace(Holder.this_process(), **fields))))
@@ -59,7 +59,7 @@ def forged(store, name="000000-000003.json", age_s=0.0, **fields):
     return path
 
 
-def test_claims_lie_beside_the_store_and_go_with_the_run(store):
+def test_claims_are_beside_the_store_and_end_with_the_run(store):
     with claimed(store, SHARDS):
         assert sorted(path.name for path in claims_folder(store).iterdir()) == [
             "000000-000003.json",
@@ -70,7 +70,7 @@ def test_claims_lie_beside_the_store_and_go_with_the_run(store):
     assert list(store.parent.iterdir()) == []
 
 
-def test_the_second_run_is_told_who_holds_the_shards_since_when(store, rival):
+def test_the_second_run_learns_who_holds_the_shards_and_when(store, rival):
     with (
         pytest.raises(StoreInUse, match=rf"shards 0 of database .* process {rival.pid} on .*, since 20\d\d-"),
         claimed(store, SHARDS),
@@ -81,7 +81,7 @@ def test_the_second_run_is_told_who_holds_the_shards_since_when(store, rival):
         assert len(claims_on(store)) == 2
 
 
-def test_shards_cut_otherwise_are_seen_to_overlap(store, rival):
+def test_overlap_with_other_shard_counts_is_found(store, rival):
     with (
         pytest.raises(StoreInUse, match="shards 1-2 of database"),
         claimed(store, {1: range(2, 3), 2: range(3, 9), 3: range(9, 10)}),
@@ -89,16 +89,22 @@ def test_shards_cut_otherwise_are_seen_to_overlap(store, rival):
         pass
 
 
-def test_a_killed_holder_holds_nothing(store, rival):
+def test_claims_of_a_killed_process_are_void(store, rival):
     os.kill(rival.pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while claims_on(store) and time.monotonic() < deadline:
-        time.sleep(0.01)  # not yet waited for: the dead but unburied count as dead
+        time.sleep(0.01)  # nobody has waited for the process yet: a zombie counts as dead
     with claimed(store, SHARDS):
         assert {claim.holder.process for claim in claims_on(store)} == {os.getpid()}
 
 
-def test_a_process_number_used_again_or_a_reboot_holds_nothing(store):
+def test_start_times_are_the_ticks_of_the_kernel():
+    for process in (os.getpid(), 1):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        assert folder_lock._start_ticks(process) == int(fields[19])
+
+
+def test_a_reused_process_id_or_a_reboot_voids_a_claim(store):
     forged(store, ticks=Holder.this_process().ticks + 1)
     assert claims_on(store) == []
     forged(store, boot="another boot")
@@ -107,12 +113,12 @@ def test_a_process_number_used_again_or_a_reboot_holds_nothing(store):
         pass
 
 
-def test_other_hosts_and_containers_live_as_long_as_their_hearts_beat(store):
+def test_other_hosts_and_containers_hold_claims_until_stale(store):
     for elsewhere in ({"host": "node7"}, {"namespace": "pid:[1]"}):
-        forged(store, age_s=holder.STALE_S - 30, process=1, ticks=1, **elsewhere)
+        forged(store, age_s=folder_lock.STALE_S - 30, process=1, ticks=1, **elsewhere)
         with pytest.raises(StoreInUse, match="wait for that run"), claimed(store, SHARDS):
             pass
-        forged(store, age_s=holder.STALE_S + 30, process=1, ticks=1, **elsewhere)
+        forged(store, age_s=folder_lock.STALE_S + 30, process=1, ticks=1, **elsewhere)
         with claimed(store, SHARDS):
             assert len(claims_on(store)) == 2
 
@@ -127,8 +133,8 @@ def test_a_claim_not_yet_written_counts(store):
         pass
 
 
-def test_hearts_beat(store, monkeypatch):
-    monkeypatch.setattr(holder, "HEARTBEAT_S", 0.02)
+def test_heartbeats_touch_claims(store, monkeypatch):
+    monkeypatch.setattr(folder_lock, "HEARTBEAT_S", 0.02)
     with claimed(store, SHARDS):
         path = claims_folder(store) / "000000-000003.json"
         os.utime(path, (0, 0))
@@ -138,7 +144,7 @@ def test_hearts_beat(store, monkeypatch):
         assert path.stat().st_mtime > 0
 
 
-def test_an_error_in_the_run_frees_its_claims(store):
+def test_an_error_releases_claims(store):
     with pytest.raises(KeyboardInterrupt), claimed(store, SHARDS):
         raise KeyboardInterrupt
     assert list(store.parent.iterdir()) == []
@@ -158,7 +164,7 @@ def test_a_store_in_use_is_not_replaced_or_moved_aside(store, rival):
     create_or_open(store, spec, RECIPE, ids(150), replace=True)
 
 
-def test_a_full_disk_leaves_no_claim_of_nobody(store, monkeypatch):
+def test_a_full_disk_leaves_no_empty_claim(store, monkeypatch):
     opened = Path.open
 
     def full(self, mode="r", *arguments, **options):
