@@ -151,9 +151,10 @@ def experiments(
     """
     from cache.storage.folder_lock import locked
     from pipeline.commands.stages import index
-    from pipeline.experiments import tables as comparison_tables
     from pipeline.experiments.rows import chosen_rows, read_plan, require_localiser
     from pipeline.experiments.run import FAILED, HELD, run_rows
+    from pipeline.experiments.statistics import Comparison
+    from pipeline.experiments.tables import shortfalls, tables, write
 
     params, paths = project_of(context)
     plan = read_plan(paths.project)
@@ -165,12 +166,13 @@ def experiments(
         if not paths.index("queries").exists():
             context.invoke(index)
     outcomes = run_rows(rows, seeds, device=usable, localiser=localiser, report=console.line)
-    for table in comparison_tables.tables(outcomes, plan, localiser):
+    comparison = Comparison(outcomes, plan, localiser)
+    for table in tables(comparison):
         console.table(table.title, table.columns, table.rows)
         console.line("")
-    for line in comparison_tables.shortfalls(outcomes):
+    for line in shortfalls(outcomes):
         console.line(line)
-    comparison_tables.write(paths.experiments, outcomes, plan, localiser)
+    write(paths.experiments, comparison)
     console.line(f"all numbers: {paths.experiments}/experiments.json, as Markdown: table.md")
     return int(any(outcome.shortfall in (FAILED, HELD) for outcome in outcomes.values()))
 

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,6 @@ from pipeline.experiments.rows import Plan
 from pipeline.experiments.run import Outcome
 from pipeline.experiments.run_row import Metrics
 
-Outcomes = Mapping[str, Outcome]
-"""Outcome by name of the row."""
 BUCKETS = ("head", "mid", "tail")
 _MOST_SEEDS = 16  # that the sign-flip test takes: it tries all 2 ** seeds ways to flip
 
@@ -103,12 +102,28 @@ def series(runs: Mapping[int, Metrics], localiser: str) -> dict[str, list[float]
     return {name: [values[name] for values in by_seed] for name in (by_seed[0] if by_seed else {})}
 
 
-def gains(outcomes: Outcomes, plan: Plan, localiser: str) -> dict[tuple[str, str], dict[str, Gain]]:
-    """Return the gain in each measure for the pairs of rows, over the seeds that both have."""
-    by_pair = {}
-    for pair in plan.compare:
-        first, second = (outcomes[name].runs if name in outcomes else {} for name in pair)
-        if seeds := first.keys() & second.keys():
-            a, b = (series({seed: runs[seed] for seed in seeds}, localiser) for runs in (first, second))
-            by_pair[pair] = {name: Gain.of(a[name], b[name]) for name in a if name in b}
-    return by_pair
+@dataclass(frozen=True)
+class Comparison:
+    """The outcomes of rows by name, compared in the measures of one localiser."""
+
+    outcomes: Mapping[str, Outcome]
+    plan: Plan
+    localiser: str
+
+    @cached_property
+    def values(self) -> dict[str, dict[str, list[float]]]:
+        """The values of each measure by row, in the order of the seeds."""
+        return {name: series(outcome.runs, self.localiser) for name, outcome in self.outcomes.items()}
+
+    @cached_property
+    def gains(self) -> dict[tuple[str, str], dict[str, Gain]]:
+        """The gain in each measure by pair of rows, over the seeds that both have."""
+        gains = {}
+        for pair in self.plan.compare:
+            first, second = (self.outcomes[name].runs if name in self.outcomes else {} for name in pair)
+            if seeds := first.keys() & second.keys():
+                a, b = (
+                    series({seed: runs[seed] for seed in seeds}, self.localiser) for runs in (first, second)
+                )
+                gains[pair] = {name: Gain.of(a[name], b[name]) for name in a if name in b}
+        return gains

@@ -11,9 +11,8 @@ from typing import Any
 
 from cache.storage.paths import write_atomic
 from pipeline.console import size
-from pipeline.experiments.rows import Plan
 from pipeline.experiments.run import HELD, Outcome
-from pipeline.experiments.statistics import BUCKETS, Gain, Outcomes, Spread, gains, series
+from pipeline.experiments.statistics import BUCKETS, Comparison, Spread
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,13 @@ class Table:
         return f"{self.title}:\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def tables(outcomes: Outcomes, plan: Plan, localiser: str) -> list[Table]:
+def tables(comparison: Comparison) -> list[Table]:
     """Return the tables that have rows: LR@N, LR@1 by size of the true cell, costs, gains."""
-    values = {name: series(outcome.runs, localiser) for name, outcome in outcomes.items()}
+    outcomes, values, localiser = comparison.outcomes, comparison.values, comparison.localiser
     measures = list(dict.fromkeys(name for row in values.values() for name in row))
     recalls = [name for name in measures if name not in BUCKETS]
     buckets = [name for name in measures if name in BUCKETS]
-    ran = {name: outcome for name, outcome in outcomes.items() if outcome.runs}
+    ran = [name for name, outcome in outcomes.items() if outcome.runs]
 
     def spreads(row: str, names: Sequence[str]) -> list[str]:
         return [Spread.of(values[row][name]).text() if name in values[row] else "" for name in names]
@@ -48,17 +47,14 @@ def tables(outcomes: Outcomes, plan: Plan, localiser: str) -> list[Table]:
         rows = [[row, *spreads(row, buckets)] for row in ran]
         title = f"{localiser}: LR@1 by the size of the true cell"
         shown.append(Table(title, ["experiment", *buckets], rows))
-    if any(outcome.costs for outcome in ran.values()):
-        shown.append(_cost_table(ran, localiser))
-    if by_pair := gains(outcomes, plan, localiser):
-        shown.append(_gain_table(by_pair))
-    return shown
+    return shown + [table for table in (_cost_table(comparison), _gain_table(comparison)) if table.rows]
 
 
-def _cost_table(ran: Outcomes, localiser: str) -> Table:
+def _cost_table(comparison: Comparison) -> Table:
     rows = []
-    for name, outcome in ran.items():
+    for name, outcome in comparison.outcomes.items():
         if (costs := outcome.costs) is not None:
+            ms = [metrics[comparison.localiser]["ms_per_query"] for metrics in outcome.runs.values()]
             rows.append([
                 name,
                 "" if costs.extract_s is None else f"{costs.extract_s:,.1f}",
@@ -66,16 +62,16 @@ def _cost_table(ran: Outcomes, localiser: str) -> Table:
                 f"{costs.train_s:,.1f}",
                 size(round(costs.localiser_bytes)),
                 f"{costs.eval_s:,.1f}",
-                f"{fmean(metrics[localiser]['ms_per_query'] for metrics in outcome.runs.values()):.2f}",
+                f"{fmean(ms):.2f}",
             ])  # fmt: skip
     title = "costs: seconds and bytes; features may be shared, the others are means over seeds"
     columns = ["experiment", "extract s", "features", "train s", "localiser", "eval s", "ms/query"]
     return Table(title, columns, rows)
 
 
-def _gain_table(by_pair: Mapping[tuple[str, str], Mapping[str, Gain]]) -> Table:
+def _gain_table(comparison: Comparison) -> Table:
     rows = []
-    for (first, second), by_measure in by_pair.items():
+    for (first, second), by_measure in comparison.gains.items():
         pair = f"{first} - {second}"
         for name, gain in by_measure.items():
             rows.append([pair, name, gain.spread.text("+"), _p(gain.t_p), _p(gain.flip_p)])
@@ -94,7 +90,7 @@ def _p(value: float | None) -> str:
     return "" if value is None else "< 0.001" if value < 0.0005 else f"{value:.3f}"
 
 
-def shortfalls(outcomes: Outcomes) -> list[str]:
+def shortfalls(outcomes: Mapping[str, Outcome]) -> list[str]:
     """Return one line per reason why seeds are missing, with the rows it applies to."""
     names: dict[tuple[str, str], list[str]] = {}
     for name, outcome in outcomes.items():
@@ -107,29 +103,30 @@ def shortfalls(outcomes: Outcomes) -> list[str]:
     ]
 
 
-def write(folder: Path, outcomes: Outcomes, plan: Plan, localiser: str) -> None:
+def write(folder: Path, comparison: Comparison) -> None:
     """Write experiments.json, with the numbers of every run, and table.md, the tables of the terminal."""
     content = {
-        "localiser": localiser,
-        "rows": {name: _row(outcome, plan.rows[name], localiser) for name, outcome in outcomes.items()},
+        "localiser": comparison.localiser,
+        "rows": {name: _row(comparison, name) for name in comparison.outcomes},
         "gains": [
-            {"first": first, "second": second, "of": {name: asdict(gain) for name, gain in of.items()}}
-            for (first, second), of in gains(outcomes, plan, localiser).items()
+            {"first": first, "second": second, "of": {name: asdict(gain) for name, gain in gains.items()}}
+            for (first, second), gains in comparison.gains.items()
         ],
     }
-    text = "\n".join(table.markdown() for table in tables(outcomes, plan, localiser))
-    reasons = "".join(f"- {line}\n" for line in shortfalls(outcomes))
+    text = "\n".join(table.markdown() for table in tables(comparison))
+    reasons = "".join(f"- {line}\n" for line in shortfalls(comparison.outcomes))
     write_atomic(folder / "experiments.json", (json.dumps(content, indent=2) + "\n").encode())
     write_atomic(folder / "table.md", (text + (f"\n{reasons}" if reasons else "")).encode())
 
 
-def _row(outcome: Outcome, settings: Mapping[str, Any], localiser: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"settings": dict(settings)}
+def _row(comparison: Comparison, name: str) -> dict[str, Any]:
+    outcome = comparison.outcomes[name]
+    row: dict[str, Any] = {"settings": dict(comparison.plan.rows[name])}
     if outcome.shortfall:
         row[outcome.shortfall.replace(" ", "_")] = outcome.reason
     if outcome.runs:
-        values = series(outcome.runs, localiser)
-        row["spread"] = {name: asdict(Spread.of(numbers)) for name, numbers in values.items()}
+        values = comparison.values[name]
+        row["spread"] = {measure: asdict(Spread.of(numbers)) for measure, numbers in values.items()}
         row["costs"] = outcome.costs and asdict(outcome.costs)
         row["runs"] = {str(seed): metrics for seed, metrics in sorted(outcome.runs.items())}
     return row

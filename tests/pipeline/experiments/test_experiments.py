@@ -28,7 +28,7 @@ from pipeline.experiments.rows import (
     require_localiser,
 )
 from pipeline.experiments.run import FAILED, HELD, Outcome
-from pipeline.experiments.statistics import Gain, Spread, gains
+from pipeline.experiments.statistics import Comparison, Gain, Spread
 from pipeline.experiments.tables import Table, shortfalls, tables
 from pipeline.project.init import set_params, template
 from pipeline.project.params import load_params
@@ -495,18 +495,19 @@ def metrics_of(recall: float) -> dict[str, dict[str, float]]:
 
 
 def test_gains_use_the_seeds_that_both_rows_have():
-    found = {
+    outcomes = {
         "a": Outcome({2: metrics_of(30.0), 0: metrics_of(10.0), 1: metrics_of(50.0)}, HELD, "busy"),
         "b": Outcome({0: metrics_of(5.0), 2: metrics_of(20.0)}, FAILED, "broken"),
         "c": Outcome({}, FAILED, "broken"),
     }
     plan = Plan({"a": {}, "b": {}, "c": {}}, (("a", "b"), ("a", "c")))
-    ((pair, of),) = gains(found, plan, "classify").items()
+    comparison = Comparison(outcomes, plan, "classify")
+    ((pair, of),) = comparison.gains.items()
     assert pair == ("a", "b")
     assert of["LR@1"].spread == Spread.of([5.0, 10.0])
-    assert [row[1] for row in tables(found, plan, "classify")[0].rows] == ["3, held", "2, failed", "failed"]
-    assert tables(found, plan, "classify")[-1].rows[0][:3] == ["a - b", "LR@1", "+7.5 ± 3.5"]
-    assert shortfalls(found) == [
+    assert [row[1] for row in tables(comparison)[0].rows] == ["3, held", "2, failed", "failed"]
+    assert tables(comparison)[-1].rows[0][:3] == ["a - b", "LR@1", "+7.5 ± 3.5"]
+    assert shortfalls(outcomes) == [
         "a: held: busy; run the same command again when that has ended",
         "b, c: failed: broken",
     ]
