@@ -37,6 +37,7 @@ from stages.images.augment import augment
 from stages.images.read import read_image
 from stages.index.manifest import Manifest, write_manifest
 from stages.index.packs.reader import ImageSource
+from stages.index.packs.stage import PackInputs
 from stages.index.packs.stage import run as pack
 from stages.models.backbones.backbone import preprocess_for
 
@@ -119,7 +120,7 @@ def measure_decoding(manifest, repeat, params):
 
 def rates(source, repeat):
     """Images a second of reading the encoded bytes, one number per repetition."""
-    places = source.places(0, source.manifest.rows)
+    places = source.locations(0, source.manifest.rows)
     taken = []
     for _ in range(repeat + 1):
         begun = time.perf_counter()
@@ -132,7 +133,7 @@ def rates(source, repeat):
 def measure_packs(manifest, folder, repeat, params):
     config = replace(params.pack, side=0)
     begun = time.perf_counter()
-    result = pack(config, manifest=manifest.path, output=folder, workers=1)
+    result = pack(PackInputs(config, manifest.path, folder, workers=1))
     speed = result.size / 1e6 / (time.perf_counter() - begun)
     print(f"packing unchanged, 1 process: {speed:.0f} MB/s, every image decoded once to check it")
     loose = rates(ImageSource(manifest), repeat)

@@ -31,6 +31,7 @@ from pipeline.project.params import load_params
 from stages.extract.plan import RowSource
 from stages.extract.stage import ExtractInputs, run
 from stages.index.manifest import Manifest, write_manifest
+from stages.index.packs.stage import PackInputs
 from stages.index.packs.stage import run as pack
 from stages.models.backbones.backbone import load_backbone
 
@@ -59,7 +60,7 @@ def packed(folder, images, side, params):
     write_manifest(path, [batch], root=folder / "all", zone="10S", source="csv")
     begun = time.perf_counter()
     workers = len(os.sched_getaffinity(0))
-    result = pack(replace(params.pack, side=0), manifest=path, output=folder / "pack", workers=workers)
+    result = pack(PackInputs(replace(params.pack, side=0), path, folder / "pack", workers))
     seconds = time.perf_counter() - begun
     each = result.size / images / 1e3
     print(f"pack of {images} JPEGs of {side} px, {each:.0f} kB each, {workers} workers: {seconds:.0f} s")

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.project.params import load_params
 from stages.index import stage as index
-from stages.index.sources.text_list import _parse, _texts, found_in_list
+from stages.index.sources.text_list import blocks, parse_lines, read_list
 from stages.partition import stage as partition
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,7 +86,7 @@ def plain_loop(path, limit):
 def read_names(path, rows):
     """Read the list and its names without writing anything."""
     start = clocks()
-    if sum(len(found) for found, _ in found_in_list(path)) != rows:
+    if sum(len(batch) for batch, _ in read_list(path)) != rows:
         raise SystemExit("rows were lost")
     return since(start, rows)
 
@@ -95,9 +95,9 @@ def read_names_alone(path, rows):
     """Read the list and its names in this thread alone."""
     start = clocks()
     spare, read = [], 0
-    for room, text, _ in _texts(path, spare):
-        read += len(_parse(text))
-        spare.append(room)
+    for buffer, text, _ in blocks(path, spare):
+        read += len(parse_lines(text))
+        spare.append(buffer)
     if read != rows:
         raise SystemExit("rows were lost")
     return since(start, rows)
@@ -134,10 +134,10 @@ def run_stage(stage, folder, rows):
     idle_gb = peak_memory_gb()
     start = clocks()
     if stage == "index":
-        result = index.run(params.index, source=folder / "names.txt", output=manifest, split="database")
+        result = index.run(index.IndexInputs(params.index, folder / "names.txt", manifest, "database"))
         said = f"{result.rows:,} rows, zone {result.zone}"
     else:
-        result = partition.run(params.partition, manifest=manifest, output=folder / "partition", seed=0)
+        result = partition.run(partition.PartitionInputs(params.partition, manifest, folder / "partition", 0))
         said = (
             f"{result.classes:,} classes, {result.images_in_classes:,} images in them, tail up to "
             f"{result.tail_count}, {result.views:,} views ({result.views_per_image:.2f} an image)"

@@ -16,21 +16,15 @@ from pipeline.project.paths import SPLITS
 @click.pass_context
 def index(context: click.Context) -> None:
     """Find the images and their positions."""
-    from stages.index.stage import run
+    from stages.index.stage import IndexInputs, run
 
     params, paths = project_of(context)
     zone = None
     for split in ("database", "queries"):
         source = source_of(params, paths, split)
         with console.progress(f"index {split}") as progress:
-            result = run(
-                params.index,
-                source=source,
-                output=paths.index(split),
-                split=split,
-                zone=zone,
-                progress=progress,
-            )
+            inputs = IndexInputs(params.index, source, paths.index(split), split, zone)
+            result = run(inputs, progress=progress)
         zone = result.zone or None
         console.facts(f"index {split}: {source}", result.facts())
 
@@ -42,17 +36,14 @@ def partition(context: click.Context) -> None:
 
     Images of classes with few images get planned views: augmented copies, made by `extract`.
     """
-    from stages.partition.stage import run
+    from stages.partition.stage import PartitionInputs, run
 
     params, paths = project_of(context)
     with console.progress("partition") as progress:
-        result = run(
-            params.partition,
-            manifest=paths.index("database"),
-            output=paths.partition,
-            seed=params.seeds.views,
-            progress=progress,
+        inputs = PartitionInputs(
+            params.partition, paths.index("database"), paths.partition, params.seeds.views
         )
+        result = run(inputs, progress=progress)
     console.facts("partition", result.facts())
 
 

@@ -59,20 +59,17 @@ def prepare(row: Row, device: str) -> None:
 
 
 def _partition(row: Row, params: Params, paths: RowPaths) -> None:
-    from stages.partition.stage import run
+    from stages.partition.stage import PartitionInputs, run
 
     paths.experiments.mkdir(parents=True, exist_ok=True)
     with locked(paths.experiments):  # a second process waits, then finds the partition done
         if (paths.partition / "views.parquet").exists():
             return
         with console.progress(f"{row.name}: partition") as progress:
-            run(
-                params.partition,
-                manifest=paths.index("database"),
-                output=paths.partition,
-                seed=params.seeds.views,
-                progress=progress,
+            inputs = PartitionInputs(
+                params.partition, paths.index("database"), paths.partition, params.seeds.views
             )
+            run(inputs, progress=progress)
 
 
 def run_seed(row: Row, seed: int, device: str) -> tuple[Metrics, bool]:

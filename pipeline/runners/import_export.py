@@ -58,7 +58,7 @@ def import_split(
     if split == "queries" and paths.index("database").exists():
         zone = Manifest.open(paths.index("database")).zone or None
     strict = IndexConfig(on_error="stop")
-    index.run(strict, source=positions, output=paths.index(split), split=split, zone=zone)
+    index.run(index.IndexInputs(strict, positions, paths.index(split), split, zone))
     manifest = Manifest.open(paths.index(split))
     store = paths.features(split)
     result = import_npy(array, manifest, store, name=name, replace=replace, progress=progress)

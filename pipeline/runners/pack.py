@@ -8,16 +8,16 @@ from pipeline.project.params import Params
 from stages.files import Progress
 from stages.index import stage as index
 from stages.index.packs.result import PackResult
-from stages.index.packs.stage import run
+from stages.index.packs.stage import PackInputs, run
 
 
 def pack(params: Params, source: Path, output: Path, *, workers: int, progress: Progress) -> PackResult:
     """Pack a folder, a .csv, a .txt list or a .parquet manifest."""
     if source.suffix.lower() == ".parquet":
-        return run(params.pack, manifest=source, output=output, workers=workers, progress=progress)
+        return run(PackInputs(params.pack, source, output, workers), progress=progress)
     indexed = output / ".index.parquet"
-    index.run(params.index, source=source, output=indexed, split="database")
+    index.run(index.IndexInputs(params.index, source, indexed, "database"))
     try:
-        return run(params.pack, manifest=indexed, output=output, workers=workers, progress=progress)
+        return run(PackInputs(params.pack, indexed, output, workers), progress=progress)
     finally:
         indexed.unlink(missing_ok=True)

@@ -135,7 +135,7 @@ def _batches(order: ShardOrder, source: ImageSource) -> Iterator[list[ImageRow]]
         else:
             image_rows, views = order.image_row[rows - order.first_row], order.view[rows - order.first_row]
         first = int(image_rows[0])
-        locations = source.places(first, int(image_rows[-1]) + 1)
+        locations = source.locations(first, int(image_rows[-1]) + 1)
         images = [
             ImageRow(int(row), locations[int(image_row) - first], int(view))
             for row, image_row, view in zip(rows, image_rows, views, strict=True)

@@ -8,13 +8,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """How images are indexed.
+    """Settings of the index stage; the section `index` of params.yaml.
 
     Attributes
     ----------
     on_error
-        What to do with an entry that has no usable position, or a key seen
-        before: "skip" and count it, or "stop".
+        What to do with an entry without a usable position or with a repeated key:
+        "skip" it and count it, or "stop".
     """
 
     on_error: Literal["skip", "stop"]

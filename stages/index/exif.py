@@ -1,4 +1,4 @@
-"""The EXIF data of a photo -> where, when and in which direction it was taken."""
+"""Position, time and heading of a photo from its EXIF data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from stages.images.formats import open_picture
-from stages.index.batch import SkipReason
+from stages.index.skipped import SkipReason
 
 
 @dataclass(frozen=True)
 class Photo:
-    """What one photo says: degrees, heading in degrees (NaN if unknown), timestamp ("" if unknown)."""
+    """EXIF data of one photo: degrees, heading in degrees (NaN if unknown), timestamp ("" if unknown)."""
 
     latitude: float
     longitude: float
@@ -25,7 +25,7 @@ class Photo:
 
 
 def read_exif(path: Path) -> Photo | SkipReason:
-    """Return where, when and in which direction a photo was taken, or why that cannot be said."""
+    """Return where, when and in which direction a photo was taken, or the reason to skip it."""
     try:
         with open_picture(path, decode_at_least=1) as image:
             exif = image.getexif()
@@ -42,7 +42,7 @@ def read_exif(path: Path) -> Photo | SkipReason:
 
 
 def _degrees(gps: dict[int, Any], tag: int, reference_tag: int, negative: str) -> float | None:
-    """Return degrees out of degrees, minutes and seconds; None if they are absent or malformed."""
+    """Return signed degrees from degrees, minutes and seconds; None if they are absent or malformed."""
     parts = gps.get(tag)
     if not isinstance(parts, tuple) or len(parts) != 3:
         return None
@@ -54,7 +54,7 @@ def _degrees(gps: dict[int, Any], tag: int, reference_tag: int, negative: str) -
 
 
 def _number(value: Any) -> float:
-    """Return a rational as a float, NaN where it is absent or divides by zero."""
+    """Return a rational as a float, NaN if it is absent or divides by zero."""
     try:
         return float(value)
     except (TypeError, ValueError, ZeroDivisionError):
@@ -62,6 +62,6 @@ def _number(value: Any) -> float:
 
 
 def _timestamp(text: str) -> str:
-    """Return "2025:12:22 09:47:11", as cameras write it, as ISO 8601; any other text as it is."""
+    """Return a camera's "2025:12:22 09:47:11" as ISO 8601; any other text unchanged."""
     date, _, time = text.strip("\0 ").partition(" ")
     return f"{date.replace(':', '-')}T{time}" if date.count(":") == 2 and time else text.strip("\0 ")

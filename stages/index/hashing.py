@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 WORD_BYTES = 8
-BLOCK_ROWS = 1 << 13  # a block's bytes stay in the processor's cache
+BLOCK_ROWS = 1 << 13  # small enough for the processor's cache
 _FACTOR = np.uint64(0xFF51AFD7ED558CCD)
 _HALF = np.uint64(32)
 
@@ -17,7 +17,7 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def mix(values: Hashes) -> Hashes:
-    """Return scrambled values, by splitmix64: every bit that goes in moves every bit that comes out."""
+    """Return values mixed by splitmix64: every input bit affects every output bit."""
     mixed = values + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -33,7 +33,7 @@ def uniforms(hashes: Hashes, seed: int) -> npt.NDArray[np.float64]:
 def key_hashes(keys: pa.StringArray) -> Hashes:
     """Return a 64-bit hash of each key, the same on every machine and in every batch.
 
-    Among 41 million keys two share a hash by chance with probability 5e-5.
+    The probability that any two of 41 million keys collide is 5e-5.
 
     Parameters
     ----------
@@ -64,10 +64,10 @@ def key_hashes(keys: pa.StringArray) -> Hashes:
 def _hash(
     text: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], words: int
 ) -> Hashes:
-    """Return the hashes of keys that all fill the same number of 8-byte words."""
+    """Return the hashes of keys that fill the same number of 8-byte words."""
     state = lengths.astype(np.uint64) * _FACTOR
     if words == 1:
-        # Too short for a whole word: their bytes are copied one by one and padded.
+        # Such keys may be shorter than a word, so copy their bytes one by one and pad them.
         padded = np.zeros((len(starts), WORD_BYTES), np.uint8)
         for byte in range(WORD_BYTES):
             has = lengths > byte
@@ -76,7 +76,7 @@ def _hash(
     if words > 1:
         view = np.ndarray((len(text) - WORD_BYTES + 1,), f"V{WORD_BYTES}", buffer=text, strides=(1,))
     for word in range(words):
-        # The last word ends with the key and overlaps the one before.
+        # The last word ends where the key ends, so it overlaps the one before.
         places = np.minimum(starts + word * WORD_BYTES, starts + lengths - WORD_BYTES)
         state ^= view[places].view("<u8")
         state *= _FACTOR
@@ -85,14 +85,14 @@ def _hash(
 
 
 class ManifestDigest:
-    """Digest and duplicate keys of a manifest, computed while it is written; holds 8 bytes a row."""
+    """Digest and duplicate keys of a manifest, computed while it is written; keeps 8 bytes a row."""
 
     def __init__(self) -> None:
         self._sums = [hashlib.sha256() for _ in range(3)]
         self._hashes: list[Hashes] = []
 
     def add(self, batches: list[pa.RecordBatch]) -> None:
-        """Take the next rows."""
+        """Add the next rows."""
         for batch in batches:
             hashes = key_hashes(batch["key"])
             self._hashes.append(hashes)
@@ -101,11 +101,11 @@ class ManifestDigest:
                 total.update(column.data)
 
     def digest(self) -> str:
-        """Return a sha256 of all keys and positions, the same however the rows were cut into batches."""
+        """Return a sha256 of all keys and positions, independent of how rows were batched."""
         return hashlib.sha256(b"".join(total.digest() for total in self._sums)).hexdigest()
 
     def duplicates(self) -> npt.NDArray[np.int64]:
-        """Return the rows whose key an earlier row has."""
+        """Return the rows that repeat the key of an earlier row."""
         hashes = np.concatenate(self._hashes)
         self._hashes.clear()
         ordered = np.sort(hashes)

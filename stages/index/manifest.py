@@ -1,8 +1,8 @@
 """The manifest: one row per image in a fixed order, with its key and its UTM position.
 
-A manifest's row number is the row of the image in the feature store. It may
-hold tens of millions of rows, so it is written as a stream and read by column
-or by a range of rows.
+The row number of an image is its row in the feature store. A manifest may have
+tens of millions of rows, so it is written as a stream and read by column or by
+a range of rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stages.errors import InputError
 from stages.files import NOTE_KEY, note_bytes, note_of, open_parquet, replacing
 from stages.index.hashing import ManifestDigest
 
-ROW_GROUP_ROWS = 1 << 17  # a range of keys costs at most this many rows of decoding beyond itself
+ROW_GROUP_ROWS = 1 << 17  # reading a range of rows decodes at most this many others at each end
 REQUIRED = pa.schema(
     [
         ("key", pa.string()),
@@ -37,30 +37,22 @@ _MADE_BY = "pipeline index"
 
 
 class DuplicateKeyError(InputError):
-    """Two rows of a manifest to be written have the same key.
-
-    Attributes
-    ----------
-    rows
-        Row numbers of all but the first row of each such key, rising.
-    keys
-        The first few of these keys.
-    """
+    """Rows of a manifest repeat keys: `rows` are all but the first of each key, `keys` a few examples."""
 
     def __init__(self, rows: npt.NDArray[np.int64], keys: list[str]) -> None:
         self.rows = rows
         self.keys = keys
         super().__init__(
-            f"{len(rows):,} images have a key that another one has before them ({', '.join(keys)}): expected "
+            f"{len(rows):,} images repeat the key of an earlier one ({', '.join(keys)}): expected "
             "each path once; remove them or set index.on_error to skip"
         )
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """One row per image: key, position and whatever else the source said.
+    """One row per image: key, position and further columns of the source.
 
-    Nothing but the file's footer is held in memory; columns are read on request.
+    Only the file's footer is in memory; columns are read on request.
     """
 
     path: Path
@@ -81,18 +73,18 @@ class Manifest:
         """
         with open_parquet(path, made_by=_MADE_BY) as file:
             note = note_of(file, path, made_by=_MADE_BY)
-            # A relative root is stored relative to the manifest, so that a project can be moved as a whole.
+            # A relative root is relative to the manifest, so that a project can be moved as a whole.
             root = Path(os.path.normpath(path.parent / note["root"]))
             return cls(path, file.metadata, root, note["zone"], note["source"], note["digest"])
 
     @property
     def rows(self) -> int:
-        """Return the number of images."""
+        """Number of images."""
         return int(self.metadata.num_rows)
 
     @property
     def column_names(self) -> list[str]:
-        """Return the names of the columns, the source's own ones last."""
+        """Names of the columns, the source's own last."""
         return list(self.metadata.schema.to_arrow_schema().names)
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -141,11 +133,11 @@ class Manifest:
             yield from file.iter_batches(batch_size=ROW_GROUP_ROWS, columns=columns)
 
     def image_path(self, key: str) -> Path:
-        """Return where the image with this key lies on disk."""
+        """Return the file of the image with this key."""
         return self.root / key
 
     def _read(self, columns: list[str], row_groups: range) -> pa.Table:
-        # A file handle of its own for each read: reader threads share a manifest.
+        # Each read opens the file, because reader threads share a manifest.
         with pq.ParquetFile(self.path, metadata=self.metadata) as file:
             return file.read_row_groups(list(row_groups), columns=columns)
 
@@ -158,80 +150,79 @@ def write_manifest(
     Parameters
     ----------
     path
-        The Parquet file; an old one is replaced only when the new one is whole.
+        The Parquet file; an old one is replaced only when the new one is complete.
     batches
         Record batches of one schema: the columns of `REQUIRED` in any order,
         then any further ones.
     root
-        Folder that the keys are relative to. A relative one is stored
-        relative to the manifest.
+        Folder that the keys are relative to; a relative one is stored relative to the manifest.
     zone
         UTM zone of all positions, for instance "10S"; "" if unknown.
     source
-        What told the positions: "names", "csv" or "exif".
+        Origin of the positions: "names", "csv" or "exif".
 
     Raises
     ------
     InputError
-        If there is no row, or a required column is missing or of another type.
+        If there is no row, or a required column is missing or has another type.
     DuplicateKeyError
-        If a key comes twice; nothing is written then.
+        If a key is repeated; nothing is written then.
     """
     root_text = str(root) if root.is_absolute() else os.path.relpath(root, path.parent)
-    seal = ManifestDigest()
+    digest = ManifestDigest()
     with replacing(path) as partial, ThreadPoolExecutor(1) as pool:
         writer: pq.ParquetWriter | None = None
         try:
-            for piece in _row_groups(batches):
+            for group in _row_groups(batches):
                 if writer is None:
-                    writer = _writer(partial, piece[0].schema)
-                sealing = pool.submit(seal.add, piece)
-                writer.write_table(pa.Table.from_batches(piece), row_group_size=ROW_GROUP_ROWS)
-                sealing.result()
+                    writer = _writer(partial, group[0].schema)
+                hashing = pool.submit(digest.add, group)
+                writer.write_table(pa.Table.from_batches(group), row_group_size=ROW_GROUP_ROWS)
+                hashing.result()
             if writer is None:
                 raise InputError(f"no image to write to {path}: expected at least one with a position")
-            note = {"root": root_text, "zone": zone, "source": source, "digest": seal.digest()}
+            note = {"root": root_text, "zone": zone, "source": source, "digest": digest.digest()}
             writer.add_key_value_metadata({NOTE_KEY: note_bytes(note)})
         finally:
             if writer is not None:
                 writer.close()
-        _refuse_duplicates(partial, seal.duplicates())
+        _reject_duplicates(partial, digest.duplicates())
     return Manifest.open(path)
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    """Yield batches cut and gathered so that each list, but for the last, makes one row group."""
-    piece: list[pa.RecordBatch] = []
-    room = ROW_GROUP_ROWS
+    """Yield lists of batches that make one row group each; only the last may be smaller."""
+    group: list[pa.RecordBatch] = []
+    space = ROW_GROUP_ROWS
     for batch in batches:
         start = 0
         while start < batch.num_rows:
-            part = batch.slice(start, room)
-            piece.append(part)
+            part = batch.slice(start, space)
+            group.append(part)
             start += part.num_rows
-            room -= part.num_rows
-            if room == 0:
-                yield piece
-                piece, room = [], ROW_GROUP_ROWS
-    if piece:
-        yield piece
+            space -= part.num_rows
+            if space == 0:
+                yield group
+                group, space = [], ROW_GROUP_ROWS
+    if group:
+        yield group
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     for field in REQUIRED:
         if field.name not in schema.names or schema.field(field.name).type != field.type:
-            found = ", ".join(f"{f.name} ({f.type})" for f in schema)
-            raise InputError(f"a manifest needs a column {field.name} of type {field.type}: found {found}")
+            columns = ", ".join(f"{f.name} ({f.type})" for f in schema)
+            raise InputError(f"a manifest needs a column {field.name} of type {field.type}: found {columns}")
     repetitive = [name for name in schema.names if name not in ("key", "utm_east", "utm_north")]
     return pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=repetitive)
 
 
 def _array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    # Writable, since torch warns about wrapping arrays that are not.
+    # Writable, because torch warns about read-only arrays.
     return np.require(column.to_numpy(), requirements="W")
 
 
-def _refuse_duplicates(path: Path, rows: npt.NDArray[np.int64]) -> None:
+def _reject_duplicates(path: Path, rows: npt.NDArray[np.int64]) -> None:
     if not len(rows):
         return
     keys: list[str] = []

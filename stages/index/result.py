@@ -1,4 +1,4 @@
-"""What the index stage did."""
+"""The result of the index stage."""
 
 from __future__ import annotations
 
@@ -7,24 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class IndexResult:
-    """What was indexed.
+    """Counts of one indexed source.
 
-    Attributes
-    ----------
-    split
-        "database" or "queries".
-    rows
-        Images in the manifest.
-    skipped
-        Entries left out, by reason.
-    examples
-        The first few of them, by reason.
-    zone
-        UTM zone of all positions, "" if the source names none.
-    low, high
-        South-west and north-east corner of the box around all positions, metres.
-    seconds
-        Wall-clock time.
+    `skipped` and `examples` hold, by reason, the number of skipped entries and the first few keys.
+    `zone` is the UTM zone of all positions, "" if the source names none. `low` and `high` are the
+    south-west and north-east corner of the box around all positions, in metres.
     """
 
     split: str

@@ -1,28 +1,60 @@
-"""What was indexed and what was not: counts by reason, the first few named."""
+"""Reasons to skip an entry, and the tally of a scan: indexed images and skipped entries by reason."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
-from stages.index.batch import EntryBatch, SkipReason
+MAX_EXAMPLES = 3
 
-NAMED = 3
+
+class SkipReason(enum.IntEnum):
+    """Why an entry is not indexed; NONE if it is."""
+
+    NONE = 0
+    NO_KEY = 1
+    NOT_TEXT = 2
+    NO_POSITION = 3
+    NOT_A_NUMBER = 4
+    OUT_OF_RANGE = 5
+    BAD_ZONE = 6
+    TOO_FAR = 7
+    NO_GPS = 8
+    UNREADABLE = 9
+    RAGGED = 10
+    DUPLICATE = 11
+
+    @property
+    def words(self) -> str:
+        """The reason as people read it."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    SkipReason.NONE: "nothing wrong",
+    SkipReason.NO_KEY: "no path",
+    SkipReason.NOT_TEXT: "path is not UTF-8",
+    SkipReason.NO_POSITION: "no position",
+    SkipReason.NOT_A_NUMBER: "position is not a number",
+    SkipReason.OUT_OF_RANGE: "position out of range",
+    SkipReason.BAD_ZONE: "not a UTM zone",
+    SkipReason.TOO_FAR: "too far from the UTM zone of the others",
+    SkipReason.NO_GPS: "no position in the name, none in the EXIF data",
+    SkipReason.UNREADABLE: "no position in the name, not a readable image",
+    SkipReason.RAGGED: "more or fewer fields than the header",
+    SkipReason.DUPLICATE: "key seen before",
+}
 
 
 @dataclass
 class Tally:
-    """Counts that grow while batches pass.
+    """Counts of indexed images and of skipped entries, with a few example keys per reason.
 
-    Attributes
-    ----------
-    rows
-        Images that are indexed.
-    counts, examples
-        Entries that are not, by reason, and the first few keys of each.
-    low, high
-        Corners of the box around all indexed positions, in metres.
+    `low` and `high` are the corners of the box around all indexed positions, in metres.
     """
 
     rows: int = 0
@@ -31,31 +63,30 @@ class Tally:
     low: tuple[float, float] = (np.inf, np.inf)
     high: tuple[float, float] = (-np.inf, -np.inf)
 
-    def blame(self, fault: SkipReason, count: int, keys: list[str]) -> None:
-        """Count entries that are not indexed."""
-        self.counts[fault] = self.counts.get(fault, 0) + count
-        named = self.examples.setdefault(fault, [])
-        named += keys[: NAMED - len(named)]
-
-    def blame_faulty(self, found: EntryBatch) -> None:
-        """Count the faulty rows of a batch."""
-        for code in np.unique(found.faults[found.faults > 0]):
-            rows = np.flatnonzero(found.faults == code)
-            keys = [found.keys[int(row)].as_py() for row in rows[:NAMED]]
-            self.blame(SkipReason(code), len(rows), keys)
-
-    def accept(self, positions: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> None:
-        """Count the (n, 2) positions of images that are indexed."""
+    def count_indexed(self, positions: npt.NDArray[np.float64]) -> None:
+        """Count images by their (n, 2) positions."""
         self.rows += len(positions)
         if len(positions):
             low = np.minimum(self.low, positions.min(axis=0))
             high = np.maximum(self.high, positions.max(axis=0))
             self.low, self.high = (float(low[0]), float(low[1])), (float(high[0]), float(high[1]))
 
+    def count_skipped(self, keys: pa.StringArray, reasons: npt.NDArray[np.uint8]) -> None:
+        """Count those of n entries that have a reason."""
+        for code in np.unique(reasons[reasons > 0]):
+            rows = np.flatnonzero(reasons == code)
+            self.add(SkipReason(code), len(rows), [keys[int(row)].as_py() for row in rows[:MAX_EXAMPLES]])
+
+    def add(self, reason: SkipReason, count: int, keys: list[str]) -> None:
+        """Count skipped entries; `keys` are the first few."""
+        self.counts[reason] = self.counts.get(reason, 0) + count
+        examples = self.examples.setdefault(reason, [])
+        examples += keys[: MAX_EXAMPLES - len(examples)]
+
     def words(self) -> str:
-        """Return "2 no position (a.jpg, b.jpg); 1 ..."."""
+        """Return for instance "2 no position (a.jpg, b.jpg); 1 path is not UTF-8 (c.jpg)"."""
         parts = [
-            f"{count:,} {fault.words} ({', '.join(self.examples[fault])})"
-            for fault, count in self.counts.items()
+            f"{count:,} {reason.words} ({', '.join(self.examples[reason])})"
+            for reason, count in self.counts.items()
         ]
         return "; ".join(parts) or "none"

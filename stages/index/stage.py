@@ -1,10 +1,12 @@
-"""The index stage: one source -> one manifest, as a stream."""
+"""The index stage: stream one source into one manifest."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,69 +15,69 @@ import pyarrow as pa
 
 from stages.errors import InputError
 from stages.files import Progress
-from stages.index.batch import EntryBatch, SkipReason
+from stages.index.batch import EntryBatch
 from stages.index.config import IndexConfig
 from stages.index.manifest import DuplicateKeyError, Manifest, write_manifest
 from stages.index.result import IndexResult
-from stages.index.skipped import Tally
-from stages.index.sources.csv import found_in_table
-from stages.index.sources.folder import found_in_folder
-from stages.index.sources.manifest import found_in_manifest
-from stages.index.sources.text_list import found_in_list
-from stages.index.utm_zone import Zone, check_range, place, zone_of_first
+from stages.index.skipped import SkipReason, Tally
+from stages.index.sources.registry import read_source
+from stages.index.utm_zone import Zone, check_range, convert_to_zone, zone_of_first
 
 
-def run(
-    config: IndexConfig,
-    *,
-    source: Path,
-    output: Path,
-    split: str,
-    progress: Progress | None = None,
-    zone: str | None = None,
-) -> IndexResult:
-    """Index the images of one source and return what was found.
+@dataclass(frozen=True)
+class IndexInputs:
+    """What the index stage works on.
 
-    Parameters
+    Attributes
     ----------
     config
         The `index` section of params.yaml.
     source
-        A folder of images, with SF-XL names or EXIF positions; a .csv with
-        path and lat, lon or utm_east, utm_north[, zone]; a .txt list of SF-XL paths; or a
-        .parquet manifest, such as a pack's.
+        A folder of images with SF-XL names or EXIF positions; a .csv with
+        path and lat, lon or utm_east, utm_north[, zone]; a .txt list of SF-XL
+        paths; or a .parquet manifest, such as a pack's.
     output
         The manifest to write.
     split
         "database" or "queries".
-    progress
-        Called with (done, total): entries of a folder, bytes of a file.
     zone
-        UTM zone that all positions are put in, for instance "10S"; None: that of the first image.
+        UTM zone to convert all positions to, for instance "10S"; None: that of the first image.
+    """
+
+    config: IndexConfig
+    source: Path
+    output: Path
+    split: str
+    zone: str | None = None
+
+
+def run(inputs: IndexInputs, *, progress: Progress | None = None) -> IndexResult:
+    """Index the images of one source; progress counts images of a folder or bytes of a file.
 
     Raises
     ------
     InputError
         If the source is missing, is of no known kind or holds no usable image;
-        or if an entry is faulty and `index.on_error` is "stop".
+        or if an entry is unusable and `index.on_error` is "stop".
     """
     start = time.perf_counter()
-    scan = _Scan(config, source, Zone.of(zone) if zone else None, progress)
+    scan = _Scan(inputs, progress)
     try:
-        manifest_zone = scan.write(output)
+        zone = scan.write()
     except DuplicateKeyError as duplicates:
-        if config.on_error == "stop":
+        if inputs.config.on_error == "stop":
             raise
-        scan = _Scan(config, source, Zone.of(zone) if zone else None, progress, drop=duplicates.rows)
-        manifest_zone = scan.write(output)
-        scan.tally.blame(SkipReason.DUPLICATE, len(duplicates.rows), duplicates.keys)
+        # Duplicates are known only at the end of a scan, so a second one leaves them out.
+        scan = _Scan(inputs, progress, duplicates.rows)
+        zone = scan.write()
+        scan.tally.add(SkipReason.DUPLICATE, len(duplicates.rows), duplicates.keys)
     tally = scan.tally
     return IndexResult(
-        split=split,
+        split=inputs.split,
         rows=tally.rows,
-        skipped={fault.words: count for fault, count in tally.counts.items()},
-        examples={fault.words: tuple(keys) for fault, keys in tally.examples.items()},
-        zone=manifest_zone,
+        skipped={reason.words: count for reason, count in tally.counts.items()},
+        examples={reason.words: tuple(keys) for reason, keys in tally.examples.items()},
+        zone=zone,
         low=tally.low,
         high=tally.high,
         seconds=time.perf_counter() - start,
@@ -83,112 +85,91 @@ def run(
 
 
 class _Scan:
-    """One pass over a source."""
+    """One pass over the source, without the usable rows numbered in `leave_out`."""
 
     def __init__(
-        self,
-        config: IndexConfig,
-        source: Path,
-        zone: Zone | None,
-        progress: Progress | None,
-        drop: npt.NDArray[np.int64] | None = None,
+        self, inputs: IndexInputs, progress: Progress | None, leave_out: npt.NDArray[np.int64] | None = None
     ) -> None:
-        self._config = config
-        self._source = source
-        self._zone = zone
+        self._inputs = inputs
         self._progress = progress
-        self._drop = drop if drop is not None else np.zeros(0, np.int64)
-        self._passed = 0
-        self._told_by = "names"
+        self._leave_out = leave_out
+        self._usable_rows = 0
+        self._zone = Zone.of(inputs.zone) if inputs.zone else None
+        self._first_in_degrees = False
         self.tally = Tally()
 
-    def write(self, output: Path) -> str:
+    def write(self) -> str:
         """Write the manifest and return its zone."""
-        batches = (batch for batch in _ahead(self._usable()) if batch.num_rows)
-        # The zone is that of the first usable image, so one batch has to be read before writing begins.
+        source = self._inputs.source
+        batches = (rows for rows in _read_ahead(self._record_batches()) if rows.num_rows)
+        # Read one batch before writing starts: the zone is that of the first usable image.
         first = next(batches, None)
         if first is None:
             raise InputError(
-                f"{self._source} holds no image with a usable position; skipped: {self.tally.words()}; "
+                f"{source} holds no image with a usable position; skipped: {self.tally.words()}; "
                 "expected SF-XL names, photos with GPS, or a .csv with path, lat, lon"
             )
-        root = self._source if self._source.is_dir() else self._source.parent
-        name = self._zone.name if self._zone else ""
-        source_kind = "csv" if self._source.suffix.lower() == ".csv" else self._told_by
-        if self._source.suffix.lower() == ".parquet":
-            indexed = Manifest.open(self._source)
-            root, source_kind = indexed.root, indexed.source
-        write_manifest(output, _chain(first, batches), root=root, zone=name, source=source_kind)
-        return name
+        zone = self._zone.name if self._zone else ""
+        root, told_by = self._origin(source)
+        write_manifest(self._inputs.output, chain([first], batches), root=root, zone=zone, source=told_by)
+        return zone
 
-    def _usable(self) -> Iterator[pa.RecordBatch]:
-        entries = _open(self._source)
-        total = 0 if self._source.is_dir() else self._source.stat().st_size
-        for found, done in entries:
-            check_range(found)
+    def _origin(self, source: Path) -> tuple[Path, str]:
+        """Return the folder that keys are relative to, and what told the positions."""
+        suffix = source.suffix.lower()
+        if suffix == ".parquet":
+            manifest = Manifest.open(source)
+            return manifest.root, manifest.source
+        root = source if source.is_dir() else source.parent
+        if suffix == ".csv":
+            return root, "csv"
+        return root, "exif" if self._first_in_degrees else "names"
+
+    def _record_batches(self) -> Iterator[pa.RecordBatch]:
+        source = self._inputs.source
+        batches = read_source(source)
+        total = 0 if source.is_dir() else source.stat().st_size
+        for batch, done in batches:
+            check_range(batch)
             if self.tally.rows == 0:
-                self._told_by = "exif" if found.latlon[found.faults == SkipReason.NONE][:1].any() else "names"
-                self._zone = self._zone or zone_of_first(found)
-            place(found, self._zone)
-            self.tally.blame_faulty(found)
-            if self._config.on_error == "stop" and self.tally.counts:
-                faults = self.tally.words()
+                self._first_in_degrees = bool(batch.latlon[batch.usable][:1].any())
+                self._zone = self._zone or zone_of_first(batch)
+            convert_to_zone(batch, self._zone)
+            self.tally.count_skipped(batch.keys, batch.skip_reasons)
+            if self._inputs.config.on_error == "stop" and self.tally.counts:
                 raise InputError(
-                    f"{self._source} has unusable entries: {faults}; mend them or set index.on_error to skip"
+                    f"{source} has unusable entries: {self.tally.words()}; "
+                    "fix them or set index.on_error to skip"
                 )
-            yield self._batch(found)
+            yield self._usable(batch)
             if self._progress:
                 self._progress(min(done, total) if total else done, total or done)
 
-    def _batch(self, found: EntryBatch) -> pa.RecordBatch:
-        good = found.faults == SkipReason.NONE
-        numbers = self._passed + np.cumsum(good) - 1
-        self._passed += int(good.sum())
-        if len(self._drop):
-            good &= ~np.isin(numbers, self._drop)
-        columns = {
-            "key": found.keys,
-            "utm_east": np.ascontiguousarray(found.positions[:, 0]),
-            "utm_north": np.ascontiguousarray(found.positions[:, 1]),
-            "heading": found.heading,
-            "timestamp": found.timestamp,
-            **found.further,
-        }
-        self.tally.accept(found.positions[good])
-        batch = pa.record_batch(columns)
-        return batch if good.all() else batch.filter(pa.array(good))
-
-
-def _open(source: Path) -> Iterator[tuple[EntryBatch, int]]:
-    """Return the batches of a source, by its kind."""
-    if source.is_dir():
-        return found_in_folder(source)
-    if not source.exists():
-        raise InputError(
-            f"{source} does not exist: expected a folder, a .csv or a .txt list; mend data in params.yaml"
+    def _usable(self, batch: EntryBatch) -> pa.RecordBatch:
+        """Return and count the rows to index."""
+        keep = batch.usable
+        numbers = self._usable_rows + np.cumsum(keep) - 1
+        self._usable_rows += int(keep.sum())
+        if self._leave_out is not None:
+            keep &= ~np.isin(numbers, self._leave_out)
+        self.tally.count_indexed(batch.positions[keep])
+        rows = pa.record_batch(
+            {
+                "key": batch.keys,
+                "utm_east": np.ascontiguousarray(batch.positions[:, 0]),
+                "utm_north": np.ascontiguousarray(batch.positions[:, 1]),
+                "heading": batch.heading,
+                "timestamp": batch.timestamp,
+                **batch.extra_columns,
+            }
         )
-    suffix = source.suffix.lower()
-    if suffix == ".csv":
-        return found_in_table(source)
-    if suffix == ".txt":
-        return found_in_list(source)
-    if suffix == ".parquet":
-        return found_in_manifest(source)
-    raise InputError(
-        f"{source} is of no known kind: expected a folder of images, a .csv, a .txt list of paths "
-        "or the manifest of a pack"
-    )
+        return rows if keep.all() else rows.filter(pa.array(keep))
 
 
-def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield batches while a thread already prepares the next, so that reading and writing overlap."""
+def _read_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield batches while a thread prepares the next one, so that reading and writing overlap."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(next, batches, None)
         while (batch := future.result()) is not None:
             future = pool.submit(next, batches, None)
             yield batch
-
-
-def _chain(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest

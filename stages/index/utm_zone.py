@@ -1,4 +1,4 @@
-"""Positions of any zone, or in degrees -> metres in one UTM zone."""
+"""The UTM zone of a manifest: which one it is, and conversion of all positions to it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import numpy.typing as npt
 import utm
 
 from stages.errors import InputError
-from stages.index.batch import EntryBatch, SkipReason
+from stages.index.batch import EntryBatch
+from stages.index.skipped import SkipReason
 
-BEYOND_DEG = 3.0  # how far past the zone's border, or the equator, a position is still forced into the zone
-FARTHEST_M = 2e7
+# A city may lie on a zone's border or on the equator, so positions this far beyond are still converted.
+BEYOND_DEG = 3.0
+MAX_METRES = 2e7
 _ZONE = re.compile(r"([1-9]|[1-5]\d|60)([C-HJ-NP-X])")
 
 
@@ -26,26 +28,26 @@ class Zone:
 
     @classmethod
     def of(cls, text: str) -> Zone:
-        """Return the zone that a text such as "10S" names.
+        """Return the zone of a text such as "10S".
 
         Raises
         ------
         InputError
-            If it names none.
+            If the text is not a zone.
         """
         match = _ZONE.fullmatch(text.upper())
         if match is None:
-            raise InputError(f"'{text}' is no UTM zone: expected a number and a latitude band, such as 10S")
+            raise InputError(f"'{text}' is not a UTM zone: expected a number and a band, such as 10S")
         return cls(int(match[1]), match[2])
 
     @property
     def name(self) -> str:
-        """Return for instance "10S"."""
+        """The zone as text, for instance "10S"."""
         return f"{self.number}{self.band}"
 
     @property
     def northern(self) -> bool:
-        """Return whether northings count from the equator."""
+        """Whether northings count from the equator."""
         return self.band >= "N"
 
     def metres(self, latlon: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -64,56 +66,54 @@ class Zone:
         return positions
 
 
-def zone_of_first(found: EntryBatch) -> Zone | None:
-    """Return the zone of the first usable row, or None if no row is usable or that one tells none."""
-    usable = np.flatnonzero(found.faults == SkipReason.NONE)
+def zone_of_first(batch: EntryBatch) -> Zone | None:
+    """Return the zone of the first usable entry; None if there is no such entry or it states no zone."""
+    usable = np.flatnonzero(batch.usable)
     if not len(usable):
         return None
     row = usable[0]
-    if found.latlon[row]:
-        latitude, longitude = found.positions[row].tolist()
-        return Zone(
-            utm.latlon_to_zone_number(latitude, longitude), str(utm.latitude_to_zone_letter(latitude))
-        )
-    if not found.zone_numbers[row]:
+    if batch.latlon[row]:
+        latitude, longitude = batch.positions[row].tolist()
+        number = utm.latlon_to_zone_number(latitude, longitude)
+        return Zone(number, str(utm.latitude_to_zone_letter(latitude)))
+    if not batch.zone_numbers[row]:
         return None
-    return Zone(int(found.zone_numbers[row]), chr(found.bands[row]))
+    return Zone(int(batch.zone_numbers[row]), chr(batch.bands[row]))
 
 
-def check_range(found: EntryBatch) -> None:
-    """Give a fault to every row whose position is not a number or lies nowhere on Earth."""
-    first, second = found.positions.T
+def check_range(batch: EntryBatch) -> None:
+    """Skip entries whose position is not a number or not on Earth."""
+    first, second = batch.positions.T
     finite = np.isfinite(first) & np.isfinite(second)
     with np.errstate(invalid="ignore"):
-        on_earth = (first >= -80) & (first <= 84) & (second >= -180) & (second <= 180)
-        in_reach = (np.abs(first) <= FARTHEST_M) & (np.abs(second) <= FARTHEST_M)
-    good = np.where(found.latlon, on_earth, in_reach)
-    unblamed = found.faults == SkipReason.NONE
-    found.faults[unblamed & ~finite] = SkipReason.NOT_A_NUMBER
-    found.faults[unblamed & finite & ~good] = SkipReason.OUT_OF_RANGE
+        degrees_fit = (first >= -80) & (first <= 84) & (second >= -180) & (second <= 180)
+        metres_fit = (np.abs(first) <= MAX_METRES) & (np.abs(second) <= MAX_METRES)
+    batch.skip(~finite, SkipReason.NOT_A_NUMBER)
+    batch.skip(~np.where(batch.latlon, degrees_fit, metres_fit), SkipReason.OUT_OF_RANGE)
 
 
-def place(found: EntryBatch, zone: Zone | None) -> None:
-    """Turn all positions into metres of one zone; rows too far from it get a fault.
+def convert_to_zone(batch: EntryBatch, zone: Zone | None) -> None:
+    """Convert all positions to metres of one zone in place; skip entries too far from it.
 
-    Rows that state no zone are taken to lie in it; without a zone all positions stay as they are.
+    Entries that state no zone are taken to lie in this one. Without a zone all positions stay unchanged.
     """
     if zone is None:
         return
-    usable = found.faults == SkipReason.NONE
-    same_half = (found.bands >= ord("N")) == zone.northern
-    stray = usable & ~found.latlon & (found.zone_numbers > 0)
-    stray &= (found.zone_numbers != zone.number) | ~same_half
-    for code in np.unique(found.zone_numbers[stray].astype(np.int64) * 256 + found.bands[stray]):
-        rows = np.flatnonzero(stray & (found.zone_numbers == code // 256) & (found.bands == code % 256))
-        east, north = found.positions[rows].T
-        northern = bool(code % 256 >= ord("N"))
-        degrees = utm.to_latlon(east, north, int(code // 256), northern=northern, strict=False)
-        found.positions[rows] = np.stack(degrees, axis=1)
-    convert = np.flatnonzero(stray | (usable & found.latlon))
+    usable = batch.usable
+    same_hemisphere = (batch.bands >= ord("N")) == zone.northern
+    foreign = usable & ~batch.latlon & (batch.zone_numbers > 0)
+    foreign &= (batch.zone_numbers != zone.number) | ~same_hemisphere
+    # Metres of another zone go through degrees.
+    for code in np.unique(batch.zone_numbers[foreign].astype(np.int64) * 256 + batch.bands[foreign]):
+        number, band = divmod(int(code), 256)
+        rows = np.flatnonzero(foreign & (batch.zone_numbers == number) & (batch.bands == band))
+        east, north = batch.positions[rows].T
+        degrees = utm.to_latlon(east, north, number, northern=band >= ord("N"), strict=False)
+        batch.positions[rows] = np.stack(degrees, axis=1)
+    convert = np.flatnonzero(foreign | (usable & batch.latlon))
     if not len(convert):
         return
-    found.positions[convert] = zone.metres(found.positions[convert])
-    found.latlon[convert] = False
-    lost = convert[np.isnan(found.positions[convert, 0])]
-    found.faults[lost] = SkipReason.TOO_FAR
+    batch.positions[convert] = zone.metres(batch.positions[convert])
+    batch.latlon[convert] = False
+    too_far = convert[np.isnan(batch.positions[convert, 0])]
+    batch.skip_reasons[too_far] = SkipReason.TOO_FAR

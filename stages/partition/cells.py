@@ -1,4 +1,4 @@
-"""Positions -> classes: which squares keep enough images, and the class of every image."""
+"""Classes from positions: the squares with enough images, and the class of every image."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stages.errors import InputError
 from stages.partition import grid
 
 BLOCK_ROWS = 1 << 20
-DENSE_CELLS = 1 << 26  # a box of so many squares is counted in a table, a larger one by sorting
+DENSE_CELLS = 1 << 26  # up to this many squares in the box are counted in a table, more by sorting
 
 Codes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class CellPartition:
-    """One partition: its classes, sorted by (group, p, q, heading), and who belongs to them.
+    """The classes of one partition, sorted by (group, p, q, heading), and the class of every image.
 
     Attributes
     ----------
@@ -27,14 +27,12 @@ class CellPartition:
         (K, 2) int64, p and q of the cell in the south-west corner of each class.
     span
         (K,) int64, side of each class in cells.
-    group
-        (K,) int32.
-    images
-        (K,) int64.
+    group, images
+        (K,) int32 and (K,) int64.
     labels
         (rows,) int32, class of each row, -1 for none.
     heading
-        (K,) int64, number of the bin of headings; None where classes are of all headings.
+        (K,) int64, heading bin; None if a class covers all headings.
     """
 
     cells: npt.NDArray[np.int64]
@@ -47,18 +45,10 @@ class CellPartition:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Squares of one size side by side, numbered over the box that holds all images.
+    """Adjacent squares of `span` cells a side, numbered over the box around all images.
 
-    Attributes
-    ----------
-    span
-        Side of a square in cells.
-    offset
-        Cells by which the lattice lies further north and east.
-    low
-        (2,) int64, numbers of the south-western square of the box.
-    height
-        Squares of the box from south to north.
+    The lattice is shifted by `offset` cells north and east. `low` (2,) is the south-western square
+    of the box and `height` its number of squares from south to north.
     """
 
     span: int
@@ -67,7 +57,7 @@ class Lattice:
     height: int
 
     def squares(self, codes: Codes) -> npt.NDArray[np.int64]:
-        """Return (n, 2) numbers of squares from their codes; they count from the lattice's origin."""
+        """Return the (n, 2) squares of codes, counted from the lattice's origin."""
         return np.stack(np.divmod(codes, self.height), axis=1) + self.low
 
     def corners(self, squares: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -127,22 +117,15 @@ def code(positions: grid.Positions, cell_m: float, span: int = 1, offset: int = 
 
 
 def _squares(positions: grid.Positions, cell_m: float, span: int, offset: int) -> npt.NDArray[np.int64]:
-    # By way of the cells, so that squares of any span hold whole cells on whatever machine.
+    # Through the cells, so that rounding cannot put part of a cell in another square.
     cells = grid.cells(positions, cell_m)
     return cells if span == 1 and offset == 0 else (cells - offset) // span
 
 
 class Counted:
-    """The codes that occur often enough, ascending, and how often they do.
+    """The codes with enough images, ascending, with their counts and the largest count of any code.
 
-    Parameters
-    ----------
-    kept, images
-        Codes and their counts.
-    most
-        The greatest count of any code.
-    span
-        One more than the greatest code, if a table of all of them may be held.
+    `span`, one more than the largest code, is given if a table of all codes fits in memory.
     """
 
     def __init__(self, kept: Codes, images: npt.NDArray[np.int64], most: int, span: int | None) -> None:
@@ -153,7 +136,7 @@ class Counted:
             self._table[kept] = np.arange(len(kept))
 
     def place_of(self, codes: Codes) -> npt.NDArray[np.int64] | npt.NDArray[np.int32]:
-        """Return the place of each code among the kept ones, -1 if it is not kept."""
+        """Return the index of each code among the kept ones, -1 if it is not kept."""
         if self._table is not None:
             return self._table[codes]
         places = np.minimum(np.searchsorted(self.kept, codes), len(self.kept) - 1)
@@ -170,13 +153,13 @@ def count(codes: Codes, min_images: int) -> Counted:
             counts[: len(block)] += block
         kept = np.flatnonzero(counts >= min_images)
         return Counted(kept, counts[kept], int(counts.max()), span)
-    found, counts = np.unique(codes, return_counts=True)
+    distinct, counts = np.unique(codes, return_counts=True)
     enough = counts >= min_images
-    return Counted(found[enough], counts[enough], int(counts.max()), None)
+    return Counted(distinct[enough], counts[enough], int(counts.max()), None)
 
 
 def require_class(classes: int, most: int, side_m: float, min_images: int) -> None:
-    """Raise InputError if there is no class, saying how many images the fullest cell holds."""
+    """Raise InputError if there is no class; the message states the images of the fullest cell."""
     if not classes:
         raise InputError(
             f"no cell of {side_m:g} m keeps {min_images} images, the fullest holds {most}: "
@@ -194,14 +177,14 @@ def numbered(
     images: npt.NDArray[np.int64],
     heading: npt.NDArray[np.int64] | None = None,
 ) -> CellPartition:
-    """Return classes found in any order as a partition, numbered in the order of (group, p, q, heading).
+    """Return classes in any order as a partition, sorted by (group, p, q, heading).
 
     Parameters
     ----------
     rows
-        Images there are.
+        Number of images.
     place_of
-        Block of rows -> place of their classes in the arrays below, -1 for none.
+        Maps a block of rows to the indices of their classes in the arrays below, -1 for none.
     cells, span, group, images, heading
         As in `CellPartition`, class by class.
     """
@@ -213,12 +196,12 @@ def numbered(
     labels = np.empty(rows, np.int32)
     for block in blocks(rows):
         labels[block] = class_of[place_of(block)]
-    found = None if heading is None else heading[order]
+    sorted_heading = None if heading is None else heading[order]
     return CellPartition(
-        cells[order], span[order], group[order].astype(np.int32), images[order], labels, found
+        cells[order], span[order], group[order].astype(np.int32), images[order], labels, sorted_heading
     )
 
 
 def blocks(rows: int) -> list[slice]:
-    """Return all rows as slices of a bounded length."""
+    """Return slices of bounded length that cover all rows."""
     return [slice(first, min(first + BLOCK_ROWS, rows)) for first in range(0, rows, BLOCK_ROWS)]

@@ -1,4 +1,4 @@
-"""The classes table and the view plan: what the partition says, and all that later stages need of it."""
+"""The table of all classes, which later stages load."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ _MADE_BY = "pipeline partition"
 class ClassTable:
     """Every class, sorted by (group, p, q, heading); a class id is a row number of this table.
 
-    A class is a square of cells, or with headings a part of one. Where there
-    are several partitions, an image has a class in each, and the groups of
-    the first come first.
+    A class is a square of cells, or one heading bin of a square. With several
+    partitions an image has a class in each; the groups of the first partition come first.
 
     Attributes
     ----------
     group
-        (K,) int32, group number u * N + v (4.4), on from there in further partitions.
+        (K,) int32, group number u * N + v (4.4); later partitions continue the numbers.
     index
         (K,) int32, number of the class within its group (4.5).
     p, q
-        (K,) int64, the cell (4.2); of a larger square the one in its south-west corner.
+        (K,) int64, the cell (4.2); for a larger square, the cell in its south-west corner.
     centres
         (K, 2) float64, UTM east and north of the square's centre in metres (4.3).
     images
@@ -43,17 +42,17 @@ class ClassTable:
     cell_m
         Side of a cell in metres.
     groups_per_side
-        N; there are N * N groups for each partition and group of headings, some of which may hold no class.
+        N; each partition and heading group has N * N groups, some of which may be empty.
     zone
         UTM zone of the centres, for instance "10S"; "" if unknown.
     span
-        (K,) int64, side of each class in cells; None where every class is one cell.
+        (K,) int64, side of each class in cells; None if every class is one cell.
     heading
-        (K,) int64, number of the bin of headings; None where classes are of all headings.
+        (K,) int64, heading bin; None if a class covers all headings.
     partitions
-        How many times the same images are cut.
+        Number of cuts of the same images.
     heading_groups
-        L, groups of headings.
+        L, number of heading groups.
     """
 
     group: npt.NDArray[np.int32]
@@ -86,19 +85,19 @@ class ClassTable:
         return np.ones(len(self), np.int64) if self.span is None else self.span
 
     def partition_slice(self, partition: int) -> slice:
-        """Return the class ids of one partition, which follow each other."""
+        """Return the class ids of one partition, which are consecutive."""
         groups = self.groups // self.partitions
         start, stop = np.searchsorted(self.group, [partition * groups, (partition + 1) * groups])
         return slice(int(start), int(stop))
 
     @property
     def outlines(self) -> npt.NDArray[np.int64]:
-        """Return p, q, span and heading (-1: all) of each class, (K, 4): what tells it from any other."""
+        """Return p, q, span and heading (-1: all) of each class, (K, 4), which identify it."""
         heading = np.full(len(self), -1) if self.heading is None else self.heading
         return np.stack([self.p, self.q, self.spans, heading], axis=1)
 
     def group_slice(self, group: int) -> slice:
-        """Return the class ids of one group, which follow each other."""
+        """Return the class ids of one group, which are consecutive."""
         start, stop = np.searchsorted(self.group, [group, group + 1])
         return slice(int(start), int(stop))
 
@@ -117,7 +116,7 @@ class ClassTable:
             "p_aug": self.p_aug,
         }
         note = {"cell_m": self.cell_m, "groups_per_side": self.groups_per_side, "zone": self.zone}
-        # Only what differs from a grid is written.
+        # A plain grid has none of these, and its file stays as it was before other schemes existed.
         columns |= {name: vars(self)[name] for name in ("span", "heading") if vars(self)[name] is not None}
         counts = {"partitions": self.partitions, "heading_groups": self.heading_groups}
         note |= {name: count for name, count in counts.items() if count != 1}
@@ -130,7 +129,7 @@ class ClassTable:
         Raises
         ------
         InputError
-            If the file is missing or is no classes table.
+            If the file is missing or is not a classes table.
         """
         columns, note = read_table(path, made_by=_MADE_BY)
         try:
@@ -139,13 +138,13 @@ class ClassTable:
             arrays: dict[str, Any] = {**columns, "centres": np.stack([east, north], axis=1)}
             return cls(**arrays, **note)
         except (KeyError, TypeError) as error:
-            raise InputError(f"{path} is no classes table ({error}): run `{_MADE_BY}` again") from error
+            raise InputError(f"{path} is not a classes table ({error}): run `{_MADE_BY}` again") from error
 
 
 def in_class(
     labels: npt.NDArray[np.int32], classes: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Return whether each row is of a class in any partition, (rows,).
+    """Return whether each row has a class in any partition, (rows,).
 
     Parameters
     ----------
@@ -154,7 +153,7 @@ def in_class(
     classes
         (K,) which classes count; all, if None.
     """
-    mine: npt.NDArray[np.bool_] = labels >= 0
+    labelled: npt.NDArray[np.bool_] = labels >= 0
     if classes is not None:
-        mine &= classes[labels]
-    return mine if labels.ndim == 1 else np.asarray(mine.any(axis=1))
+        labelled &= classes[labels]
+    return labelled if labels.ndim == 1 else np.asarray(labelled.any(axis=1))

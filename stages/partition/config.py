@@ -12,14 +12,14 @@ Scheme = Literal["grid", "quadtree", "hierarchy", "combinatorial", "heading"]
 
 @dataclass(frozen=True)
 class QuadtreeConfig:
-    """Cells as large as their images are rare (PlaNet).
+    """Adaptive cells: larger where images are rare (PlaNet).
 
     Attributes
     ----------
     max_images
         A cell with more images is split in four, unless its side is `cell_m` already.
     levels
-        How often the largest cells may be split: their side is 2 ** levels cells.
+        Number of times the largest cells may be split: their side is 2 ** levels cells.
     """
 
     max_images: int
@@ -32,7 +32,7 @@ class QuadtreeConfig:
 
 @dataclass(frozen=True)
 class HierarchyConfig:
-    """Coarser grids beside the finest (HGE).
+    """Coarser grids in addition to the finest (HGE).
 
     Attributes
     ----------
@@ -44,9 +44,9 @@ class HierarchyConfig:
 
     def __post_init__(self) -> None:
         steps = zip((1, *self.coarser), self.coarser, strict=False)
-        fine = len(self.coarser) > 0 and all(step > side and step % side == 0 for side, step in steps)
+        nested = len(self.coarser) > 0 and all(step > side and step % side == 0 for side, step in steps)
         expected = "ascending multiples of one another such as [2, 4]"
-        require("partition.hierarchy.coarser", list(self.coarser), fine, expected)
+        require("partition.hierarchy.coarser", list(self.coarser), nested, expected)
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class CombinatorialConfig:
     Attributes
     ----------
     grids
-        How many grids there are, and how many cells their sides measure: each lies one cell
-        further north-east than the one before, so that one square of each meet in one cell.
+        Number of grids, and the side of their squares in cells. Each grid is shifted one cell
+        north-east of the one before, so that one square of each grid share exactly one cell.
     """
 
     grids: int
@@ -73,24 +73,24 @@ class HeadingConfig:
     Attributes
     ----------
     bin_deg
-        alpha, width of a bin of headings in degrees; the north is in the middle of the first.
+        alpha, width of a heading bin in degrees; north is the middle of the first bin.
     groups
-        L, groups of headings; bins of one group are at least so many apart.
+        L, number of heading groups; bins of one group are at least L bins apart.
     """
 
     bin_deg: float
     groups: int
 
     def __post_init__(self) -> None:
-        whole = self.bin_deg > 0 and (360 / self.bin_deg).is_integer()
-        require("partition.heading.bin_deg", self.bin_deg, whole, "a part of the circle such as 30")
-        fine = self.groups >= 1 and self.bins % self.groups == 0
+        fits = self.bin_deg > 0 and (360 / self.bin_deg).is_integer()
+        require("partition.heading.bin_deg", self.bin_deg, fits, "a part of the circle such as 30")
+        divides = self.groups >= 1 and self.bins % self.groups == 0
         expected = f"1 or another divisor of the {self.bins} bins of {self.bin_deg:g} degrees"
-        require("partition.heading.groups", self.groups, fine, expected)
+        require("partition.heading.groups", self.groups, divides, expected)
 
     @property
     def bins(self) -> int:
-        """Return how many bins make the circle."""
+        """Number of bins in the circle."""
         return round(360 / self.bin_deg)
 
 
@@ -101,21 +101,21 @@ class PartitionConfig:
     Attributes
     ----------
     scheme
-        What cells are: a module of `schemes` each.
+        How cells are formed; each scheme is a module of `schemes`.
     cell_m
-        M, side of a cell in metres (4.1); of the finest ones where there are several kinds.
+        M, side of a cell in metres (4.1); of the finest cells if there are several sizes.
     groups_per_side
-        N; there are N * N groups (4.4), for each grid and for each group of headings.
+        N; there are N * N groups (4.4) for each grid and each heading group.
     min_images_per_class
-        A cell with fewer images is no class.
+        A cell with fewer images is not a class.
     tail_quantile
-        Classes with at most as many images as this quantile are tail.
+        Classes with at most this quantile of images are tail.
     head_quantile
-        Classes with more images than this quantile are head.
+        Classes with more than this quantile of images are head.
     p_max, p_min
-        Greatest and least augmentation probability.
+        Largest and smallest augmentation probability.
     gamma
-        How fast the probability falls with the image count.
+        How steeply the probability falls with the image count.
     max_views
         Cached views of an image whose class has probability p_max.
     quadtree, hierarchy, combinatorial, heading

@@ -1,7 +1,7 @@
-"""The square grid over a city: position -> cell -> group and back, as plain arithmetic.
+"""The square grid over a city: cells of positions, their centres and groups.
 
 Equation numbers are those of the method: squares of side M (4.1, 4.2), their
-centres (4.3) and the N x N groups whose cells never touch (4.4).
+centres (4.3) and N x N groups of cells that never touch (4.4).
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ Cells = npt.NDArray[np.int64]
 def cells(positions: Positions, cell_m: float) -> Cells:
     """Return the cell (p, q) that each position lies in (4.2).
 
-    Cells are half open: a point on the border between two cells belongs to
-    the eastern or northern one.
+    Cells are half open: a point on a border belongs to the eastern or northern cell.
 
     Parameters
     ----------
@@ -47,7 +46,7 @@ def cells(positions: Positions, cell_m: float) -> Cells:
             "index the images again with `pipeline index`"
         )
     corners = np.floor(positions / cell_m)
-    # The quotient is rounded, so next to a border it may fall on the wrong side.
+    # The quotient is rounded, so near a border it may be in the wrong cell.
     corners -= corners * cell_m > positions
     corners += (corners + 1) * cell_m <= positions
     return corners.astype(np.int64)
@@ -93,19 +92,19 @@ def group_of(cells: Cells, groups_per_side: int) -> npt.NDArray[np.int64]:
 
 
 def squares_with(cells: Cells, corners: Cells, spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return which of some squares holds each cell: a row of `corners`, -1 if none does.
+    """Return the square that contains each cell: a row of `corners`, -1 if there is none.
 
     Parameters
     ----------
     cells
         (n, 2) int64, p and q.
     corners
-        (K, 2) int64, the cell in the south-west corner of each square. Squares share no cell, and
-        those of one side lie on a lattice of this pitch.
+        (K, 2) int64, the cell in the south-west corner of each square. Squares do not overlap, and
+        those of one size lie on one lattice.
     spans
         (K,) int64, side of each square in cells.
     """
-    found = np.full(len(cells), -1)
+    containing = np.full(len(cells), -1)
     for span in np.unique(spans):
         some = np.flatnonzero(spans == span)
         offset = np.mod(corners[some[0]], span)
@@ -114,11 +113,11 @@ def squares_with(cells: Cells, corners: Cells, spans: npt.NDArray[np.int64]) -> 
         wanted = code((cells - offset) // span)
         place = order[np.searchsorted(codes, wanted, sorter=order).clip(max=len(some) - 1)]
         hit = codes[place] == wanted
-        found[hit] = some[place[hit]]
-    return found
+        containing[hit] = some[place[hit]]
+    return containing
 
 
 def code(cells: Cells) -> npt.NDArray[np.int64]:
-    """Return one number per cell (..., 2), whatever the signs; of equal p in the order of q."""
+    """Return one number per cell (..., 2), also for negative p and q; cells of equal p sort by q."""
     codes: npt.NDArray[np.int64] = (cells[..., 0] << 32) + (cells[..., 1] + (1 << 31))
     return codes

@@ -1,9 +1,9 @@
-"""What answers name: squares of the city, and for each the classes that speak for it.
+"""Places: the squares that answers name, and the classes that vote for each.
 
-Heads score classes; an answer is a place. In a grid the two are the same.
-With classes of cell and heading the best of a cell's classes speaks for it,
-and where the images are cut several times, a place is what one class of every
-partition have in common and their log probabilities are added.
+Heads score classes, while an answer is a place. In a grid the two are the same.
+With heading classes the score of a cell is that of its best class. With several
+partitions a place is the intersection of one class of each, and its score is the
+sum of their log probabilities.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Places:
-    """Squares that share no cell; a place id is a row number.
+    """Squares that do not overlap; a place id is a row number.
 
     Attributes
     ----------
@@ -32,17 +32,17 @@ class Places:
     centres : ndarray of float64, shape (n, 2)
         UTM east and north of the centres in metres.
     group : ndarray of int32, shape (n,)
-        Group of the first class that speaks for each.
+        Group of the first class that votes for each.
     images : ndarray of int64, shape (n,)
-        Training images: of all headings, or of the smallest class that holds it.
+        Training images: of all headings, or of the smallest class that contains the place.
     bucket : ndarray of str, shape (n,)
-        "head", "mid" or "tail": that of its class of the first partition, or of the fullest heading.
+        "head", "mid" or "tail" of its class in the first partition, or of its fullest heading.
     cell_m : float
         Side of a cell in metres.
     votes : ndarray of int64, shape (n, V), or None
-        Classes that speak for each, -1 for none; None where places are the classes themselves.
+        Classes that vote for each, -1 for none; None if places are the classes themselves.
     summed : bool
-        Whether the votes are added; otherwise the best counts.
+        Whether votes are added; otherwise the best one counts.
     """
 
     p: Ints
@@ -61,7 +61,7 @@ class Places:
 
     @classmethod
     def of(cls, classes: ClassTable) -> Places:
-        """Return the places that the classes tell apart."""
+        """Return the places of a class table."""
         if classes.heading is not None:
             return cls._of_headings(classes)
         if classes.partitions > 1:
@@ -79,7 +79,7 @@ class Places:
 
     @classmethod
     def _of_headings(cls, classes: ClassTable) -> Places:
-        """Cells, in the order of p and q; the headings of each vote in order of their images."""
+        """Return the cells sorted by p and q; the votes of a cell are its headings, fullest first."""
         cells = np.stack([classes.p, classes.q], axis=1)
         unique, cell = np.unique(cells, axis=0, return_inverse=True)
         cell = cell.ravel()
@@ -92,7 +92,7 @@ class Places:
 
     @classmethod
     def _of_partitions(cls, classes: ClassTable) -> Places:
-        """Cells that lie in a class of every partition, in the order of the first one's classes."""
+        """Return the cells inside a class of every partition, in the class order of the first one."""
         parts = [classes.partition_slice(partition) for partition in range(classes.partitions)]
         outlines = classes.outlines
         span = int(outlines[parts[0], 2].max(initial=1))
@@ -124,6 +124,6 @@ class Places:
         )
 
     def at(self, positions: grid.Positions) -> Ints:
-        """Return the place that each position lies in, -1 if none is."""
+        """Return the place that contains each position, -1 if there is none."""
         corners = np.stack([self.p, self.q], axis=1)
         return grid.squares_with(grid.cells(positions, self.cell_m), corners, self.span)

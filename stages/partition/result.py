@@ -1,4 +1,4 @@
-"""What the partition stage did."""
+"""The result of the partition stage."""
 
 from __future__ import annotations
 
@@ -7,32 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PartitionResult:
-    """What the partition holds.
+    """Counts of the partition.
 
-    Attributes
-    ----------
-    scheme
-        How the city is cut.
-    rows, images_in_classes, images_dropped
-        Images of the manifest: all, those of a class, those of no class.
-    partitions
-        How many times it is cut.
-    classes
-        Number of classes, K, of all partitions.
-    places
-        Places that they tell apart.
-    classes_per_group
-        The same by group.
-    head, mid, tail
-        The same by bucket.
-    tail_count
-        Classes of the finest partition with at most so many images are tail.
-    views
-        Planned views.
-    views_per_image
-        Planned views over the images of all classes.
-    seconds
-        Wall-clock time.
+    `partitions` counts the cuts of the same images, `classes` (K) is their total over all cuts, and
+    `places` are the squares that the classes tell apart. Classes of the finest partition with at
+    most `tail_count` images are tail.
     """
 
     scheme: str

@@ -1,4 +1,4 @@
-"""The long tail: how strongly each class is augmented, and how many cached views each image gets."""
+"""The long tail: augmentation probability of each class, and number of cached views of each image."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from stages.partition.config import PartitionConfig
 
 @dataclass(frozen=True)
 class LongTail:
-    """How the classes split into head, mid and tail (section 5.1, 5.2 of the method).
+    """The split of classes into head, mid and tail (sections 5.1 and 5.2 of the method).
 
     Attributes
     ----------
     tail_count
-        Image count at the tail quantile: classes with at most so many images are tail.
+        Image count at the tail quantile: classes with at most this many images are tail.
     bucket
         (K,) "head", "mid" or "tail".
     p_aug
@@ -40,7 +40,7 @@ def long_tail(images: npt.NDArray[np.int64], config: PartitionConfig) -> LongTai
     config
         Quantiles, p_max, p_min and gamma.
     """
-    # "lower" picks counts that occur, so that the split falls between classes.
+    # "lower" picks a count that occurs, so that no class lies on the split.
     quantiles = [config.tail_quantile, config.head_quantile]
     tail_count, head_count = np.quantile(images, quantiles, method="lower").tolist()
     bucket = np.where(images <= tail_count, "tail", np.where(images > head_count, "head", "mid"))
@@ -57,14 +57,13 @@ def view_counts(
 ) -> npt.NDArray[np.int16]:
     """Return how many views each image gets: floor(x + u) with x = max_views * p_aug / p_max.
 
-    u is uniform in [0, 1) and a pure function of the image's key and the
-    seed, so that a count has the mean x and an image keeps its views when
-    others join the manifest.
+    u is uniform in [0, 1), so that the mean count is x. It is a pure function of
+    the image's key and the seed, so that an image keeps its views when the manifest grows.
 
     Parameters
     ----------
     labels
-        (n,) class of each image, -1 for none: no views then.
+        (n,) class of each image; -1 for none, which gives no views.
     hashes
         (n,) hashes of their keys.
     p_aug
@@ -72,7 +71,7 @@ def view_counts(
     config
         max_views and p_max.
     seed
-        Another seed draws other images.
+        Seed of the draw.
     """
     if config.p_max == 0:
         return np.zeros(len(labels), np.int16)

@@ -1,4 +1,4 @@
-"""The view plan: which augmented views of which images are extracted."""
+"""The view plan: the augmented views of each image to extract."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MADE_BY = "pipeline partition"
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """Which augmented views stage one extracts, sorted by (row, view).
+    """The augmented views to extract, sorted by (row, view).
 
-    The number of a planned view is its row in the feature store of views.
+    The index of a planned view is its row in the feature store of views.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class ViewPlan:
     def offsets(
         self, rows: npt.NDArray[np.integer[Any]]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the first view row of each image and how many views it has.
+        """Return the first view row of each image and its number of views.
 
         Parameters
         ----------
@@ -78,10 +78,10 @@ class ViewPlan:
         Raises
         ------
         InputError
-            If the file is missing or is no view plan.
+            If the file is missing or is not a view plan.
         """
         columns, _ = read_table(path, made_by=_MADE_BY)
         try:
             return cls(**columns)
         except TypeError as error:
-            raise InputError(f"{path} is no view plan ({error}): run `{_MADE_BY}` again") from error
+            raise InputError(f"{path} is not a view plan ({error}): run `{_MADE_BY}` again") from error

@@ -20,6 +20,7 @@ from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import predict
 from stages.models.localiser.scoring import place_scores
 from stages.partition.config import HeadingConfig, HierarchyConfig, QuadtreeConfig
+from stages.partition.stage import PartitionInputs
 from stages.partition.stage import run as partition
 from stages.partition.views import ViewPlan
 from stages.train.data.samplers import ClassImages
@@ -61,7 +62,7 @@ def partition_again(city, scheme):
         heading=HeadingConfig(180.0, 2),
     )
     folder = city.folder / "partition"
-    result = partition(config, manifest=city.folder / "database.parquet", output=folder, seed=0)
+    result = partition(PartitionInputs(config, city.folder / "database.parquet", folder, seed=0))
     plan = ViewPlan.load(folder / "views.parquet")
     features = FeatureReader.open(city.folder / "database.zarr").read(0, manifest.rows, tuple(OUTPUTS))
     views = features[plan.row] + np.random.default_rng(2).normal(size=(len(plan), features.shape[1])) * 0.3

@@ -9,15 +9,15 @@ from stages.errors import require
 
 @dataclass(frozen=True)
 class PackConfig:
-    """How images are packed; the section `pack` of params.yaml.
+    """Settings of packing; the section `pack` of params.yaml.
 
     Attributes
     ----------
-    side : int
-        Pixels that the shorter side of larger images is reduced to; 0 packs every file as it is.
-    quality : int
+    side
+        Shorter side in pixels to which larger images are reduced; 0 packs every file unchanged.
+    quality
         JPEG quality of reduced images, 1 to 95.
-    images_per_shard : int
+    images_per_shard
         Images in one HDF5 file. A worker holds this many encoded images in memory.
 
     Raises

@@ -1,10 +1,10 @@
-"""Where images come from: loose files, or packs, HDF5 shards that each hold thousands of encoded images.
+"""Reading images from loose files or from packs: HDF5 shards with thousands of encoded images each.
 
-A pack is a folder of shards and a manifest that says in two columns of whole
-numbers, `SHARD` and `SLOT`, where each image lies. In a shard the encoded
-images follow one another in the dataset ``images``; ``offsets`` (n + 1) says
-where each begins, ``key`` whose it is and ``reason`` why an image without
-bytes could not be read when the pack was made, "" for the others.
+A pack is a folder of shards and a manifest with the shard and the slot of each
+image in two integer columns, `SHARD` and `SLOT`. In a shard the dataset
+``images`` holds the encoded images one after the other, ``offsets`` (n + 1)
+where each begins, ``key`` their keys, and ``reason`` why an image could not be
+read when the pack was made; such an image has no bytes. It is "" for the others.
 """
 
 from __future__ import annotations
@@ -31,15 +31,7 @@ _OPEN_SHARDS = 16
 
 @dataclass(frozen=True)
 class ImageLocation:
-    """Where one image lies.
-
-    Attributes
-    ----------
-    key : str
-        Key of the image.
-    shard, slot : int
-        Shard of the pack and place in it; -1 for a loose file.
-    """
+    """Key of one image, and its shard and slot in a pack; -1 for a loose file."""
 
     key: str
     shard: int = -1
@@ -47,13 +39,7 @@ class ImageLocation:
 
 
 class ImageSource:
-    """Reads the images of a manifest, be they loose files or packed. Safe to use from several threads.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        The images.
-    """
+    """Reads the images of a manifest, loose or packed. Several threads may share it."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -62,8 +48,8 @@ class ImageSource:
         self._shards: OrderedDict[int, Shard] = OrderedDict()
         self._lock = Lock()
 
-    def places(self, start: int, stop: int) -> list[ImageLocation]:
-        """Return where the images of manifest rows start .. stop - 1 lie."""
+    def locations(self, start: int, stop: int) -> list[ImageLocation]:
+        """Return the locations of the images of manifest rows start .. stop - 1."""
         if not self.packed:
             return [ImageLocation(key) for key in self.manifest.keys(start, stop)]
         columns = self.manifest.part(["key", SHARD, SLOT], start, stop).to_pydict()
@@ -72,30 +58,30 @@ class ImageSource:
             for values in zip(columns["key"], columns[SHARD], columns[SLOT], strict=True)
         ]
 
-    def read(self, place: ImageLocation, *, decode_at_least: int | None = None) -> Image.Image:
-        """Return the picture: RGB, upright; see `stages.images.read.read_image`.
+    def read(self, location: ImageLocation, *, decode_at_least: int | None = None) -> Image.Image:
+        """Return the image: RGB, upright; see `stages.images.read.read_image`.
 
         Raises
         ------
         UnreadableImage
-            If it cannot be read, or could not when it was packed; with the same reason.
+            If it cannot be read, or could not be read when it was packed; with the same reason.
         """
-        if place.shard < 0:
-            return read_image(self.manifest.image_path(place.key), decode_at_least=decode_at_least)
-        content, path = self.content(place), self.manifest.image_path(place.key)
+        if location.shard < 0:
+            return read_image(self.manifest.image_path(location.key), decode_at_least=decode_at_least)
+        content, path = self.content(location), self.manifest.image_path(location.key)
         return decode_image(content, path, decode_at_least=decode_at_least)
 
-    def content(self, place: ImageLocation) -> bytes:
+    def content(self, location: ImageLocation) -> bytes:
         """Return the encoded image.
 
         Raises
         ------
         UnreadableImage
-            If there is none.
+            If the file or the packed image cannot be read.
         """
-        path = self.manifest.image_path(place.key)
-        if place.shard >= 0:
-            return self._shard(place.shard).content(place, path)
+        path = self.manifest.image_path(location.key)
+        if location.shard >= 0:
+            return self._shard(location.shard).content(location, path)
         try:
             return path.read_bytes()
         except FileNotFoundError:
@@ -116,18 +102,12 @@ class ImageSource:
 class Shard:
     """One open shard of a pack.
 
-    HDF5 only says where the bytes lie; they are read past its lock, so that threads do not wait
-    for one another.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
+    HDF5 has one lock for all threads, so it only tells the offset of the bytes, which are read without it.
 
     Raises
     ------
     InputError
-        If it is missing or no shard of this format.
+        If the file is missing or not a shard of this format.
     """
 
     def __init__(self, path: Path) -> None:
@@ -136,17 +116,17 @@ class Shard:
         try:
             with h5py.File(path, "r") as file:
                 if file.attrs.get("format") != FORMAT:
-                    raise InputError(f"{path} is no pack of format {FORMAT}: run `pipeline pack` again")
+                    raise InputError(f"{path} is not a pack of format {FORMAT}: run `pipeline pack` again")
                 self.identity = str(file.attrs["identity"])
                 self.keys: list[str] = file["key"].asstr()[:].tolist()
                 self._offsets = file["offsets"][:].astype(np.int64)
                 self.reasons: list[str] = file["reason"].asstr()[:].tolist()
-                self._begin = file["images"].id.get_offset() or 0
+                self._images_offset = file["images"].id.get_offset() or 0
             self._descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             raise InputError(f"{path} does not exist: run `pipeline pack` again, or move it back") from None
         except (OSError, KeyError) as error:
-            raise InputError(f"{path} is no readable pack ({error}): run `pipeline pack` again") from error
+            raise InputError(f"{path} is not a readable pack ({error}): run `pipeline pack` again") from error
 
     def __del__(self) -> None:
         if self._descriptor >= 0:
@@ -157,28 +137,28 @@ class Shard:
 
     @property
     def size(self) -> int:
-        """Bytes of all its images."""
+        """Bytes of all its images together."""
         return int(self._offsets[-1])
 
-    def content(self, place: ImageLocation, path: Path) -> bytes:
-        """Return the encoded image of a place; `path` names it in errors.
+    def content(self, location: ImageLocation, path: Path) -> bytes:
+        """Return the encoded image at a location; `path` names it in errors.
 
         Raises
         ------
         UnreadableImage
-            If it could not be read when the pack was made, or the shard is cut off.
+            If it could not be read when the pack was made, or the shard is truncated.
         InputError
-            If another image lies there: the pack was made anew since its manifest was indexed.
+            If it is another image, because the pack was made again after its manifest was indexed.
         """
-        if place.slot >= len(self) or self.keys[place.slot] != place.key:
+        if location.slot >= len(self) or self.keys[location.slot] != location.key:
             raise InputError(
-                f"{self.path} does not hold {place.key} in place {place.slot}: the pack is another one than "
-                "the manifest's; run `pipeline index` again"
+                f"{self.path} does not hold {location.key} in slot {location.slot}: the pack was made again "
+                "after it was indexed; run `pipeline index` again"
             )
-        if self.reasons[place.slot]:
-            raise UnreadableImage(path, self.reasons[place.slot])
-        begin, end = self._offsets[place.slot : place.slot + 2].tolist()
-        content = os.pread(self._descriptor, end - begin, self._begin + begin)
+        if self.reasons[location.slot]:
+            raise UnreadableImage(path, self.reasons[location.slot])
+        begin, end = self._offsets[location.slot : location.slot + 2].tolist()
+        content = os.pread(self._descriptor, end - begin, self._images_offset + begin)
         if len(content) < end - begin:
             raise UnreadableImage(path, f"{self.path.name} ends before it")
         return content

@@ -1,4 +1,4 @@
-"""What packing did."""
+"""The result of packing."""
 
 from __future__ import annotations
 
@@ -8,22 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class PackResult:
-    """What a run of packing did.
+    """Counts of one packing run.
 
-    Attributes
-    ----------
-    manifest : Path
-        The pack's manifest: what `data.database` or `data.queries` is set to.
-    images, shards : int
-        Rows of the manifest, and files they are in.
-    made : int
-        Of these files, those made in this run.
-    size : int
-        Bytes of all encoded images.
-    unreadable : tuple of (str, str)
-        Key and reason of each image that has a row but no bytes.
-    seconds : float
-        Duration of the run.
+    `manifest` is the pack's own, for `data.database` or `data.queries`; `made` counts the shards
+    written in this run; `size` is in bytes; `unreadable` has the key and reason of each image
+    that has a row but no bytes.
     """
 
     manifest: Path
@@ -35,7 +24,7 @@ class PackResult:
     seconds: float
 
     def facts(self) -> list[tuple[str, object]]:
-        """Return what a person wants to know of the run, in reading order."""
+        """Return the lines to show a person."""
         listed = [(f"unreadable: {key}", reason) for key, reason in self.unreadable[:5]]
         return [
             ("images", self.images),

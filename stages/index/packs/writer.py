@@ -1,4 +1,4 @@
-"""One shard of a pack: a range of images in, an HDF5 file out, whole or not at all."""
+"""Writing one shard of a pack: a range of images into one HDF5 file, atomically."""
 
 from __future__ import annotations
 
@@ -24,20 +24,8 @@ _JPEG = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
-class Packed:
-    """What a shard holds.
-
-    Attributes
-    ----------
-    shard, images : int
-        Number of the shard and how many images have a place in it.
-    size : int
-        Bytes of the images.
-    made : bool
-        Whether it was made now, and not before.
-    unreadable : tuple of (str, str)
-        Key of each image without bytes, and why.
-    """
+class PackedShard:
+    """Content of one shard: images, bytes, whether it is new, and key and reason of unreadable images."""
 
     shard: int
     images: int
@@ -46,29 +34,31 @@ class Packed:
     unreadable: tuple[tuple[str, str], ...]
 
 
-def pack_shard(config: PackConfig, manifest: Path, output: Path, number: int) -> Packed:
-    """Make one shard unless it is there, and return what it holds."""
+def pack_shard(config: PackConfig, manifest: Path, output: Path, number: int) -> PackedShard:
+    """Make one shard unless it exists, and return what it holds."""
     source = _source(manifest, manifest.stat().st_mtime_ns)
     first = number * config.images_per_shard
-    places = source.places(first, min(first + config.images_per_shard, source.manifest.rows))
-    identity = identify(config, places)
+    locations = source.locations(first, min(first + config.images_per_shard, source.manifest.rows))
+    identity = identify(config, locations)
     path = shard_path(output, number)
     made = not is_made(path, identity)
     if made:
-        _write(path, config, source, places, identity)
+        _write(path, config, source, locations, identity)
     shard = Shard(path)
-    faults = [(place.key, reason) for place, reason in zip(places, shard.reasons, strict=True) if reason]
-    return Packed(number, len(places), shard.size, made, tuple(faults))
+    unreadable = [
+        (location.key, reason) for location, reason in zip(locations, shard.reasons, strict=True) if reason
+    ]
+    return PackedShard(number, len(locations), shard.size, made, tuple(unreadable))
 
 
-def identify(config: PackConfig, places: list[ImageLocation]) -> str:
-    """Return what tells a shard of these images and settings from any other."""
-    named = json.dumps([asdict(config), [place.key for place in places]])
+def identify(config: PackConfig, locations: list[ImageLocation]) -> str:
+    """Return a digest of a shard's images and settings."""
+    named = json.dumps([asdict(config), [location.key for location in locations]])
     return hashlib.sha256(named.encode()).hexdigest()
 
 
 def is_made(path: Path, identity: str) -> bool:
-    """Whether the shard is there and of this identity."""
+    """Whether the shard exists and has this identity."""
     try:
         return path.exists() and Shard(path).identity == identity
     except InputError:
@@ -76,18 +66,19 @@ def is_made(path: Path, identity: str) -> bool:
 
 
 def encode(content: bytes, path: Path, config: PackConfig) -> bytes:
-    """Return the bytes to pack for a file's content, once it is known to be readable.
+    """Return the bytes to pack for the content of a readable file.
 
-    With `config.side`, larger images, and those that are no JPEG, become upright RGB JPEGs; others
-    stay as they are.
+    If `config.side` is set, larger images and those that are not JPEGs become upright RGB JPEGs;
+    others stay unchanged.
 
     Raises
     ------
     UnreadableImage
-        If the content is no picture.
+        If the content is not an image.
     """
     if not config.side:
-        decode_image(content, path, decode_at_least=1)  # at an eighth of its size: quick, yet all is read
+        # Decoding at an eighth of the size is fast and still reads every byte.
+        decode_image(content, path, decode_at_least=1)
         return content
     image = decode_image(content, path, decode_at_least=2 * config.side)
     short = min(image.size)
@@ -108,13 +99,13 @@ def _source(manifest: Path, mtime_ns: int) -> ImageSource:
 
 
 def _write(
-    path: Path, config: PackConfig, source: ImageSource, places: list[ImageLocation], identity: str
+    path: Path, config: PackConfig, source: ImageSource, locations: list[ImageLocation], identity: str
 ) -> None:
     images, reasons = [], []
-    for place in places:
+    for location in locations:
         content, reason = b"", ""
         try:
-            content = encode(source.content(place), source.manifest.image_path(place.key), config)
+            content = encode(source.content(location), source.manifest.image_path(location.key), config)
         except UnreadableImage as error:
             reason = error.reason
         images.append(content)
@@ -123,6 +114,6 @@ def _write(
     with replacing(path) as partial, h5py.File(partial, "w") as file:
         file.attrs.update({"format": FORMAT, "identity": identity, **asdict(config)})
         file["offsets"] = offsets
-        file["key"] = [place.key for place in places]
+        file["key"] = [location.key for location in locations]
         file["reason"] = reasons
         file["images"] = np.frombuffer(b"".join(images), np.uint8)

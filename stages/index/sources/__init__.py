@@ -1,1 +1,1 @@
-"""Where images come from: folders, CSV files, text lists, SF-XL names, other manifests."""
+"""Sources of images: a folder, a CSV, a text list or a manifest; one module reads each kind."""

@@ -1,4 +1,4 @@
-"""A folder of images -> their keys in sorted order, with positions from names or EXIF data."""
+"""A folder of images, sorted by key, with positions from the names or the EXIF data."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 import pyarrow as pa
 
 from stages.images.formats import HEIC_SUFFIXES
-from stages.index.batch import EntryBatch, SkipReason
+from stages.index.batch import EntryBatch
 from stages.index.exif import read_exif
+from stages.index.skipped import SkipReason
 from stages.index.sources.sfxl_names import parse_names
 
 BATCH_ROWS = 1 << 18
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", *HEIC_SUFFIXES)
 
 
-def found_in_folder(root: Path) -> Iterator[tuple[EntryBatch, int]]:
-    """Yield the images below a folder sorted by key, and how many have been seen so far.
+def read_folder(root: Path) -> Iterator[tuple[EntryBatch, int]]:
+    """Yield the images below a folder sorted by key, and the number of images so far.
 
-    The position comes from the name where it carries one, otherwise from the
-    EXIF data. Other files and hidden ones count for nothing.
+    The position comes from the name if it states one, otherwise from the EXIF
+    data. Hidden files and files that are not images are ignored.
     """
     keys: list[str] = []
     done = 0
@@ -30,15 +31,15 @@ def found_in_folder(root: Path) -> Iterator[tuple[EntryBatch, int]]:
         keys.append(key)
         if len(keys) == BATCH_ROWS:
             done += len(keys)
-            yield _find(root, keys), done
+            yield _read_images(root, keys), done
             keys = []
     if keys:
-        yield _find(root, keys), done + len(keys)
+        yield _read_images(root, keys), done + len(keys)
 
 
 def keys_below(root: Path) -> Iterator[str]:
     """Yield the path of every image below `root`, relative to it and in sorted order."""
-    # A stack of sorted listings: the next key is always the least one left.
+    # A stack of sorted listings, so that memory holds one folder per level and not the whole tree.
     stack = [iter(_listing(root, ""))]
     while stack:
         key = next(stack[-1], None)
@@ -51,9 +52,9 @@ def keys_below(root: Path) -> Iterator[str]:
 
 
 def _listing(root: Path, prefix: str) -> list[str]:
-    """Return the images and, with a slash at the end, the folders of one folder, sorted.
+    """Return the sorted images and subfolders of one folder.
 
-    The slash makes the order of folders that of the keys below them.
+    A subfolder ends with a slash, which sorts it as the keys below it are sorted.
     """
     keys = []
     with os.scandir(root / prefix) as entries:
@@ -69,28 +70,28 @@ def _listing(root: Path, prefix: str) -> list[str]:
 
 
 def _leads_up(link: Path) -> bool:
-    """Return whether a linked folder holds the link itself, so that following it would never end."""
+    """Return whether a linked folder contains the link, so that following it would never end."""
     return link.parent.resolve().is_relative_to(link.resolve())
 
 
-def _find(root: Path, keys: list[str]) -> EntryBatch:
-    shown = [os.fsencode(key).decode("utf-8", "backslashreplace") for key in keys]
-    found = parse_names(pa.array(shown, pa.string()))
-    stamps: dict[int, str] = {}
-    for row in np.flatnonzero(found.faults).tolist():
-        if shown[row] != keys[row]:
-            found.faults[row] = SkipReason.NOT_TEXT
-        elif found.faults[row] == SkipReason.NO_POSITION:
+def _read_images(root: Path, keys: list[str]) -> EntryBatch:
+    printable = [os.fsencode(key).decode("utf-8", "backslashreplace") for key in keys]
+    batch = parse_names(pa.array(printable, pa.string()))
+    timestamps: dict[int, str] = {}
+    for row in np.flatnonzero(~batch.usable).tolist():
+        if printable[row] != keys[row]:
+            batch.skip_reasons[row] = SkipReason.NOT_TEXT
+        elif batch.skip_reasons[row] == SkipReason.NO_POSITION:
             photo = read_exif(root / keys[row])
             if isinstance(photo, SkipReason):
-                found.faults[row] = photo
+                batch.skip_reasons[row] = photo
                 continue
-            found.faults[row] = SkipReason.NONE
-            found.latlon[row] = True
-            found.positions[row] = photo.latitude, photo.longitude
-            found.heading[row] = photo.heading
-            stamps[row] = photo.timestamp
-    if stamps:
-        texts = found.timestamp.to_pylist()
-        found.timestamp = pa.array([stamps.get(row, text) for row, text in enumerate(texts)], pa.string())
-    return found
+            batch.skip_reasons[row] = SkipReason.NONE
+            batch.latlon[row] = True
+            batch.positions[row] = photo.latitude, photo.longitude
+            batch.heading[row] = photo.heading
+            timestamps[row] = photo.timestamp
+    if timestamps:
+        texts = [timestamps.get(row, text) for row, text in enumerate(batch.timestamp.to_pylist())]
+        batch.timestamp = pa.array(texts, pa.string())
+    return batch

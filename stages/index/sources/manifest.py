@@ -1,4 +1,4 @@
-"""A manifest, such as a pack's, as a source: its rows as they are, further columns included."""
+"""A manifest as a source, such as that of a pack: the same rows with all their columns."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from stages.index.manifest import REQUIRED, Manifest
 from stages.index.utm_zone import Zone
 
 
-def found_in_manifest(path: Path) -> Iterator[tuple[EntryBatch, int]]:
-    """Yield the rows of a manifest in its order, and how many bytes have been read.
+def read_manifest(path: Path) -> Iterator[tuple[EntryBatch, int]]:
+    """Yield the rows of a manifest in its order, and the number of bytes read so far.
 
     Raises
     ------
     InputError
-        If the file is no manifest.
+        If the file is not a manifest.
     """
     manifest = Manifest.open(path)
     zone = Zone.of(manifest.zone) if manifest.zone else None
     size, done = path.stat().st_size, 0
-    for batch in manifest.batches():
-        found = EntryBatch.blank(batch["key"])
-        found.positions[:] = np.stack([batch["utm_east"].to_numpy(), batch["utm_north"].to_numpy()], axis=1)
-        found.heading[:] = batch["heading"].to_numpy()
-        found.timestamp = batch["timestamp"]
+    for rows in manifest.batches():
+        batch = EntryBatch.blank(rows["key"])
+        batch.positions[:] = np.stack([rows["utm_east"].to_numpy(), rows["utm_north"].to_numpy()], axis=1)
+        batch.heading[:] = rows["heading"].to_numpy()
+        batch.timestamp = rows["timestamp"]
         if zone is not None:
-            found.zone_numbers[:], found.bands[:] = zone.number, ord(zone.band)
-        found.further = {name: batch[name] for name in batch.schema.names if name not in REQUIRED.names}
-        done += batch.num_rows
-        yield found, size * done // manifest.rows
+            batch.zone_numbers[:], batch.bands[:] = zone.number, ord(zone.band)
+        batch.extra_columns = {name: rows[name] for name in rows.schema.names if name not in REQUIRED.names}
+        done += rows.num_rows
+        yield batch, size * done // manifest.rows

@@ -1,4 +1,4 @@
-"""One SF-XL file name -> what it says, read slowly and exactly.
+"""One SF-XL file name, parsed field by field: the reference for the parsing of many.
 
 A name is
 `@utm_east@utm_north@zone@band@lat@lon@pano@tile@heading@pitch@roll@height@timestamp@note@.jpg`.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.index.batch import SkipReason
+from stages.index.skipped import SkipReason
 
 SEPARATORS = 15
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{0,9})?", re.ASCII)
@@ -20,7 +20,7 @@ _BANDS = "CDEFGHJKLMNPQRSTUVWX"
 
 @dataclass(frozen=True)
 class Fields:
-    """What one name says: UTM position, zone (0 and "" if it does not say), heading, timestamp."""
+    """What one name states: UTM position, zone (0 and "" if absent), heading, timestamp."""
 
     east: float
     north: float
@@ -31,7 +31,7 @@ class Fields:
 
 
 def parse_name(name: str) -> Fields | SkipReason:
-    """Return what one name says, or what is wrong with it; the slow and exact reading.
+    """Return what one name states, or the reason to skip it.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def parse_name(name: str) -> Fields | SkipReason:
             return SkipReason.BAD_ZONE
         if len(band) != 1 or band not in _BANDS:
             return SkipReason.BAD_ZONE
-    whole = len(fields) > SEPARATORS
-    heading = float(fields[9]) if whole and _NUMBER.fullmatch(fields[9]) else np.nan
-    timestamp = fields[13] if whole else ""
+    is_complete = len(fields) > SEPARATORS
+    heading = float(fields[9]) if is_complete and _NUMBER.fullmatch(fields[9]) else np.nan
+    timestamp = fields[13] if is_complete else ""
     return Fields(float(fields[1]), float(fields[2]), int(zone or 0), band, heading, timestamp)

@@ -1,60 +1,61 @@
-"""SF-XL file names -> positions, a million at a time."""
+"""Batches of SF-XL file names to positions, one layout after the other."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
 
-from stages.index.batch import EntryBatch, SkipReason
-from stages.index.sources.sfxl_columns import Bytes, Layout, Rows, Stamps
+from stages.index.batch import EntryBatch
+from stages.index.skipped import SkipReason
+from stages.index.sources.sfxl_columns import Bytes, Layout, Rows, TimestampColumn
 from stages.index.sources.sfxl_name import parse_name
 
-LONGEST = 1 << 16  # bytes of a path
-LAYOUTS = 48  # beyond so many layouts in one batch the names are read one by one
+MAX_PATH_BYTES = 1 << 16
+MAX_LAYOUTS = 48  # names of further layouts in a batch are parsed one by one
 
 
 def parse_names(keys: pa.StringArray) -> EntryBatch:
-    """Return the positions, zones, headings and timestamps that the names state.
+    """Return what the names state; an entry whose name states no usable position has a skip reason.
 
     Parameters
     ----------
     keys
-        Paths that end in SF-XL names. One that does not gets a fault.
+        n paths that end in SF-XL names.
     """
-    found = EntryBatch.blank(keys)
+    batch = EntryBatch.blank(keys)
     text, starts, lengths = _bytes_of(keys)
-    stamps = Stamps(len(keys))
+    timestamps = TimestampColumn(len(keys))
     rest: Rows = np.arange(len(keys))
-    slow: list[int] = []
-    for _ in range(LAYOUTS):
+    single: list[int] = []
+    for _ in range(MAX_LAYOUTS):
         if not len(rest):
             break
         first = int(rest[0])
         layout = Layout.of(text[starts[first] : starts[first] + lengths[first]].tobytes())
         matched = (
-            layout.read(text, starts, lengths, rest, found, stamps)
+            layout.read(text, starts, lengths, rest, batch, timestamps)
             if layout
             else np.zeros(len(rest), np.bool_)
         )
         if not matched[0]:
-            slow.append(first)
+            single.append(first)
             matched[0] = True
         rest = rest[~matched]
-    for row in [*slow, *rest.tolist()]:
-        _read_slowly(keys[row].as_py(), row, found, stamps)
-    found.timestamp = stamps.array()
-    return found
+    for row in [*single, *rest.tolist()]:
+        _parse_one(keys[row].as_py(), row, batch, timestamps)
+    batch.timestamp = timestamps.array()
+    return batch
 
 
-def read_alike(text: Bytes) -> EntryBatch | None:
-    """Return what lines of one layout say, as SF-XL's are, or None if they are of several.
+def parse_uniform_lines(text: Bytes) -> EntryBatch | None:
+    """Return what lines of one layout state, such as SF-XL's own list; None if there are several layouts.
 
     Parameters
     ----------
     text
-        The lines, a line feed after each.
+        The lines, each with a line feed.
     """
-    length = text[:LONGEST].tobytes().find(b"\n")
+    length = text[:MAX_PATH_BYTES].tobytes().find(b"\n")
     if length < 1:
         return None
     rows, remainder = divmod(len(text), length + 1)
@@ -64,16 +65,16 @@ def read_alike(text: Bytes) -> EntryBatch | None:
         return None
     lines = text.reshape(rows, length + 1)
     body = np.empty((rows, length), np.uint8)
-    found = EntryBatch.blank(_strings(body))
+    batch = EntryBatch.blank(_strings(body))
     for start in range(0, rows, layout.block_rows):
-        place = slice(start, min(start + layout.block_rows, rows))
-        above, departs = layout.check(lines[place])
-        if departs is not None or _count_odd(lines[place]) != (layout.slashes + 1) * len(above):
+        block = slice(start, min(start + layout.block_rows, rows))
+        above, fits = layout.check(lines[block])
+        if fits is not None or _count_special(lines[block]) != (layout.slashes + 1) * len(above):
             return None
-        layout.put(above, place, found)
-        body[place] = lines[place, :length]
-    found.timestamp = _strings(np.ascontiguousarray(layout.stamp(body)))
-    return found
+        layout.store(above, block, batch)
+        body[block] = lines[block, :length]
+    batch.timestamp = _strings(np.ascontiguousarray(layout.timestamps(body)))
+    return batch
 
 
 def _strings(text: Bytes) -> pa.StringArray:
@@ -82,30 +83,30 @@ def _strings(text: Bytes) -> pa.StringArray:
     return pa.StringArray.from_buffers(len(text), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
-def _count_odd(text: Bytes) -> int:
+def _count_special(text: Bytes) -> int:
     """Return how many bytes are "/", control characters or not ASCII.
 
-    With the lowest four bits turned over, "/" is next to the control characters, and bytes that are
-    not ASCII are negative.
+    One comparison finds all three: with its lowest four bits inverted "/" sorts next to the control
+    characters, and as signed numbers bytes that are not ASCII are negative.
     """
     return int(np.count_nonzero((text ^ np.uint8(0x0F)).view(np.int8) <= ord("/") ^ 0x0F))
 
 
-def _read_slowly(name: str, row: int, found: EntryBatch, stamps: Stamps) -> None:
+def _parse_one(name: str, row: int, batch: EntryBatch, timestamps: TimestampColumn) -> None:
     fields = parse_name(name)
     if isinstance(fields, SkipReason):
-        found.faults[row] = fields
+        batch.skip_reasons[row] = fields
         return
-    found.positions[row] = fields.east, fields.north
-    found.zone_numbers[row] = fields.zone_number
-    found.bands[row] = ord(fields.band) if fields.band else 0
-    found.heading[row] = fields.heading
-    stamp = np.frombuffer(fields.timestamp.encode(), np.uint8)
-    stamps.add(np.array([row]), stamp[None, :])
+    batch.positions[row] = fields.east, fields.north
+    batch.zone_numbers[row] = fields.zone_number
+    batch.bands[row] = ord(fields.band) if fields.band else 0
+    batch.heading[row] = fields.heading
+    timestamp = np.frombuffer(fields.timestamp.encode(), np.uint8)
+    timestamps.add(np.array([row]), timestamp[None, :])
 
 
 def _bytes_of(keys: pa.StringArray) -> tuple[Bytes, Rows, Rows]:
-    """Return the text of all keys, and where each begins and how long it is."""
+    """Return the text of all keys, and the start and length of each."""
     _, offset_buffer, text_buffer = keys.buffers()
     offsets = np.frombuffer(offset_buffer, np.int32)[keys.offset : keys.offset + len(keys) + 1].astype(
         np.int64

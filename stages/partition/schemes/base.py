@@ -1,4 +1,4 @@
-"""What a scheme knows of the images; a manifest is one."""
+"""The image data that a scheme needs; a manifest provides it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 class Images(Protocol):
-    """Positions, and whatever else was noted, of all images in order."""
+    """Positions and other columns of all images, in row order."""
 
     def positions(self) -> npt.NDArray[np.float64]:
         """Return (rows, 2) UTM east and north in metres."""

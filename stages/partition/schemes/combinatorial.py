@@ -1,10 +1,10 @@
 """Shifted grids whose intersections are the cells (Seo et al. 2018, CPlaNet).
 
-Of k grids with squares of k x k cells, each lies one cell further north-east
-than the one before. The borders of all of them together are those of the
-cells, so one square of each grid meet in one cell: a place is told to within
-a cell by classes that have the images of k x k. CPlaNet's coarse classes are
-drawn at random from adaptive cells; these are squares.
+There are k grids with squares of k x k cells, each shifted one cell north-east
+of the one before. Together their borders are those of the cells, so one square
+of each grid share exactly one cell: classes with the images of k x k cells
+locate a photo to within one cell. CPlaNet draws its coarse classes at random
+from adaptive cells; here they are squares.
 """
 
 from __future__ import annotations

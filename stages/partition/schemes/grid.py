@@ -9,7 +9,7 @@ from stages.partition.schemes.base import Images
 
 
 def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition]:
-    """Return the one partition: cells that keep enough images (4.1 to 4.5)."""
+    """Return the single partition: cells with enough images (4.1 to 4.5)."""
     return (
         cut_lattice(
             images.positions(),

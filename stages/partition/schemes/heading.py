@@ -1,11 +1,11 @@
 """Classes of cell and heading (Berton et al. 2022, CosPlace).
 
-Photos of one place that look in other directions show other things, so each
-bin of headings of a cell is a class. Groups separate neighbours in space (N)
-and in heading (L): group (u * N + v) * L + w, with w the bin mod L. An answer
-is a cell, its score the best of its classes. CosPlace's bins begin at the
-north; here the north is in the middle of one, since cameras along the streets
-of a city built by the compass would fall on either side of such a border.
+Photos of one place in different directions show different things, so each
+heading bin of a cell is a class. Groups separate neighbours in space (N) and
+in heading (L): group (u * N + v) * L + w, with w the bin mod L. An answer is a
+cell; its score is that of its best class. CosPlace's bins start at north; here
+north is the middle of a bin, because in cities with north-south streets many
+headings are close to north and would fall on both sides of such a border.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stages.partition.schemes.base import Images
 
 
 def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition]:
-    """Return the one partition: bins of headings of a cell that keep enough images.
+    """Return the single partition: the heading bins of cells with enough images.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition]:
     codes, lattice = code(images.positions(), config.cell_m)
     for block in blocks(len(codes)):
         turn = headings[block].astype(np.float64) / config.heading.bin_deg
-        # The remainder after the rounding: a heading just below 360 must not become a bin of its own.
+        # The remainder comes last, so that headings just below 360 join the first bin.
         codes[block] = codes[block] * bins + np.floor(turn + 0.5).astype(np.int64) % bins
     counted = count(codes, config.min_images_per_class)
     require_class(len(counted.kept), counted.most, config.cell_m, config.min_images_per_class)

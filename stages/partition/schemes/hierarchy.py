@@ -1,8 +1,8 @@
-"""Grids of several sizes, one within the other (Mueller-Budack et al. 2018, HGE).
+"""Nested grids of several sizes (Mueller-Budack et al. 2018, HGE).
 
 An image has a class in each grid. At inference the probabilities of a cell and
-of the squares it lies in are multiplied, so that what is told apart easily,
-from afar, corrects what is hard. HGE's cells are adaptive; these are squares.
+of the squares that contain it are multiplied, so that the easier coarse decision
+corrects the harder fine one. HGE's cells are adaptive; here they are squares.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stages.partition.schemes.base import Images
 
 
 def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition, ...]:
-    """Return the cells that keep enough images, then the squares of each coarser grid that do."""
+    """Return the cells with enough images, then the squares of each coarser grid."""
     positions = images.positions()
     return tuple(
         cut_lattice(

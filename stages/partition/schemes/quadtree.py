@@ -1,10 +1,10 @@
-"""Cells as large as their images are rare (Weyand et al. 2016, PlaNet).
+"""Adaptive cells: larger where images are rare (Weyand et al. 2016, PlaNet).
 
-A square that holds more than `max_images` is split in four, until its side is
-that of a cell. What is left is a class if it keeps enough images, and its
-answer is its centre. PlaNet has a single softmax over all classes, which is
-`groups_per_side: 1`; with more groups a class's group is that of its square
-among squares of its own size, and neighbours of another size may share it.
+A square with more than `max_images` images is split in four, down to the side of
+one cell. A leaf with enough images is a class, and its answer is its centre.
+PlaNet has a single softmax over all classes, which is `groups_per_side: 1`. With
+more groups, the group of a class is that of its square among squares of its own
+size, so neighbours of another size may share it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from stages.partition.schemes.base import Images
 
 
 def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition]:
-    """Return the one partition: leaves of the tree that keep enough images."""
+    """Return the single partition: leaves of the tree with enough images."""
     positions = images.positions()
     places = np.full(len(positions), -1, np.int32)
     cells, spans, groups, counts = [], [], [], []
-    rows, found, most = np.arange(len(positions)), 0, 0
+    rows, classes, most = np.arange(len(positions)), 0, 0
     for level in range(config.quadtree.levels, -1, -1):
         span = 1 << level
         codes, lattice = code(positions[rows], config.cell_m, span)
@@ -35,14 +35,14 @@ def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition]:
         groups.append(grid.group_of(squares, config.groups_per_side))
         counts.append(counted.images[kept])
         number = np.full(len(leaf), -1, np.int32)
-        number[kept] = found + np.arange(len(squares))
+        number[kept] = classes + np.arange(len(squares))
         square = counted.place_of(codes)
         places[rows] = number[square]
-        found, most = found + len(squares), max(most, int(counted.images[leaf].max(initial=0)))
+        classes, most = classes + len(squares), max(most, int(counted.images[leaf].max(initial=0)))
         rows = rows[~leaf[square]]
         if not len(rows):
             break
-    require_class(found, most, config.cell_m, config.min_images_per_class)
+    require_class(classes, most, config.cell_m, config.min_images_per_class)
     return (
         numbered(
             len(places),

@@ -1,4 +1,4 @@
-"""The schemes by the name that `partition.scheme` gives them."""
+"""The schemes by their names in `partition.scheme`."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ SCHEMES: dict[Scheme, Callable[[Images, PartitionConfig], tuple[CellPartition, .
     "combinatorial": combinatorial.cut,
     "heading": heading.cut,
 }
-"""Images and settings -> one partition or several, the finest first: its classes name the view plan."""
+"""Each maps images and settings to one or more partitions, finest first; the first sets the view plan."""

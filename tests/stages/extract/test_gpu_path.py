@@ -139,7 +139,7 @@ def test_nvjpeg_features_are_close_to_pillow_features(manifest, tmp_path):
 def test_pillow_decodes_files_that_the_gpu_cannot(manifest, monkeypatch):
     preprocess = preprocess_for(CONFIG.backbone, CONFIG.image_size)
     reader = ImageReader(manifest.path, preprocess, None, 0, nvjpeg=True)
-    images = [ImageRow(row, location, -1) for row, location in enumerate(reader.source.places(0, 3))]
+    images = [ImageRow(row, location, -1) for row, location in enumerate(reader.source.locations(0, 3))]
     batch = reader.read(images)
     assert sorted(batch.spans) == [0, 1, 2]
     batch.jpegs[batch.spans[1]] = 0  # damaged in transit: neither decoder can read it

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from stages.errors import InputError
-from stages.index.batch import SkipReason
 from stages.index.config import IndexConfig
 from stages.index.manifest import DuplicateKeyError, Manifest
+from stages.index.skipped import SkipReason
 from stages.index.sources.folder import keys_below
 from stages.index.sources.sfxl_name import parse_name
-from stages.index.sources.sfxl_names import parse_names, read_alike
-from stages.index.sources.text_list import BLOCK_BYTES, found_in_list
-from stages.index.stage import run
+from stages.index.sources.sfxl_names import parse_names, parse_uniform_lines
+from stages.index.sources.text_list import BLOCK_BYTES, read_list
+from stages.index.stage import IndexInputs, run
 
 SKIP, STOP = IndexConfig(on_error="skip"), IndexConfig(on_error="stop")
 CAMPUS = Path(os.environ.get("PLACECACHE_CAMPUS", Path(__file__).parents[4] / "shared/data/campus"))
@@ -37,9 +37,9 @@ def name(
     return f"@{east}@{north}@{zone}@{band}@037.75689@-122.50896@{pano}@@{heading}@@@@{stamp}@@.jpg"
 
 
-def index(source, tmp_path, config=SKIP, **options):
+def index(source, tmp_path, config=SKIP, zone=None, progress=None):
     output = tmp_path / "out" / "database.parquet"
-    result = run(config, source=source, output=output, split="database", **options)
+    result = run(IndexInputs(config, source, output, "database", zone), progress=progress)
     return result, Manifest.open(output)
 
 
@@ -57,18 +57,18 @@ def assert_read_alike(names):
     assert_same(parse_names(pa.array(names, pa.string())), names)
 
 
-def assert_same(found, names):
+def assert_same(batch, names):
     for row, text in enumerate(names):
         fields = parse_name(text)
         if isinstance(fields, SkipReason):
-            assert found.faults[row] == fields, text
+            assert batch.skip_reasons[row] == fields, text
             continue
-        assert found.faults[row] == SkipReason.NONE, text
-        assert found.positions[row].tolist() == [fields.east, fields.north]
-        assert found.zone_numbers[row] == fields.zone_number
-        assert chr(found.bands[row]).strip("\0") == fields.band
-        np.testing.assert_equal(found.heading[row], np.float32(fields.heading))
-        assert found.timestamp[row].as_py() == fields.timestamp
+        assert batch.skip_reasons[row] == SkipReason.NONE, text
+        assert batch.positions[row].tolist() == [fields.east, fields.north]
+        assert batch.zone_numbers[row] == fields.zone_number
+        assert chr(batch.bands[row]).strip("\0") == fields.band
+        np.testing.assert_equal(batch.heading[row], np.float32(fields.heading))
+        assert batch.timestamp[row].as_py() == fields.timestamp
 
 
 digits = st.text("0123456789", min_size=1, max_size=7)
@@ -116,9 +116,9 @@ REGULAR = [f"ab/cd/{name(east=f'{i:07d}.25', heading=f'{i % 360:03d}')}" for i i
 
 def test_names_alike_are_read_at_once():
     text = np.frombuffer("".join(f"{line}\n" for line in REGULAR).encode(), np.uint8)
-    found = read_alike(text)
-    assert found is not None
-    assert_same(found, REGULAR)
+    batch = parse_uniform_lines(text)
+    assert batch is not None
+    assert_same(batch, REGULAR)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_a_list_of_names_alike_is_read_as_if_one_by_one(tmp_path, change):
         lines[row] = name(heading="090", east="0543256.25").join(["ab/cd/", ""]).replace(*change)
     lines[100] = lines[100].replace("ab/cd", "abccd").replace("z8tOq", "z/tOq")  # as many slashes in all
     path = listed(tmp_path, lines)
-    (found,) = [found for found, _ in found_in_list(path)]
-    assert found.keys.to_pylist() == path.read_text().split("\n")[:-1]
-    assert_same(found, found.keys.to_pylist())
+    (batch,) = [batch for batch, _ in read_list(path)]
+    assert batch.keys.to_pylist() == path.read_text().split("\n")[:-1]
+    assert_same(batch, batch.keys.to_pylist())
 
 
 def test_many_layouts_in_one_batch():
@@ -189,9 +189,7 @@ def test_a_list_with_a_byte_order_mark(tmp_path):
 def test_lines_that_straddle_blocks(tmp_path, monkeypatch, block_bytes):
     monkeypatch.setattr("stages.index.sources.text_list.BLOCK_BYTES", block_bytes)
     lines = [name(east=f"054{i:04d}.00", heading=str(i)) for i in range(200)]
-    keys = [
-        key for found, _ in found_in_list(listed(tmp_path, lines, last="")) for key in found.keys.to_pylist()
-    ]
+    keys = [key for batch, _ in read_list(listed(tmp_path, lines, last="")) for key in batch.keys.to_pylist()]
     assert keys == lines
     assert BLOCK_BYTES > 1 << 20
 
@@ -301,7 +299,7 @@ def test_a_city_across_the_equator_stays_whole(tmp_path):
 def test_the_zone_asked_for_wins(tmp_path):
     result, _ = index(listed(tmp_path, [in_zone(37.7, -119.99)]), tmp_path, zone="10S")
     assert result.zone == "10S"
-    with pytest.raises(InputError, match="'99X' is no UTM zone"):
+    with pytest.raises(InputError, match="'99X' is not a UTM zone"):
         index(listed(tmp_path, [name()]), tmp_path, zone="99X")
 
 
@@ -374,9 +372,9 @@ def test_every_fault_of_a_table_is_counted(tmp_path):
         ("path,lat,long\na,1,2\n", "has the columns path, lat, long: expected path and either lat, lon"),
         ("path,lat,lon,lon\na,1,2,3\n", "two columns named lon"),
         ("path,lat,lon,key\na,1,2,3\n", "column named key"),
-        ("", "no readable CSV"),
+        ("", "not a readable CSV"),
         ("path,lat,lon\n", "no image with a usable position"),
-        (b"path,lat,lon\ncaf\xe9,1,2\n", "no readable CSV"),
+        (b"path,lat,lon\ncaf\xe9,1,2\n", "not a readable CSV"),
     ],
 )
 def test_a_table_that_cannot_be_used(tmp_path, text, message):
@@ -527,9 +525,8 @@ def test_the_campus_photos(tmp_path):
     counts = {}
     zone = None
     for split in ("database", "queries"):
-        result = run(
-            SKIP, source=CAMPUS / f"{split}.csv", output=tmp_path / f"{split}.parquet", split=split, zone=zone
-        )
+        output = tmp_path / f"{split}.parquet"
+        result = run(IndexInputs(SKIP, CAMPUS / f"{split}.csv", output, split, zone))
         zone = result.zone
         counts[split] = result.rows
         manifest = Manifest.open(tmp_path / f"{split}.parquet")

@@ -61,10 +61,10 @@ def test_loading_another_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="no placecache metadata"):
         ClassTable.load(tmp_path / "foreign.parquet")
     ViewPlan.of_counts(np.array([1])).save(tmp_path / "views.parquet")
-    with pytest.raises(InputError, match="no classes table"):
+    with pytest.raises(InputError, match="not a classes table"):
         ClassTable.load(tmp_path / "views.parquet")
     table().save(tmp_path / "classes.parquet")
-    with pytest.raises(InputError, match="no view plan"):
+    with pytest.raises(InputError, match="not a view plan"):
         ViewPlan.load(tmp_path / "classes.parquet")
 
 

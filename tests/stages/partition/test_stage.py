@@ -22,7 +22,7 @@ from stages.partition.config import (
     PartitionConfig,
     QuadtreeConfig,
 )
-from stages.partition.stage import run
+from stages.partition.stage import PartitionInputs, run
 from stages.partition.tail_augmentation import long_tail, view_counts
 from stages.partition.views import ViewPlan
 
@@ -169,9 +169,8 @@ def streets():
 def test_a_run_writes_what_its_result_says(tmp_path, streets):
     seen = []
     manifest = manifest_of(tmp_path / "m.parquet", streets)
-    result = run(
-        config(), manifest=manifest, output=tmp_path / "part", seed=0, progress=lambda *at: seen.append(at)
-    )
+    inputs = PartitionInputs(config(), manifest, tmp_path / "part", seed=0)
+    result = run(inputs, progress=lambda *at: seen.append(at))
     classes = ClassTable.load(tmp_path / "part/classes.parquet")
     labels = np.load(tmp_path / "part/labels.npy")
     plan = ViewPlan.load(tmp_path / "part/views.parquet")
@@ -199,17 +198,17 @@ def test_a_run_writes_what_its_result_says(tmp_path, streets):
 def test_a_run_repeats_itself_to_the_byte(tmp_path, streets):
     manifest = manifest_of(tmp_path / "m.parquet", streets)
     for folder in ("one", "two"):
-        run(config(), manifest=manifest, output=tmp_path / folder, seed=5)
+        run(PartitionInputs(config(), manifest, tmp_path / folder, seed=5))
     for file in ("classes.parquet", "labels.npy", "views.parquet"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    run(config(), manifest=manifest, output=tmp_path / "other", seed=6)
+    run(PartitionInputs(config(), manifest, tmp_path / "other", seed=6))
     assert (tmp_path / "one/views.parquet").read_bytes() != (tmp_path / "other/views.parquet").read_bytes()
     assert (tmp_path / "one/labels.npy").read_bytes() == (tmp_path / "other/labels.npy").read_bytes()
 
 
 def test_a_missing_manifest_names_the_command(tmp_path):
     with pytest.raises(InputError, match="pipeline index"):
-        run(config(), manifest=tmp_path / "none.parquet", output=tmp_path, seed=0)
+        run(PartitionInputs(config(), tmp_path / "none.parquet", tmp_path, seed=0))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ from stages.index.manifest import Manifest, write_manifest
 from stages.index.packs import writer as shards
 from stages.index.packs.config import PackConfig
 from stages.index.packs.reader import ImageSource, shard_path
-from stages.index.packs.stage import run
+from stages.index.packs.stage import PackInputs, run
+from stages.index.stage import IndexInputs
 from stages.index.stage import run as index
 
 PLAIN = PackConfig(side=0, quality=90, images_per_shard=8)
@@ -81,10 +82,7 @@ def manifest(tmp_path, photos):
 def test_a_plain_pack_holds_the_files_as_they_are(manifest, photos, tmp_path):
     seen = []
     result = run(
-        PLAIN,
-        manifest=manifest.path,
-        output=tmp_path / "pack",
-        workers=1,
+        PackInputs(PLAIN, manifest.path, tmp_path / "pack", workers=1),
         progress=lambda done, total: seen.append((done, total)),
     )
     assert (result.images, result.shards, result.made) == (COUNT, 3, 3)
@@ -100,7 +98,7 @@ def test_a_plain_pack_holds_the_files_as_they_are(manifest, photos, tmp_path):
     assert (packed.rows, packed.zone, packed.source, packed.root) == (COUNT, "10S", "csv", tmp_path / "pack")
     assert packed.column("camera").tolist() == ["a"] * COUNT
     source = ImageSource(packed)
-    for place in source.places(0, COUNT):
+    for place in source.locations(0, COUNT):
         if place.key[4:7] in ("009", "010", "021"):
             continue
         assert source.content(place) == (photos / place.key).read_bytes()
@@ -111,20 +109,20 @@ def test_a_plain_pack_holds_the_files_as_they_are(manifest, photos, tmp_path):
 
 
 def test_reasons_are_those_of_loose_files(manifest, tmp_path):
-    packed = Manifest.open(run(PLAIN, manifest=manifest.path, output=tmp_path / "p", workers=1).manifest)
+    packed = Manifest.open(run(PackInputs(PLAIN, manifest.path, tmp_path / "p", workers=1)).manifest)
     for number in (9, 10, 21):
         reasons = []
         for source in (ImageSource(manifest), ImageSource(packed)):
             with pytest.raises(UnreadableImage) as caught:
-                source.read(source.places(number, number + 1)[0])
+                source.read(source.locations(number, number + 1)[0])
             reasons.append(caught.value.reason)
         assert reasons[0] == reasons[1]
 
 
 def test_reduced_images_are_upright_jpegs_and_small_ones_stay(manifest, photos, tmp_path):
-    result = run(SMALL, manifest=manifest.path, output=tmp_path / "pack", workers=1)
+    result = run(PackInputs(SMALL, manifest.path, tmp_path / "pack", workers=1))
     source = ImageSource(Manifest.open(result.manifest))
-    places = source.places(0, COUNT)
+    places = source.locations(0, COUNT)
     for number, size in ((0, (64, 40)), (3, (40, 64)), (5, (56, 40))):
         picture = Image.open(io.BytesIO(source.content(places[number])))
         assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", size)
@@ -135,8 +133,8 @@ def test_reduced_images_are_upright_jpegs_and_small_ones_stay(manifest, photos, 
 
 
 def test_processes_make_the_same_pack(manifest, tmp_path):
-    run(PLAIN, manifest=manifest.path, output=tmp_path / "one", workers=1)
-    run(PLAIN, manifest=manifest.path, output=tmp_path / "two", workers=2)
+    run(PackInputs(PLAIN, manifest.path, tmp_path / "one", workers=1))
+    run(PackInputs(PLAIN, manifest.path, tmp_path / "two", workers=2))
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
@@ -145,7 +143,7 @@ import os, signal, sys
 from pathlib import Path
 from stages.index.packs import writer as shards
 from stages.index.packs.config import PackConfig
-from stages.index.packs.stage import run
+from stages.index.packs.stage import PackInputs, run
 encode = shards.encode
 def deadly(data, path, config):
     if "012" in path.name:
@@ -153,7 +151,7 @@ def deadly(data, path, config):
     return encode(data, path, config)
 shards.encode = deadly
 config = PackConfig(side=0, quality=90, images_per_shard=8)
-run(config, manifest=Path(sys.argv[1]), output=Path(sys.argv[2]), workers=1)
+run(PackInputs(config, Path(sys.argv[1]), Path(sys.argv[2]), workers=1))
 """
 
 
@@ -162,22 +160,22 @@ def test_a_killed_run_is_continued(manifest, tmp_path, monkeypatch):
     done = subprocess.run(command, cwd=Path(__file__).parents[4], check=False)
     assert done.returncode == -signal.SIGKILL
     assert sorted(p.name for p in (tmp_path / "pack").iterdir()) == ["00000.h5"]
-    assert run(PLAIN, manifest=manifest.path, output=tmp_path / "pack", workers=1).made == 2
-    run(PLAIN, manifest=manifest.path, output=tmp_path / "undisturbed", workers=1)
+    assert run(PackInputs(PLAIN, manifest.path, tmp_path / "pack", workers=1)).made == 2
+    run(PackInputs(PLAIN, manifest.path, tmp_path / "undisturbed", workers=1))
     assert content(tmp_path / "pack") == content(tmp_path / "undisturbed")
     monkeypatch.setattr(shards, "encode", None)
-    again = run(PLAIN, manifest=manifest.path, output=tmp_path / "pack", workers=1)
+    again = run(PackInputs(PLAIN, manifest.path, tmp_path / "pack", workers=1))
     assert (again.made, len(again.unreadable)) == (0, 3)
 
 
 def test_other_settings_and_torn_files_are_made_anew(manifest, tmp_path):
-    run(PLAIN, manifest=manifest.path, output=tmp_path / "pack", workers=1)
+    run(PackInputs(PLAIN, manifest.path, tmp_path / "pack", workers=1))
     torn = shard_path(tmp_path / "pack", 1)
     torn.write_bytes(torn.read_bytes()[:3000])
-    assert run(PLAIN, manifest=manifest.path, output=tmp_path / "pack", workers=1).made == 1
-    assert run(SMALL, manifest=manifest.path, output=tmp_path / "pack", workers=1).made == 3
+    assert run(PackInputs(PLAIN, manifest.path, tmp_path / "pack", workers=1)).made == 1
+    assert run(PackInputs(SMALL, manifest.path, tmp_path / "pack", workers=1)).made == 3
     with pytest.raises(InputError, match="the manifest of this very pack"):
-        run(PLAIN, manifest=tmp_path / "pack/manifest.parquet", output=tmp_path / "pack", workers=1)
+        run(PackInputs(PLAIN, tmp_path / "pack/manifest.parquet", tmp_path / "pack", workers=1))
 
 
 def test_settings_out_of_range_are_named():
@@ -187,9 +185,9 @@ def test_settings_out_of_range_are_named():
 
 
 def test_a_pack_that_was_made_anew_for_other_images_is_noticed(manifest, tmp_path):
-    packed = run(PLAIN, manifest=manifest.path, output=tmp_path / "p", workers=1)
+    packed = run(PackInputs(PLAIN, manifest.path, tmp_path / "p", workers=1))
     stale = Manifest.open(packed.manifest)
-    (place,) = ImageSource(stale).places(0, 1)
+    (place,) = ImageSource(stale).locations(0, 1)
     shorter = write_manifest(
         tmp_path / "short.parquet",
         [next(manifest.batches()).slice(1)],
@@ -197,7 +195,7 @@ def test_a_pack_that_was_made_anew_for_other_images_is_noticed(manifest, tmp_pat
         zone="10S",
         source="csv",
     )
-    run(PLAIN, manifest=shorter.path, output=tmp_path / "p", workers=1)
+    run(PackInputs(PLAIN, shorter.path, tmp_path / "p", workers=1))
     with pytest.raises(InputError, match="run `pipeline index` again"):
         ImageSource(stale).read(place)
     shutil.rmtree(tmp_path / "p")
@@ -206,9 +204,9 @@ def test_a_pack_that_was_made_anew_for_other_images_is_noticed(manifest, tmp_pat
 
 
 def test_threads_share_a_source(manifest, photos, tmp_path):
-    packed = run(replace(PLAIN, images_per_shard=1), manifest=manifest.path, output=tmp_path / "p", workers=1)
+    packed = run(PackInputs(replace(PLAIN, images_per_shard=1), manifest.path, tmp_path / "p", workers=1))
     source = ImageSource(Manifest.open(packed.manifest))
-    places = [place for place in source.places(0, 21) if place.key[4:7] not in ("009", "010")] * 20
+    places = [place for place in source.locations(0, 21) if place.key[4:7] not in ("009", "010")] * 20
     with ThreadPoolExecutor(4) as pool:
         contents = list(pool.map(source.content, places))
     assert contents == [(photos / place.key).read_bytes() for place in places]
@@ -231,9 +229,9 @@ def test_features_from_a_pack_equal_those_from_loose_files(manifest, tmp_path):
         threads=1,
         max_bad_fraction=0.5,
     )
-    pack = run(PLAIN, manifest=manifest.path, output=tmp_path / "pack", workers=1)
+    pack = run(PackInputs(PLAIN, manifest.path, tmp_path / "pack", workers=1))
     indexed = tmp_path / "index" / "database.parquet"
-    result = index(IndexConfig(on_error="skip"), source=pack.manifest, output=indexed, split="database")
+    result = index(IndexInputs(IndexConfig(on_error="skip"), pack.manifest, indexed, "database"))
     assert (result.rows, result.zone, result.skipped) == (COUNT, "10S", {})
     stores = []
     for name, path in (("loose", manifest.path), ("packed", indexed)):

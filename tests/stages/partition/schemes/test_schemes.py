@@ -17,7 +17,7 @@ from stages.partition.classes import ClassTable, in_class
 from stages.partition.config import CombinatorialConfig, HeadingConfig, HierarchyConfig, QuadtreeConfig
 from stages.partition.places import Places
 from stages.partition.schemes.registry import SCHEMES
-from stages.partition.stage import _class_table, run
+from stages.partition.stage import PartitionInputs, _class_table, run
 from stages.partition.tail_augmentation import long_tail
 from tests.stages.partition.test_stage import config, manifest_of
 
@@ -201,7 +201,7 @@ def test_the_north_is_in_the_middle_of_the_first_bin():
 def test_a_run_writes_tables_that_come_back(tmp_path, scheme):
     images = photos(1500)
     manifest = manifest_of(tmp_path / "m.parquet", images.where, heading=images.heading)
-    result = run(config(scheme=scheme), manifest=manifest, output=tmp_path, seed=0)
+    result = run(PartitionInputs(config(scheme=scheme), manifest, tmp_path, seed=0))
     classes, labels = ClassTable.load(tmp_path / "classes.parquet"), np.load(tmp_path / "labels.npy")
     assert labels.shape == (
         (1500, 3) if scheme == "hierarchy" else (1500, 2) if scheme == "combinatorial" else (1500,)
@@ -223,7 +223,7 @@ def test_grids_that_have_no_cell_in_common_are_refused(tmp_path):
     manifest = manifest_of(tmp_path / "m.parquet", ORIGIN + 10.0 * cells + 5)
     settings_of = config(scheme="combinatorial", min_images_per_class=3, cell_m=10.0)
     with pytest.raises(InputError, match="no cell of 10 m lies in a class of each of the 2 partitions"):
-        run(settings_of, manifest=manifest, output=tmp_path, seed=0)
+        run(PartitionInputs(settings_of, manifest, tmp_path, seed=0))
     assert not (tmp_path / "classes.parquet").exists()
 
 
@@ -234,7 +234,7 @@ def test_images_without_a_heading_are_counted_and_the_setting_named(tmp_path):
     with pytest.raises(
         InputError, match=r"2 of 50 images have no heading \(the first is row 7\).*partition.scheme"
     ):
-        run(config(scheme="heading"), manifest=manifest, output=tmp_path, seed=0)
+        run(PartitionInputs(config(scheme="heading"), manifest, tmp_path, seed=0))
 
 
 @pytest.mark.parametrize(
