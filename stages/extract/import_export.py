@@ -1,4 +1,4 @@
-"""Features out to other programs (HDF5 in hloc's layout, .npy with a list of keys) and theirs in."""
+"""Export features (HDF5 in hloc's layout, .npy with a list of keys) and import .npy features."""
 
 from __future__ import annotations
 
@@ -28,17 +28,7 @@ OUTPUT = "imported"
 
 @dataclass(frozen=True)
 class TransferResult:
-    """How many features went out or came in.
-
-    Attributes
-    ----------
-    rows, skipped : int
-        Features moved, and rows without a valid feature.
-    length : int
-        Length F of a feature.
-    path : Path or StoragePath
-        What was written.
-    """
+    """Features exported or imported, rows without a valid feature, feature length, and the written path."""
 
     rows: int
     skipped: int
@@ -46,7 +36,7 @@ class TransferResult:
     path: AnyPath
 
     def facts(self) -> list[tuple[str, object]]:
-        """Return what a person wants to know, in reading order."""
+        """Return what to print, in reading order."""
         return [
             ("features", self.rows),
             ("without a feature", self.skipped),
@@ -58,45 +48,44 @@ class TransferResult:
 def export_hdf5(
     reader: FeatureReader, manifest: Manifest, path: Path, *, progress: Progress | None = None
 ) -> TransferResult:
-    """Write one group per image, named by its key, with ``global_descriptor`` in it: hloc's layout.
+    """Write HDF5 in hloc's layout: a group per image, named by its key, with ``global_descriptor``.
 
-    Outputs are joined in the store's order. Bad images have no group.
+    Outputs are concatenated in the store's order. Bad images have no group.
 
     Raises
     ------
     StoreError
         If features are missing.
     InputError
-        If the manifest is not the store's.
+        If the features were made for another manifest.
     """
     _require_same_rows(reader, manifest)
-    moved, outputs = 0, pooled_among(reader.outputs)
+    exported, outputs = 0, pooled_among(reader.outputs)
     with replacing(path) as partial, h5py.File(partial, "w") as file:
         for start, stop in reader.blocks():
             features, valid = reader.read(start, stop, outputs), reader.valid[start:stop]
             for row, key in enumerate(manifest.keys(start, stop)):
                 if valid[row]:
                     file.create_group(key)["global_descriptor"] = features[row]
-            moved += int(valid.sum())
+            exported += int(valid.sum())
             if progress is not None:
                 progress(stop, reader.rows)
-    return TransferResult(moved, reader.rows - moved, reader.length(outputs), path)
+    return TransferResult(exported, reader.rows - exported, reader.length(outputs), path)
 
 
 def export_npy(
     reader: FeatureReader, manifest: Manifest, path: Path, *, progress: Progress | None = None
 ) -> TransferResult:
-    """Write one (rows, F) array in the manifest's order, and the keys beside it as ``<name>.csv``.
+    """Write one (rows, F) array in the manifest's order, and the keys next to it as ``<name>.csv``.
 
-    Bad images are NaN. The CSV has path, utm_east, utm_north and zone, as `import_npy` and the index
-    read it.
+    Bad images are NaN. The CSV has path, utm_east, utm_north and zone, as the index stage reads it.
 
     Raises
     ------
     StoreError
         If features are missing.
     InputError
-        If the manifest is not the store's.
+        If the features were made for another manifest.
     """
     _require_same_rows(reader, manifest)
     outputs = pooled_among(reader.outputs)
@@ -123,33 +112,32 @@ def import_npy(
     replace: bool,
     progress: Progress | None = None,
 ) -> TransferResult:
-    """Fill a store with somebody else's features: row i of the array belongs to row i of the manifest.
+    """Fill a store with features of another program: row i of the array belongs to row i of the manifest.
 
-    Rows that are not finite are bad rows. Every row is written anew, so a second import of a changed
-    array leaves nothing of the first.
+    Rows that are not finite become bad rows. Every import writes all rows again.
 
     Parameters
     ----------
     source : Path
-        An .npy file, (rows, F) float16 or wider; what is wider is stored as float32.
+        An .npy file, (rows, F) float16 or wider; wider types are stored as float32.
     manifest : Manifest
         The images.
     store : StoragePath
-        The store to fill, made if need be.
+        The store to fill; created if it does not exist.
     name : str
-        What made the features. Database and queries need the same name: only features of one
-        kind can be compared.
+        The program or model that made the features. Database and queries need the same name, since
+        only features of one kind can be compared.
     replace : bool
-        Drop what the store holds if something else made it.
+        Replace a store of other features.
     progress : callable, optional
         Called with (rows done, rows to do).
 
     Raises
     ------
     InputError
-        If the file is no (rows, F) array of floats, or of another number of rows.
+        If the file is not a (rows, F) array of floats with a row for each image.
     RecipeMismatch
-        If the store holds features of another kind and `replace` is not set.
+        If the store has other features and `replace` is not set.
     """
     array = _open_array(source, manifest)
     dtype = "float16" if array.dtype == np.float16 else "float32"
@@ -163,9 +151,9 @@ def import_npy(
         rows = spec.chunk_slice(chunk)
         with np.errstate(over="ignore"):
             features = np.asarray(array[rows]).astype(dtype)
-        faulty = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        not_finite = np.flatnonzero(~np.isfinite(features).all(axis=1))
         keys = manifest.keys(rows.start, rows.stop)
-        bad = {int(row) + rows.start: "not finite in the imported file" for row in faulty}
+        bad = {int(row) + rows.start: "not finite in the imported file" for row in not_finite}
         names = {row: keys[row - rows.start] for row in bad}
         writer.write(chunk, {OUTPUT: features}, bad, keys=names)
         skipped += len(bad)
@@ -181,12 +169,13 @@ def _open_array(source: Path, manifest: Manifest) -> npt.NDArray[np.floating]:
     except FileNotFoundError:
         raise InputError(f"{source} does not exist: expected an .npy file of features") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{source} is no readable .npy file ({error})") from error
+        raise InputError(f"{source} is not a readable .npy file ({error})") from error
     fits = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f"
     if not fits or array.shape[0] != manifest.rows or not array.shape[1]:
-        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        content = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
         raise InputError(
-            f"{source} holds {found}: expected floats ({manifest.rows}, F), a row for each of {manifest.path}"
+            f"{source} holds {content}: expected floats ({manifest.rows}, F), "
+            f"a row for each image of {manifest.path}"
         )
     return array
 
@@ -195,7 +184,7 @@ def _require_same_rows(reader: FeatureReader, manifest: Manifest) -> None:
     reader.require_complete()
     if reader.rows != manifest.rows or not np.array_equal(reader.store.row_ids(), _identities(manifest)):
         raise InputError(
-            f"{reader.store.path} was made for other images than those of {manifest.path}: "
+            f"{reader.store.path} was made for other images than {manifest.path} lists: "
             "run `pipeline extract` first"
         )
 

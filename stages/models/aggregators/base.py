@@ -1,4 +1,4 @@
-"""What every aggregator does: local features of an image in, one feature out."""
+"""The interface of all aggregators: local features of an image in, one feature out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class Aggregator(nn.Module, ABC):
     """Local features of an image in, one feature out.
 
-    It computes in the precision of its own weights, float32 unless converted, also under autocast:
-    powers and transport plans lose too much in half precision.
+    It ignores autocast and computes in the type of its own weights, float32 unless converted: powers
+    and transport plans lose too much in half precision.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Aggregator(nn.Module, ABC):
         Parameters
         ----------
         prefix : Tensor, (B, P, C)
-            Tokens that stand for no place in the image, the class token first; a CNN has none, P = 0.
+            Class token, then registers; P is 0 for a CNN.
         patches : Tensor, (B, N, C)
             Local features; their order does not matter.
 
@@ -42,16 +42,14 @@ class Aggregator(nn.Module, ABC):
 
     @abstractmethod
     def begin(self, patches: Tensor, seed: int) -> None:
-        """Set all weights to what training begins with.
-
-        They depend on the arguments alone, not on what the weights were or on torch's own generator.
+        """Set the initial weights of training, which depend only on the arguments.
 
         Parameters
         ----------
         patches : Tensor, (n, C)
             A sample of the local features of many images.
         seed : int
-            Of whatever is drawn.
+            Seed of all random choices.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The settings of aggregation; importing this imports no torch."""
+"""Settings of the aggregator; importing them does not import torch."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ AggregatorKind = Literal["pooled", "gem", "netvlad", "salad"]
 
 @dataclass(frozen=True)
 class AggregatorSettings:
-    """How local features become one feature.
+    """How local features are combined to one feature.
 
     Attributes
     ----------
     kind : {"pooled", "gem", "netvlad", "salad"}
-        ``pooled``: the backbone's own pooled outputs; ``gem``: a generalised
-        mean with a learned power; ``netvlad`` and ``salad``: sums over
-        clusters of local features, soft assignment or optimal transport.
+        ``pooled``: the backbone's pooled outputs; ``gem``: generalised mean with a learned power;
+        ``netvlad`` and ``salad``: sums over clusters, by soft assignment or optimal transport.
     clusters : int
-        Of ``netvlad`` and ``salad``.
+        Number of clusters of ``netvlad`` and ``salad``.
     channels : int
-        Length to which ``netvlad`` and ``salad`` reduce local features; 0
-        leaves them as they are (``netvlad`` only).
+        Length of the reduced local features of ``netvlad`` and ``salad``; 0: not reduced
+        (``netvlad`` only).
     global_length : int
-        ``salad``: length of what the class token adds to the feature; 0: nothing.
+        Length of the class token's part of a ``salad`` feature; 0: none.
     """
 
     kind: AggregatorKind
@@ -55,12 +54,6 @@ class AggregatorSettings:
         )
 
     def require_reduction(self, channels: int) -> None:
-        """Check that local features of so many channels can be reduced to `self.channels`.
-
-        Raises
-        ------
-        ConfigError
-            If that is more than there are.
-        """
-        expected = f"at most {channels}, the channels that the backbone's local features have"
+        """Raise ConfigError if local features have fewer channels than they would be reduced to."""
+        expected = f"at most {channels}, the channels of the backbone's local features"
         require("train.aggregator.channels", self.channels, self.channels <= channels, expected)

@@ -1,4 +1,4 @@
-"""Aggregators: the local features of an image -> one feature. Pure torch; they know nothing of files."""
+"""Make the aggregator that the settings name."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = [
 
 
 def make_aggregator(settings: AggregatorSettings, channels: int, prefix: int) -> Aggregator:
-    """Return an aggregator with random weights; `begin` gives it those that training begins with.
+    """Return an aggregator with random weights; `begin` sets the initial weights of training.
 
     Parameters
     ----------
     settings : AggregatorSettings
-        Which, and how large.
+        Kind and size.
     channels : int
-        C, of a token.
+        Channels C of a token.
     prefix : int
-        P, tokens before the patches; if there are any, the first is the class token.
+        Tokens P before the patches; if there are any, the first is the class token.
 
     Raises
     ------
     ConfigError
-        If local features are to be reduced to more channels than they have.
+        If local features would be reduced to more channels than they have.
     ValueError
-        For ``pooled``, which the backbone's outputs are already.
+        For ``pooled``, which needs no aggregator.
     """
     if settings.kind == "pooled":
         raise ValueError("pooled outputs need no aggregator")

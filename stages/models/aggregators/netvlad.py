@@ -14,10 +14,10 @@ from stages.errors import ConfigError
 from stages.models.aggregators.base import Aggregator
 
 FIRST_RATIO = 100.0
-"""How much likelier a local feature's nearest cluster is than the second nearest, at first."""
+"""Initial ratio of the weights of the nearest and the second nearest cluster."""
 _KMEANS_TRIALS = 3
 _KMEANS_ROWS = 4096
-"""Rows of one step of k-means: enough for steps to be steady with hundreds of clusters."""
+"""Rows of one step of k-means: enough for stable steps with hundreds of clusters."""
 _LEAST_GAP = 1e-6
 
 
@@ -29,17 +29,17 @@ class NetVLAD(Aggregator):
         a_k(x_i) = exp(w_k . x_i + b_k) / sum_k' exp(w_k' . x_i + b_k')
         V_k = sum_i a_k(x_i) (x_i - c_k)
 
-    where w_k, b_k and c_k are learned each on its own. Every V_k is scaled to unit length
-    (intra-normalisation), then all of them, joined, once more.
+    where w_k, b_k and c_k are learned independently. Every V_k is scaled to unit length
+    (intra-normalisation), then their concatenation.
 
     Parameters
     ----------
     channels : int
-        C, of a local feature.
+        Channels C of a local feature.
     clusters : int
-        K.
+        Number of clusters K.
     reduced : int
-        D; 0: no reduction, D = C.
+        Reduced channels D; 0: no reduction, D = C.
     """
 
     def __init__(self, channels: int, clusters: int, reduced: int) -> None:
@@ -53,12 +53,12 @@ class NetVLAD(Aggregator):
 
     @torch.no_grad()
     def begin(self, patches: Tensor, seed: int) -> None:
-        """Set centres by k-means and an assignment that is nearly theirs, sharp as in the paper's appendix.
+        """Set the centres by k-means and the assignment by distance to them, as in the paper's appendix.
 
-        Soft assignment by distance, a_k ~ exp(-alpha ||x - c_k||^2), is w_k = 2 alpha c_k and
-        b_k = -alpha ||c_k||^2. Alpha is such that the nearest centre's weight is on (geometric) average
-        100 times the second nearest's: alpha = log 100 / mean(d_2^2 - d_1^2). A reduction begins as the
-        sample's principal components.
+        Assignment by distance, a_k ~ exp(-alpha ||x - c_k||^2), is w_k = 2 alpha c_k and
+        b_k = -alpha ||c_k||^2. With alpha = log 100 / mean(d_2^2 - d_1^2) the nearest centre's weight is
+        100 times that of the second nearest, in the geometric mean. A reduction starts as the sample's
+        principal components.
 
         Raises
         ------
@@ -68,7 +68,7 @@ class NetVLAD(Aggregator):
         if len(patches) < len(self.centres):
             raise ConfigError(
                 f"train.aggregator.clusters is {len(self.centres)}, but there are only {len(patches)} "
-                "local features to begin with: expected at most as many clusters"
+                "local features to initialise them: expected at most that many clusters"
             )
         patches = patches.to(self.centres)
         if self.reduction is not None:
@@ -85,7 +85,7 @@ class NetVLAD(Aggregator):
     def _aggregate(self, prefix: Tensor, patches: Tensor) -> Tensor:
         local = self._reduced(patches)
         weights = self.assignment(local).softmax(dim=2)
-        # sum_i a_k(x_i) x_i - c_k sum_i a_k(x_i), so that no residual is ever written out
+        # sum_i a_k(x_i) x_i - c_k sum_i a_k(x_i), without storing residuals (B, N, K, D)
         sums = weights.transpose(1, 2) @ local - weights.sum(dim=1).unsqueeze(2) * self.centres
         return functional.normalize(functional.normalize(sums, dim=2).flatten(1), dim=1)
 
@@ -96,7 +96,7 @@ class NetVLAD(Aggregator):
 
 
 def _principal_components(sample: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return weight (count, C) and bias (count,) of the map to a sample's first principal components."""
+    """Return weight (count, C) and bias (count,) of the projection to a sample's principal components."""
     wide = sample.double().cpu()
     mean = wide.mean(dim=0)
     centred = wide - mean
@@ -108,14 +108,14 @@ def _principal_components(sample: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _kmeans(sample: npt.NDArray[np.float32], clusters: int, seed: int) -> npt.NDArray[np.float32]:
     from sklearn.cluster import MiniBatchKMeans
 
-    # Unlike Lloyd's algorithm there, this one sums centres in an order that threads do not change.
-    found = MiniBatchKMeans(clusters, batch_size=_KMEANS_ROWS, n_init=_KMEANS_TRIALS, random_state=seed)
-    centres: npt.NDArray[np.float32] = found.fit(sample).cluster_centers_.astype(np.float32)
+    # Unlike scikit-learn's KMeans, its result does not depend on the number of threads.
+    kmeans = MiniBatchKMeans(clusters, batch_size=_KMEANS_ROWS, n_init=_KMEANS_TRIALS, random_state=seed)
+    centres: npt.NDArray[np.float32] = kmeans.fit(sample).cluster_centers_.astype(np.float32)
     return centres
 
 
 def _sharpness(sample: npt.NDArray[np.float32], centres: npt.NDArray[np.float32]) -> float:
-    """Return alpha, from the squared distances to the nearest and the second nearest centre."""
+    """Return alpha from the squared distances to the nearest and the second nearest centre."""
     squares = (sample**2).sum(1)[:, None] - 2 * sample @ centres.T + (centres**2).sum(1)
     nearest = np.partition(squares, 1, axis=1)
     gap = float((nearest[:, 1] - nearest[:, 0]).mean(dtype=np.float64))

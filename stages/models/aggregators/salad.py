@@ -11,9 +11,9 @@ from torch.nn import functional
 from stages.models.aggregators.base import Aggregator
 
 HIDDEN = 512
-"""Units of the hidden layer of each perceptron."""
+"""Units in the hidden layer of each perceptron."""
 ROUNDS = 3
-"""Of Sinkhorn's algorithm."""
+"""Rounds of Sinkhorn's algorithm."""
 FIRST_DUSTBIN = 1.0
 
 
@@ -25,20 +25,20 @@ class Salad(Aggregator):
 
         s_i = W_s2 relu(W_s1 t_i + b_s1) + b_s2,   f_i and g likewise
         P = transport([s, z])                      (`transport`; z: the dustbin's learned score)
-        V_k = sum_i P_ik f_i                       for the m clusters; what the dustbin takes is dropped
+        V_k = sum_i P_ik f_i                       for the m clusters; the dustbin's share is dropped
 
-    Every V_k is scaled to unit length, all of them are joined with g / ||g||, and the whole is scaled to
-    unit length. The global token is the class token; a network without one takes the mean of its
-    local features. Perceptrons have no dropout: the feature of an image is the same in training.
+    The feature is g / ||g|| and every V_k / ||V_k||, concatenated and scaled to unit length. The global
+    token is the class token, or the mean of the local features if there is none. The perceptrons have
+    no dropout, so an image has the same feature in training and after it.
 
     Parameters
     ----------
     channels : int
-        C, of a token.
+        Channels C of a token.
     clusters : int
-        m.
+        Number of clusters m.
     reduced : int
-        l, of a reduced feature.
+        Length l of a reduced feature.
     global_length : int
         Length of g; 0: none.
     class_token : bool
@@ -58,7 +58,7 @@ class Salad(Aggregator):
 
     @torch.no_grad()
     def begin(self, patches: Tensor, seed: int) -> None:
-        """Draw the perceptrons as PyTorch does, uniformly within 1 / sqrt(inputs), from the seed alone."""
+        """Draw the perceptrons' weights uniformly within 1 / sqrt(inputs), PyTorch's default."""
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -80,32 +80,29 @@ class Salad(Aggregator):
 def transport(scores: Tensor, dustbin: Tensor, *, rounds: int) -> Tensor:
     """Return the entropic optimal transport plan from tokens to clusters and a dustbin.
 
-    Of all plans with the right masses it is the one that maximises sum P S - sum P log P, found by
-    scaling the rows and the columns of exp(S) in turn (Sinkhorn), in logarithms. Each of the n tokens
-    has mass 1. Each of the m clusters takes 1 and the dustbin n - m, as the authors have it, if
-    there are more tokens than clusters. Otherwise the clusters would take all there is and nothing
-    would be left to discard; then clusters and dustbin all take the same, n / (m + 1), which is
-    where the authors' masses arrive at n = m + 1. (The feature's intra-normalisation makes up for
-    clusters that take less than 1.)
+    The plan P maximises sum P S - sum P log P for given masses. It is found by scaling the rows and the
+    columns of exp(S) in turn (Sinkhorn's algorithm, in logarithms). Each of the n tokens has mass 1.
+    With more tokens than clusters, as in the paper, each of the m clusters receives 1 and the dustbin
+    n - m. With fewer, that would leave the dustbin nothing, so clusters and dustbin receive n / (m + 1)
+    each; both rules agree at n = m + 1.
 
-    Rows (tokens) come first and columns (clusters, dustbin) last, so the columns' masses hold exactly
-    and the rows' in the limit. The order matters to the dustbin's score: being the same for every token,
-    it has no part in the limit, and columns first would cancel it at once, so that it could not be
-    learned; this way it decides how soon a token that suits no cluster gives up its mass.
+    Rows (tokens) are scaled first and columns last, so the columns' masses hold exactly and the rows'
+    only in the limit. The order is needed to learn the dustbin's score: it is the same for every token,
+    so scaling the columns first would cancel it.
 
     Parameters
     ----------
     scores : Tensor, (B, n, m)
-        Of each token for each cluster.
+        Score of each token for each cluster.
     dustbin : Tensor, ()
         Score of every token for the dustbin.
     rounds : int
-        Scalings of rows and of columns.
+        How often rows and columns are scaled.
 
     Returns
     -------
     Tensor, (B, n, m + 1)
-        The dustbin comes last.
+        The last column is the dustbin's.
     """
     images, tokens, clusters = scores.shape
     mass = min(1.0, tokens / (clusters + 1))

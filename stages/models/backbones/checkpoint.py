@@ -1,4 +1,4 @@
-"""Checkpoints into models: several layouts, one strict fit."""
+"""Load checkpoints of several layouts; every tensor must fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stages.errors import WeightsError
 
-_SCALE_OFFSET = 0.1  # patches; see `resample_position_embedding`
+_SCALE_OFFSET = 0.1  # see `resample_position_embedding`
 _UNREADABLE = (
     OSError,
     RuntimeError,
@@ -31,9 +31,9 @@ _UNREADABLE = (
 def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
     """Fill a model from a checkpoint file.
 
-    Understands timm checkpoints (.safetensors or pickled), the original DINOv2 layout, and
-    EfficientNet-Lite0's package, whose tensors lie in the order of timm's. Pickles are read with
-    ``weights_only=True``: they cannot run code.
+    Reads timm checkpoints (.safetensors or pickled), the original DINOv2 layout, and the package of
+    EfficientNet-Lite0, whose tensors have other names but the order of timm's. Pickles are read with
+    ``weights_only=True`` and cannot run code.
 
     Raises
     ------
@@ -59,19 +59,25 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
     if missing or unexpected or wrong:
         fault = "; ".join(
             f"{what} {len(keys)} tensors such as {keys[0]}"
-            for what, keys in (("lacks", missing), ("holds", unexpected), ("has another shape in", wrong))
+            for what, keys in (
+                ("lacks", missing),
+                ("has unknown", unexpected),
+                ("has another shape in", wrong),
+            )
             if keys
         )
-        raise WeightsError(f"{path} does not fit {name}: it {fault}. Give this backbone's own weights file")
+        raise WeightsError(
+            f"{path} does not fit {name}: it {fault}. Set extract.weights to this backbone's own file"
+        )
     model.load_state_dict({key: state[key] for key in expected}, assign=True)
 
 
 def resample_position_embedding(embedding: Tensor, grid: int, *, registers: bool) -> Tensor:
-    """Return a position embedding for another number of patches, as DINOv2's authors resample it.
+    """Return a position embedding for another number of patches, resampled as DINOv2's authors do.
 
-    Their models without registers scale by (grid + 0.1) / n, bicubic without antialiasing; the 0.1
-    belongs to the trained models' features, not only to their guard against rounding. Their models
-    with registers resize to the grid, bicubic with antialiasing.
+    Without registers: scaled by (grid + 0.1) / n, bicubic without antialiasing. The authors added 0.1
+    against rounding errors, but it changes the features, so it must be kept. With registers: resized
+    to the grid, bicubic with antialiasing.
 
     Parameters
     ----------
@@ -113,31 +119,31 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} holds no state dict: expected tensors by name")
+        raise WeightsError(f"{path} is not a state dict: expected tensors by name")
     return dict(state)
 
 
 def _require_positions(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, name: str) -> None:
-    """Refuse a checkpoint with registers for a backbone without, and the other way round."""
-    # In the authors' layout with registers the class token still has a position; timm adds it in.
+    """Reject a checkpoint with registers for a backbone without them, and the reverse."""
+    # The authors' layout with registers has a position of the class token, which timm adds to the token.
     positions = state["pos_embed"].shape[1] - ("register_tokens" in state)
     wanted = expected["pos_embed"].shape[1]
     if positions != wanted:
         raise WeightsError(
-            f"{path} does not fit {name}: {positions} positions instead of {wanted}, so one of the two has "
-            "registers and the other has not. Give this backbone's own weights file"
+            f"{path} does not fit {name}: it has {positions} positions, expected {wanted}, so only one "
+            "of the two has registers. Set extract.weights to this backbone's own weights file"
         )
 
 
 def _in_order(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Rename tensors by their order, each shape checked; the classifier at the end is dropped."""
+    """Rename tensors by their order, checking each shape; the classifier at the end is dropped."""
     values = [value for key, value in state.items() if not key.startswith("_fc.")]
-    fault = f"it holds {len(values)} tensors, not {len(expected)}" if len(values) != len(expected) else ""
+    fault = f"it has {len(values)} tensors, expected {len(expected)}" if len(values) != len(expected) else ""
     for (key, wanted), value in zip(expected.items(), values, strict=False):
         if value.shape != wanted.shape and not fault:
-            fault = f"in place of {key} {tuple(wanted.shape)} it holds a tensor {tuple(value.shape)}"
+            fault = f"instead of {key} {tuple(wanted.shape)} it has a tensor {tuple(value.shape)}"
     if fault:
         raise WeightsError(
-            f"{path} does not fit the backbone: {fault}. Give this backbone's own weights file"
+            f"{path} does not fit the backbone: {fault}. Set extract.weights to this backbone's own file"
         )
     return dict(zip(expected, values, strict=True))

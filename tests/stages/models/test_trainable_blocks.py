@@ -1,4 +1,4 @@
-"""The trained tail: what training it from cached tensors gives, against the whole network end to end."""
+"""Trainable blocks: training from cached tokens compared with training the whole network end to end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def backbone_of(name, outputs):
 
 
 def tail_city(folder, name="dinov2_vits14_reg", *, dtype="float32", **more):
-    """A made-up city whose images are noisy copies of one picture per cell, through a real network."""
+    """A synthetic city: noisy copies of one picture per cell, put through a real network."""
     size, blocks = NETWORKS[name]
     city = build_city(folder, side=4, images=40, **more)
     outputs = ("avg",) if name == "efficientnet_lite0" else ("cls", "avg")
@@ -108,7 +108,7 @@ def batches(config, city, steps, seed=0):
 
 
 @pytest.mark.parametrize("name", ["dinov2_vits14", "efficientnet_lite0"])
-def test_training_from_cached_tensors_is_training_the_whole_network_with_its_trunk_frozen(tmp_path, name):
+def test_cached_tokens_train_like_a_partly_frozen_network(tmp_path, name):
     steps = 6
     city, pixels = tail_city(tmp_path / "city", name)
     config = replace(TAIL, augment_views=False, standardise=False, exemplars=0, max_steps=steps, epochs=99.0)
@@ -117,7 +117,7 @@ def test_training_from_cached_tensors_is_training_the_whole_network_with_its_tru
     city.train(config)
     trained = load_file(city.folder / "localiser" / "localiser.safetensors")
 
-    # The whole network, as timm runs it, from pixels, every step.
+    # The whole network, as timm runs it, from pixels in every step.
     size, blocks = NETWORKS[name]
     model = random_model(name, size).eval()
     model.requires_grad_(False)
@@ -161,7 +161,9 @@ def test_training_from_cached_tensors_is_training_the_whole_network_with_its_tru
     wanted |= {f"tail.{key}": weight for key, weight in zip(names, learned, strict=True)}
     for key, weight in wanted.items():
         found, start = trained[key], before[key]
-        if key.endswith("qkv.bias"):  # the keys' bias moves no softmax: its gradient is rounding alone
+        if key.endswith(
+            "qkv.bias"
+        ):  # the keys' bias cancels in the softmax: its gradient is rounding error
             weight, found, start = (values.view(3, -1)[[0, 2]] for values in (weight, found, start))
         moved = (weight - start).abs().mean()
         assert moved > 0, key
@@ -196,7 +198,7 @@ def aggregated(kind):
 
 
 @pytest.mark.parametrize("kind", ["pooled", "gem", "netvlad", "salad"])
-def test_a_tail_with_every_aggregator_learns_answers_and_is_the_same_when_loaded(city, kind):
+def test_every_aggregator_learns_and_survives_loading(city, kind):
     config, lines = replace(TAIL, aggregator=aggregated(kind), learning_rate_projection=3e-3), []
     city.train(config, weights="random", fusion=FUSION, report=lines.append)
     losses = [line.loss for line in lines]
@@ -215,7 +217,7 @@ def test_a_tail_with_every_aggregator_learns_answers_and_is_the_same_when_loaded
     assert localiser.exemplars.vectors.shape[2] == localiser.pooled_length == 2 * 384
 
 
-def test_a_run_cut_short_ends_to_the_bit_as_undisturbed(city):
+def test_a_resumed_run_equals_an_uninterrupted_one(city):
     config = replace(
         TAIL,
         aggregator=aggregated("salad"),
@@ -243,7 +245,7 @@ def test_a_run_cut_short_ends_to_the_bit_as_undisturbed(city):
         assert torch.equal(value, again[key]), key
 
 
-def test_heads_alone_are_trained_behind_the_tail_as_it_is(city):
+def test_training_one_group_leaves_the_blocks_alone(city):
     city.train(TAIL)
     before = load_file(city.folder / "localiser" / "localiser.safetensors")
     city.train(TAIL, seed=1, groups=(2,))
@@ -254,7 +256,7 @@ def test_heads_alone_are_trained_behind_the_tail_as_it_is(city):
         city.train(replace(TAIL, aggregator=aggregated("gem")), seed=1, groups=(2,))
 
 
-def test_without_a_tail_the_cached_tensor_is_left_alone(city):
+def test_without_tail_the_cached_tokens_are_ignored(city):
     plain = replace(TAIL, tail=False)
     city.train(plain)
     with_cut = load_file(city.folder / "localiser" / "localiser.safetensors")
@@ -272,7 +274,7 @@ def test_without_a_tail_the_cached_tensor_is_left_alone(city):
         city.train(TAIL)
 
 
-def test_a_tail_goes_on_from_the_weights_that_made_the_features(city, tmp_path):
+def test_the_weights_must_be_those_of_the_features(city, tmp_path):
     other = random_model("dinov2_vits14_reg", 56)
     torch.nn.init.normal_(other.norm.weight)
     torch.save(other.state_dict(), tmp_path / "other.pth")
@@ -288,13 +290,13 @@ def test_a_tail_goes_on_from_the_weights_that_made_the_features(city, tmp_path):
         ({"learning_rate_tail": -1.0}, r"learning_rate_tail is -1"),
     ],
 )
-def test_settings_that_do_not_go_together_are_named(changes, fault):
+def test_conflicting_settings_are_named_in_the_error(changes, fault):
     with pytest.raises(ConfigError, match=fault):
         replace(TAIL, **changes)
 
 
 @pytest.mark.parametrize("kind", ["pooled", "gem", "netvlad", "salad"])
-def test_rows_that_fill_a_batch_up_change_nothing(city, monkeypatch, kind):
+def test_padding_rows_change_nothing(city, monkeypatch, kind):
     outcomes = []
     for multiple in (1, 7):
         monkeypatch.setattr(loop, "row_multiple", lambda device, to=multiple: to)
@@ -305,7 +307,7 @@ def test_rows_that_fill_a_batch_up_change_nothing(city, monkeypatch, kind):
 
 
 @pytest.mark.parametrize("kind", ["pooled", "netvlad"])
-def test_first_weights_are_the_same_wherever_features_wait(city, monkeypatch, kind):
+def test_initial_weights_do_not_depend_on_residency(city, monkeypatch, kind):
     monkeypatch.setattr(beginning, "TAIL_SAMPLE_ROWS", 30)
     found = []
     for residency in ("device", "stream"):
@@ -319,7 +321,7 @@ def test_first_weights_are_the_same_wherever_features_wait(city, monkeypatch, ki
         assert torch.allclose(value, found[1][key], rtol=1e-4, atol=1e-5), key
 
 
-def test_a_component_that_hardly_varies_is_not_blown_up(tmp_path):
+def test_the_gain_of_nearly_constant_components_is_bounded(tmp_path):
     city, _ = tail_city(tmp_path / "city", "efficientnet_lite0")
     city.train(replace(TAIL, max_steps=1, initial_weights="data"))
     gain = load_file(city.folder / "localiser" / "localiser.safetensors")["projection.gain"]
@@ -328,14 +330,14 @@ def test_a_component_that_hardly_varies_is_not_blown_up(tmp_path):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_no_image_is_no_feature(name):
+def test_an_empty_batch_gives_no_features(name):
     size, blocks = NETWORKS[name]
     settings = TrainableBlocksSettings(name, size, blocks, ("avg",), aggregated("netvlad"))
     tail = TrainableBlocks(settings, random_model(name, size))
     assert tail.in_parts(torch.empty(0, tail.split.length)).shape == (0, tail.length)
 
 
-def test_two_processes_train_a_tail_as_one_does(city):
+def test_two_processes_train_like_one(city):
     config = replace(TAIL, schedule="joint", max_steps=6)
     city.train(config)
     train_in_two_processes(city, city.folder / "two", config)
@@ -346,7 +348,7 @@ def test_two_processes_train_a_tail_as_one_does(city):
         torch.testing.assert_close(together[key], value, rtol=1e-3, atol=1e-4)
 
 
-def test_of_images_behind_a_tail_a_sample_is_kept_not_all(city, monkeypatch):
+def test_initialisation_keeps_only_a_sample_of_the_rows(city, monkeypatch):
     monkeypatch.setattr(beginning, "TAIL_SAMPLE_ROWS", 30)
     held = []
 

