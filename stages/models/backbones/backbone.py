@@ -12,17 +12,10 @@ from torch import Tensor, nn
 
 from stages.errors import ConfigError
 from stages.images.preprocess import Preprocess
-from stages.models.backbones.checkpoint import load_weights
-from stages.models.backbones.create import empty_model, random_model
+from stages.models.backbones.create import load_model, random_model
 from stages.models.backbones.optimise import fuse_activations, keep_freed_memory, optimise
 from stages.models.backbones.pooling import pooled
-from stages.models.backbones.registry import (
-    BACKBONES,
-    BackboneSpec,
-    pooled_among,
-    require_image_size,
-    spec_of,
-)
+from stages.models.backbones.registry import BACKBONES, pooled_among, require_image_size, spec_of
 from stages.models.backbones.split import (
     BlocksAfterSplit,
     SplitPoint,
@@ -31,19 +24,6 @@ from stages.models.backbones.split import (
     tokens_at_split,
 )
 from stages.models.backbones.weights import RANDOM, file_id, find_weights, reachable, state_id
-
-__all__ = [
-    "BACKBONES",
-    "Backbone",
-    "BackboneCard",
-    "BackboneSpec",
-    "Preprocess",
-    "describe_backbone",
-    "load_backbone",
-    "load_model",
-    "preprocess_for",
-    "weights_reachable",
-]
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -243,22 +223,6 @@ def load_backbone(
     if backbone.kind == "vit" and torch.device(device).type == "cuda" and precision != "float32":
         fuse_activations(backbone.model)
     return backbone.to(device)
-
-
-def load_model(name: str, weights: str, image_size: int) -> nn.Module:
-    """Return a backbone's timm model, not optimised, with the weights that a setting names.
-
-    Raises
-    ------
-    WeightsError
-        If they are not available or do not fit.
-    """
-    if weights == RANDOM:
-        return random_model(name, image_size)
-    with torch.device("meta"):  # takes no memory before the checkpoint's tensors are assigned
-        model = empty_model(name, image_size)
-    load_weights(model, find_weights(name, BACKBONES[name].source, weights), name=name)
-    return model
 
 
 def weights_reachable(name: str, weights: str) -> bool:

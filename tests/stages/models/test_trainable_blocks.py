@@ -161,9 +161,7 @@ def test_cached_tokens_train_like_a_partly_frozen_network(tmp_path, name):
     wanted |= {f"tail.{key}": weight for key, weight in zip(names, learned, strict=True)}
     for key, weight in wanted.items():
         found, start = trained[key], before[key]
-        if key.endswith(
-            "qkv.bias"
-        ):  # the keys' bias cancels in the softmax: its gradient is rounding error
+        if key.endswith("qkv.bias"):  # the keys' bias cancels in the softmax: its gradient is rounding error
             weight, found, start = (values.view(3, -1)[[0, 2]] for values in (weight, found, start))
         moved = (weight - start).abs().mean()
         assert moved > 0, key

@@ -17,10 +17,11 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
 from stages.errors import ConfigError, WeightsError
-from stages.models.backbones.backbone import BACKBONES, describe_backbone, load_backbone, weights_reachable
+from stages.models.backbones.backbone import describe_backbone, load_backbone, weights_reachable
 from stages.models.backbones.checkpoint import resample_position_embedding
 from stages.models.backbones.create import random_model
 from stages.models.backbones.optimise import PatchProjection, fold_layer_scale, fuse_activations
+from stages.models.backbones.registry import BACKBONES
 from stages.models.backbones.weights import WeightsSource
 
 
