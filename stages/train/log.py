@@ -1,4 +1,4 @@
-"""The training log: a small table per metric, laid out as DVCLive lays them out, for `dvc plots` to draw."""
+"""The training log: one small table per metric, as DVCLive writes them, for `dvc plots`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ METRICS = ("loss", "samples_per_s", "validation_lr1")
 
 
 def write_log(folder: Path, lines: Iterable[LogLine]) -> None:
-    """Write ``<metric>.tsv`` with columns step and metric; a step that did not measure it has no row."""
+    """Write ``<metric>.tsv`` with columns step and metric; lines without a value are left out."""
     written = list(lines)
     for metric in METRICS:
-        rows = [(line.step, value) for line in written if _measured(value := getattr(line, metric))]
+        rows = [(line.step, value) for line in written if _has_value(value := getattr(line, metric))]
         with (
             replacing(folder / f"{metric}.tsv") as partial,
             partial.open("w", newline="", encoding="utf-8") as file,
@@ -27,5 +27,5 @@ def write_log(folder: Path, lines: Iterable[LogLine]) -> None:
             writer.writerows((step, f"{value:.5g}") for step, value in rows)
 
 
-def _measured(value: float | None) -> bool:
+def _has_value(value: float | None) -> bool:
     return value is not None and not math.isnan(value)

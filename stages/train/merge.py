@@ -1,4 +1,4 @@
-"""Heads trained each on its own, put together into one localiser."""
+"""Merging heads that were trained separately into one localiser."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from stages.train.result import BUCKETS, TrainResult
 
 
 def merge_heads(output: Path, heads: Mapping[int, Path], results: Sequence[TrainResult]) -> TrainResult:
-    """Put heads into the localiser they were trained beside, and delete their folders.
+    """Put heads into the localiser whose projection they were trained against, and delete their folders.
 
     Parameters
     ----------
     output : Path
-        The localiser whose projection they share; it gets their prototypes.
+        The localiser; its heads are replaced.
     heads : mapping of int to Path
-        Folder of the localiser that holds each group's new head.
+        Group to the folder of the localiser with that group's new head.
     results : sequence of TrainResult
-        What their trainings did, in any order.
+        Their results, in any order.
 
     Returns
     -------
     TrainResult
-        Their sum; loss and LR@1 are means, each head having been validated among its own classes.
+        Their sum. Loss and LR@1 are means, because each head was validated among its own classes only.
     """
     localiser = Localiser.load(output)
     for group, folder in heads.items():

@@ -1,4 +1,4 @@
-"""Batches for the steps: out of memory, or out of a store that passes through memory in parts."""
+"""Where steps get their images: from memory, or from a store that is read part by part."""
 
 from __future__ import annotations
 
@@ -22,22 +22,12 @@ from stages.train.data.source import FeatureSource, TrainingSet
 from stages.train.data.streaming import PartOrder
 
 _PART_BYTES = 2 << 30
-"""Memory of a part, about, where rows hold a tensor for a tail: two hundred times a pooled feature."""
+"""Approximate size of a part whose rows hold a tensor for a tail, two hundred times a pooled feature."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images in memory and how batches are drawn from them.
-
-    Attributes
-    ----------
-    data : TrainingSet
-        Features and views.
-    samplers : dict of int to GroupSampler
-        Of the groups that can be drawn from it.
-    schedule : Schedule
-        Which of them a step trains.
-    """
+    """Images in memory, the samplers of the groups that they cover, and whose turn it is at a step."""
 
     data: TrainingSet
     samplers: dict[int, GroupSampler]
@@ -48,13 +38,7 @@ Make = Callable[[TrainingSet], Part]
 
 
 class ResidentFeed:
-    """All images in one part.
-
-    Parameters
-    ----------
-    part : Part
-        It.
-    """
+    """All images in one part, in memory from the start."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -65,16 +49,16 @@ class ResidentFeed:
 
 
 class StreamedFeed:
-    """A part of the store at a time, while a thread reads the next.
+    """One part of the store at a time, while a thread reads the next one.
 
     Parameters
     ----------
     source : FeatureSource
         The stores.
     order : PartOrder
-        Which blocks make a part.
+        Blocks of each part.
     make : callable
-        Turns what was read into a part.
+        Makes a part of the features read.
     pool : ThreadPoolExecutor
         Reads ahead.
     """
@@ -98,7 +82,7 @@ class StreamedFeed:
     def _fetch(self, number: int) -> Part:
         coming = self._coming.pop(number, None) or self._pool.submit(self._read, number)
         part = coming.result()
-        # Into the memory of the part before this one: two are all there ever are.
+        # It is read into the memory of the part before this one: there are only two buffers.
         self._coming = {number + 1: self._pool.submit(self._read, number + 1)}
         return part
 
@@ -113,7 +97,7 @@ Feed = ResidentFeed | StreamedFeed
 def schedule_of(
     config: TrainConfig, source: FeatureSource, classes: ClassTable, groups: tuple[int, ...]
 ) -> Schedule:
-    """Return the schedule of those groups that can learn: with one class there is nothing to tell apart."""
+    """Return the schedule of the groups that have images of at least two classes."""
     labels = source.labels[source.rows]
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     images = {group: counts[classes.group_slice(group)] for group in groups}
@@ -132,7 +116,7 @@ def open_feed(
     steps_per_epoch: int,
     seed: int,
 ) -> Iterator[Feed]:
-    """Yield where the steps get their batches from.
+    """Yield the feed: resident or streamed.
 
     Parameters
     ----------
@@ -147,9 +131,9 @@ def open_feed(
     groups : tuple of int
         Groups to train.
     steps_per_epoch : int
-        Steps that draw as many images as there are.
+        Steps that draw as many images as the store has.
     seed : int
-        Decides what is drawn.
+        Seed of all draws.
     """
 
     def make(data: TrainingSet) -> Part:
@@ -164,15 +148,15 @@ def open_feed(
 
 
 def _order_of_parts(config: TrainConfig, source: FeatureSource, steps_per_epoch: int, seed: int) -> PartOrder:
-    """Return the parts of a store: as many rows as configured, or fewer where these are long.
+    """Return the order of parts, each with the configured number of rows, or fewer where rows are long.
 
-    They depend on settings and stores alone, so that processes that train together have the same.
+    It depends on settings and stores only, so that all processes of a run use the same order.
     """
     blocks = len(list(source.reader.blocks()))
     per_part = config.stream_rows // source.reader.chunk_rows
     if any(split_blocks(name) is not None for name in source.inputs):
         per_part = min(per_part, _PART_BYTES * blocks // max(1, source.stored_bytes))
-    # Never more parts than steps: each part is drawn from at least once an epoch.
+    # At most as many parts as steps: each part serves at least one step an epoch.
     return PartOrder(blocks, max(1, per_part, math.ceil(blocks / steps_per_epoch)), steps_per_epoch, seed)
 
 

@@ -1,4 +1,4 @@
-"""Which images are set aside for validation: whole visits, never all of a class."""
+"""Choice of the images held out for validation: whole visits, never all images of a class."""
 
 from __future__ import annotations
 
@@ -22,23 +22,22 @@ def hold_out(
 ) -> npt.NDArray[np.bool_]:
     """Return whether each image is held out, shape (n,); about `wanted` are.
 
-    Photos of one walk come in bursts that share a position and a view, so a
-    single photo must not be held out of its visit. From classes in random
-    order one visit each is taken, at most half of the class's images, until
-    there are enough.
+    Photos of one walk come in bursts that share position and view. A held-out photo would be too easy if its
+    neighbours were trained on, so visits are held out as a whole: one visit each of classes in random order,
+    at most half of the class's images, until there are enough.
 
     Parameters
     ----------
     classes : ndarray of int, shape (n,)
         Class id of each image.
     visits : ndarray of int, shape (n,)
-        Number of the visit during which it was taken.
+        Visit of each image, as `visit_numbers` counts them.
     wanted : int
-        How many images to hold out.
+        Number of images to hold out.
     random : numpy.random.Generator
-        Decides.
+        Source of randomness.
     """
-    held = np.zeros(len(classes), np.bool_)
+    holdout = np.zeros(len(classes), np.bool_)
     order = np.argsort(classes, kind="stable")
     ids, starts = np.unique(classes[order], return_index=True)
     ends = np.append(starts[1:], len(order))
@@ -51,13 +50,13 @@ def hold_out(
         small = numbers[2 * counts <= len(members)]
         if len(small):
             chosen = members[visits[members] == random.choice(small)]
-            held[chosen] = True
+            holdout[chosen] = True
             taken += len(chosen)
-    return held
+    return holdout
 
 
 def visit_numbers(manifest: Manifest) -> npt.NDArray[np.int64]:
-    """Return the visit of every row: its date, or its position where the date is unknown, shape (rows,)."""
+    """Return the number of every row's visit, shape (rows,): its date, or its position if it has no date."""
     dates: dict[str, int] = {"": -1}
     numbers = np.empty(manifest.rows, np.int64)
     start = 0
@@ -72,7 +71,7 @@ def visit_numbers(manifest: Manifest) -> npt.NDArray[np.int64]:
 
 
 def _position_numbers(batch: Any) -> npt.NDArray[np.int64]:
-    """Negative numbers, one per square metre."""
+    """Return a negative number for each square metre."""
     east: npt.NDArray[np.int64] = np.floor(batch["utm_east"].to_numpy() / _POSITION_M).astype(np.int64)
     north: npt.NDArray[np.int64] = np.floor(batch["utm_north"].to_numpy() / _POSITION_M).astype(np.int64)
     return -1 - ((east << 25) + north)

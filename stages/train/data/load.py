@@ -1,4 +1,4 @@
-"""Rows of the stores into memory, checked on the way."""
+"""Reading rows of a feature store into memory, and checking that they are finite."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from stages.models.heads.margin_loss import Buffers
 from stages.partition.views import ViewPlan
 
 Rows = tuple[int, int]
-"""The first row of a range and the one after its last."""
+"""First row of a range and the row after its last."""
 _READERS = 2
-"""Threads: while one waits for the disk, the other checks and copies."""
+"""Threads that read: while one waits for the disk, the other checks and copies."""
 
 
 def chosen_inputs(inputs: str | tuple[str, ...], reader: FeatureReader) -> tuple[str, ...]:
-    """Return the pooled outputs to join into a feature.
+    """Return the pooled outputs that are joined into a feature.
 
     Raises
     ------
@@ -37,10 +37,10 @@ def chosen_inputs(inputs: str | tuple[str, ...], reader: FeatureReader) -> tuple
     offered = pooled_among(reader.outputs)
     if isinstance(inputs, str):
         return offered
-    absent = [name for name in inputs if name not in offered]
-    if absent:
+    missing = [name for name in inputs if name not in offered]
+    if missing:
         raise ConfigError(
-            f"train.inputs names {', '.join(absent)}, but {reader.store.path} holds "
+            f"train.inputs names {', '.join(missing)}, but {reader.store.path} holds "
             f"{', '.join(offered)}: choose among these, or add it to extract.outputs"
         )
     return inputs
@@ -62,22 +62,22 @@ def load_rows(
     reader : FeatureReader
         The store.
     wanted : ndarray of bool, shape (rows,)
-        Which rows.
+        Rows to read.
     inputs : tuple of str
         Outputs to join.
     place : torch.device
-        Where to put them.
+        Device to put them on.
     ranges : sequence of (start, stop), optional
         Only rows of these ranges, in this order.
     buffers : Buffers, optional
-        Memory to use again; what was last read into it is lost.
+        Memory to read into; it overwrites the last features read into it.
     checked : set of int, optional
-        First rows of blocks whose wanted rows were found finite before; those read now are added.
+        First rows of blocks known to be finite, which are not checked again; blocks read now are added.
 
     Raises
     ------
     StoreError
-        If the place has no memory for them, or one of them is not finite.
+        If they do not fit in memory, or one of them is not finite.
     """
     blocks = [block for span in ranges or [(0, reader.rows)] for block in reader.blocks(*span)]
     counts = [int(wanted[start:stop].sum()) for start, stop in blocks]
@@ -94,22 +94,22 @@ def load_rows(
             "to auto, host or stream, or train.inputs to fewer outputs"
         ) from error
 
-    known = set() if checked is None else checked
+    checked = set() if checked is None else checked
 
     def fill(number: int) -> None:
         (start, stop), target = blocks[number], features[ends[number] : ends[number + 1]]
         if not len(target):
             return
-        found = (target if target.is_cpu else torch.empty(target.shape, dtype=dtype)).numpy()
-        _copy_rows(found, reader, inputs, start, wanted[start:stop])
-        if start not in known:
-            _require_finite(found, reader, start)
-            known.add(start)
+        staged = (target if target.is_cpu else torch.empty(target.shape, dtype=dtype)).numpy()
+        _copy_rows(staged, reader, inputs, start, wanted[start:stop])
+        if start not in checked:
+            _require_finite(staged, reader, start)
+            checked.add(start)
         if not target.is_cpu:
-            target.copy_(torch.from_numpy(found))
+            target.copy_(torch.from_numpy(staged))
 
     with ThreadPoolExecutor(_READERS) as pool:
-        for _ in pool.map(fill, range(len(blocks))):  # raises what a reader raised
+        for _ in pool.map(fill, range(len(blocks))):  # raises the first error of a reader
             pass
     return features
 
@@ -121,7 +121,7 @@ def _copy_rows(
     start: int,
     wanted: npt.NDArray[np.bool_],
 ) -> None:
-    """Fill the target with the wanted rows of a block: from `start` on, within one chunk."""
+    """Fill the target with the wanted rows of the block at `start`, which lies within one chunk."""
     chunk, first = divmod(start, reader.chunk_rows)
     rows = slice(first, first + len(wanted)) if wanted.all() else first + np.flatnonzero(wanted)
     column = 0
@@ -133,7 +133,8 @@ def _copy_rows(
 
 def _require_finite(features: npt.NDArray[np.floating], reader: FeatureReader, start: int) -> None:
     if features.dtype == np.float16:
-        # As integers, what is not finite is largest, among either sign: twenty times as fast as asking.
+        # Read as integers, infinity and NaN are the largest numbers of either sign: 20 times faster than
+        # isfinite.
         positive, negative = features.view(np.int16), features.view(np.uint16)
         finite = positive.max() < 0x7C00 and negative.max() < 0xFC00
     else:
@@ -141,17 +142,17 @@ def _require_finite(features: npt.NDArray[np.floating], reader: FeatureReader, s
     if not finite:
         raise StoreError(
             f"{reader.store.path} holds a feature that is not finite in the chunk of row {start}, "
-            "though its ledger calls it sound: run `pipeline extract --replace`"
+            "although its ledger does not list it as bad: run `pipeline extract --replace`"
         )
 
 
 def open_views(path: StoragePath | None, plan: ViewPlan, database: FeatureReader) -> FeatureReader:
-    """Return the store of the planned views.
+    """Open the store of the planned views.
 
     Raises
     ------
     StoreError
-        If there is none, it is incomplete, or it holds other views than planned.
+        If it does not exist, is incomplete or holds other views than planned.
     RecipeMismatch
         If another backbone made it.
     """
@@ -171,7 +172,7 @@ def open_views(path: StoragePath | None, plan: ViewPlan, database: FeatureReader
     differences = plain.differences(dataclasses.replace(database.recipe, augment=None))
     if differences:
         raise RecipeMismatch(
-            f"{path} was made otherwise than the database ({'; '.join(differences)}): "
+            f"{path} was made with other settings than the database ({'; '.join(differences)}): "
             "run `pipeline extract --split views --replace`"
         )
     return reader

@@ -1,4 +1,4 @@
-"""Where the features wait during training: decided by their size, and said why."""
+"""Where the features wait during training, decided by their size."""
 
 from __future__ import annotations
 
@@ -16,26 +16,18 @@ if TYPE_CHECKING:
 
 ResidencyKind = Literal["device", "host", "stream"]
 _SHARE = 0.7
-"""Of the free memory; the rest is for batches, logits and whatever else runs."""
+"""Share of the free memory that features may take; the rest is for batches, logits and other programs."""
 
 
 @dataclass(frozen=True)
 class Residency:
-    """Where features wait, and why there.
-
-    Attributes
-    ----------
-    place : {"device", "host", "stream"}
-        Beside the weights, in main memory, or in the store, a part at a time.
-    reason : str
-        For a person to read.
-    """
+    """Where features wait: beside the weights, in main memory or in the store; and the reason, for people."""
 
     place: ResidencyKind
     reason: str
 
     def where(self, device: torch.device) -> torch.device:
-        """Return the device whose memory holds them."""
+        """Return the device that holds the features."""
         return device if self.place == "device" else torch.device("cpu")
 
 
@@ -47,7 +39,7 @@ def choose_residency(
     free: tuple[int, int] | None = None,
     beside_bytes: int = 0,
 ) -> Residency:
-    """Return where the features wait: the place asked for, or the fastest in which they fit.
+    """Return where the features wait: the configured place, or the fastest one in which they fit.
 
     Parameters
     ----------
@@ -56,13 +48,13 @@ def choose_residency(
     feature_bytes : int
         Size of all features and views.
     weight_bytes : int
-        Size of the weights; with gradients and Adam's moments four times as much is set aside.
+        Size of the weights; gradients and Adam's two moments need the same again each.
     device : torch.device
-        Where the weights are.
+        Device of the weights.
     free : (int, int), optional
-        Free bytes on the device and in main memory; measured by default.
+        Free bytes on the device and in main memory; by default measured.
     beside_bytes : int, optional
-        What else lies on the device with a tail: held-out features, and what a step activates.
+        Memory on the device for held-out features and activations, which matters with a tail.
 
     Raises
     ------
@@ -97,15 +89,15 @@ def free_bytes(device: torch.device) -> tuple[int, int]:
 
 
 def step_bytes(tail: TrainableBlocks, batch_rows: int) -> int:
-    """Return the memory that a step takes for what a tail activates, about.
+    """Return roughly the memory that a step needs for a tail's activations.
 
-    What is kept of one image for the backward pass, in float32, is counted; a step has that of its whole
-    batch, and as much again for gradients and for what lasts no longer than one block.
+    Measured are the float32 activations of one image that autograd keeps. A step has those of its batch, and
+    as much again for gradients and for activations within a block.
 
     Parameters
     ----------
     tail : TrainableBlocks
-        Of any weights.
+        The tail, with any weights.
     batch_rows : int
         Images and views of a batch.
     """

@@ -1,4 +1,4 @@
-"""Which groups a step trains: pure arithmetic on the step's number (method, section 6)."""
+"""Which groups a step trains, computed from its number (method, section 6)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,10 @@ class Schedule:
 
     Attributes
     ----------
-    kind : {"rotate", "joint"}
-        The groups take turns, or every step trains all of them.
-    turn : {"step", "epoch"}
-        How long a turn lasts: a step, or as many as see the group's images once.
-    groups : sequence of int
-        Groups that can be trained.
-    images : sequence of int
-        Training images of each.
+    kind, turn
+        `train.schedule` and `train.turn`.
+    groups, images : sequence of int
+        Groups that can be trained, and training images of each.
     batch_size : int
         Images that a step draws of a group.
     """
@@ -46,7 +42,7 @@ class Schedule:
         return (self.groups[int(np.searchsorted(self._turn_ends, within, side="right"))],)
 
     def steps(self, epochs: float) -> int:
-        """Return how many steps draw `epochs` images per training image."""
+        """Return the number of steps that draw each training image `epochs` times on average."""
         if not self.groups:
             return 0
         drawn = self.batch_size * (len(self.groups) if self.kind == "joint" else 1)

@@ -1,4 +1,4 @@
-"""The features that training reads: rows of the store, in memory as they are stored (float16)."""
+"""Features to train on: in the store, and in memory in the store's dtype (float16)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BLOCK_ROWS = 8192
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images that may be trained on, in memory, and their views.
+    """Images to train on and their views, in memory.
 
     Attributes
     ----------
@@ -46,9 +46,9 @@ class TrainingSet:
     view_images: npt.NDArray[np.int64]
 
     def of(self, batch: BatchIndices, device: torch.device, buffers: Buffers | None = None) -> Tensor:
-        """Features of a batch on the device, images first, then views: (B + A, F) float32.
+        """Return the features of a batch on the device, images first, then views: (B + A, F) float32.
 
-        They lie in the buffers, where these are given, until the next call.
+        They are in the buffers, if given, until the next call overwrites them.
         """
         buffers, images = buffers or Buffers(), len(batch.images)
         shape = (images + len(batch.views), self.features.shape[1])
@@ -59,8 +59,8 @@ class TrainingSet:
         return joined
 
     def blocks(self, sample: int | None = None) -> Iterator[Block]:
-        """Images and their classes, block by block; of about `sample` rows spread evenly, or of all."""
-        # Evenly, since neighbouring rows are neighbouring photos.
+        """Yield features and classes block by block, of all rows or of about `sample` evenly spread ones."""
+        # Evenly, because neighbouring rows are neighbouring photos.
         stride = max(1, len(self.classes) // sample) if sample else 1
         features, classes = self.features[::stride], self.classes[::stride]
         for start in range(0, len(classes), _BLOCK_ROWS):
@@ -72,14 +72,14 @@ def _rows(features: Tensor, rows: npt.NDArray[np.int64], device: torch.device, b
     if features.device == device:
         kept = buffers.take("rows", (len(rows), features.shape[1]), features, features.dtype)
         return torch.index_select(features, 0, index, out=kept)
-    # Page-locked, so that the copy to the device needs no waiting.
+    # Pinned memory, so that the copy to the device is asynchronous.
     staged = torch.empty(len(rows), features.shape[1], dtype=features.dtype, pin_memory=True)
     return torch.index_select(features, 0, index, out=staged).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """What may be read of the stores: the rows to train on, and the views of them.
+    """The rows of a store to train on, and their views.
 
     Attributes
     ----------
@@ -90,13 +90,13 @@ class FeatureSource:
     labels : ndarray of int32, shape (rows,) or (rows, P)
         Class id of each row in each partition, -1 for none.
     rows : ndarray of bool, shape (rows,)
-        Rows to train on; bad ones are not among them.
+        Rows to train on; none of them is bad.
     view_reader : FeatureReader or None
         Store of the views; None for no augmentation.
     plan : ViewPlan or None
-        Which row each view shows.
+        The row that each view shows.
     checked : tuple of set of int
-        First rows of what was found finite, of the images and of the views: asked once.
+        First rows of blocks of images and of views that are known to be finite, so that each is checked once.
     """
 
     reader: FeatureReader
@@ -113,29 +113,29 @@ class FeatureSource:
 
     @cached_property
     def view_rows(self) -> npt.NDArray[np.bool_]:
-        """Sound views of the images trained on, shape (V,)."""
+        """Good views of the images trained on, a mask of shape (V,)."""
         if self.view_reader is None or self.plan is None:
             return np.zeros(0, np.bool_)
         return self.view_reader.valid & self.rows[self.plan.row]
 
     @property
     def images(self) -> int:
-        """How many images there are to train on."""
+        """Number of images to train on."""
         return int(self.rows.sum())
 
     @property
     def views(self) -> int:
-        """How many views can join them."""
+        """Number of views that can join them."""
         return int(self.view_rows.sum())
 
     @property
     def bytes(self) -> int:
-        """Memory that all of it takes."""
+        """Bytes of all of them."""
         return (self.images + self.views) * self._row_bytes
 
     @property
     def stored_bytes(self) -> int:
-        """Memory that all rows of the stores would take, whichever may be trained on."""
+        """Bytes of all rows of the stores, trained on or not."""
         views = 0 if self.view_reader is None else self.view_reader.rows
         return (self.reader.rows + views) * self._row_bytes
 
@@ -149,12 +149,12 @@ class FeatureSource:
     ) -> TrainingSet:
         """Return the images of some ranges of rows, ascending, with their views.
 
-        They lie in the buffers, where these are given, until the next call.
+        They are in the buffers, if given, until the next call overwrites them.
 
         Raises
         ------
         StoreError
-            If the place has no memory for them.
+            If they do not fit in memory.
         """
         ranges = sorted(ranges)
         features = load_rows(self.reader, self.rows, self.inputs, place, ranges, buffers, self.checked[0])
@@ -174,7 +174,7 @@ class FeatureSource:
         return int(first), int(last)
 
     def blocks(self, sample: int | None = None) -> Iterator[Block]:
-        """Images and their classes, chunk by chunk; of chunks spread evenly, or of all."""
+        """Yield features and classes chunk by chunk, of all chunks or of evenly spread ones."""
         ranges = list(self.reader.blocks())
         stride = max(1, self.reader.rows // sample) if sample else 1
         for start, stop in ranges[:: min(stride, len(ranges))]:

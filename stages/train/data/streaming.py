@@ -1,15 +1,11 @@
-"""Which blocks of a store are in memory during a step: pure and seeded, decided without reading.
+"""Which blocks of a store are in memory during a step: a pure function of seed and step.
 
-A streamed training holds a part of the store at a time: a few blocks of
-neighbouring rows, drawn without replacement until all have had their turn,
-then in another order. Within the part, batches are drawn exactly as they are
-when everything is resident. So in every epoch each image waits in memory once,
-for its share of the steps, and what changes is this: with class-uniform
-sampling, classes are equally likely within a part. A class whose images
-lie in several parts is drawn in each of them, so large classes spread over
-many blocks weigh more, which lies between class- and image-uniform sampling.
-Where rows are sorted by place, as SF-XL's names are, most classes lie in one
-block and nothing changes.
+While streaming, training holds one part of the store at a time: a few blocks drawn without replacement until
+all have had their turn, then in another order. Within the part, batches are drawn as usual, so every image is
+in memory once per epoch, for its share of the steps. Class-uniform sampling makes classes equally likely
+within a part. A class with images in several parts is drawn in each of them, so large classes that spread
+over many blocks weigh more: something between class- and image-uniform sampling. If rows are sorted by place,
+as SF-XL's names are, most classes are in one block and nothing changes.
 """
 
 from __future__ import annotations
@@ -22,19 +18,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PartOrder:
-    """The parts of an endless stream of epochs.
-
-    Attributes
-    ----------
-    blocks : int
-        Blocks of the store.
-    blocks_per_part : int
-        Blocks in memory at a time.
-    steps_per_epoch : int
-        Steps that draw as many images as there are.
-    seed : int
-        Another seed is another order.
-    """
+    """The parts of an endless stream of epochs over a store's blocks."""
 
     blocks: int
     blocks_per_part: int
@@ -43,7 +27,7 @@ class PartOrder:
 
     @property
     def parts_per_epoch(self) -> int:
-        """How many parts make up the store; the last one may be smaller."""
+        """Number of parts; the last one may be smaller."""
         return math.ceil(self.blocks / self.blocks_per_part)
 
     def part_of(self, step: int) -> int:

@@ -1,9 +1,8 @@
-"""The first weights, from the features themselves.
+"""First weights from the features: principal components for the projection, class means for the heads.
 
-A head that starts at the means of its classes under a projection that keeps
-most of the features' variance is a nearest-mean classifier before the first
-step; training then has little to unlearn, which matters most where classes
-have few images.
+Heads that start at their classes' means, under a projection that keeps most of the variance, are a
+nearest-mean classifier before the first step. Training then has little to unlearn, which matters most for
+small classes.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from stages.models.localiser.localiser import Localiser
 from stages.train.data.source import Block, FeatureSource
 
 SAMPLE_ROWS = 1 << 17
-"""Rows that components are estimated from; more change them little."""
+"""Rows that components are estimated from; more rows hardly change them."""
 _WIDE = 1 << 11
-"""Longer features than this have their components found from products of rows, which are fewer."""
+"""Components of longer features are computed from products of rows, of which there are fewer."""
 _LEAST_DEVIATION = 1e-6
 
 
 def standardise(projection: Projection, mean: Tensor, deviation: Tensor) -> None:
-    """Let the projection subtract each component's mean and divide by its deviation."""
+    """Make the projection subtract each component's mean and divide by its deviation."""
     projection.shift.copy_(mean)
     projection.gain.copy_(1 / deviation.clamp_min(_LEAST_DEVIATION))
 
@@ -48,7 +47,7 @@ def moments(blocks: Iterable[Block]) -> tuple[Tensor, Tensor]:
 
 
 def store_moments(source: FeatureSource) -> tuple[Tensor, Tensor]:
-    """Return what `moments` does, over the whole store with dask's threads: a chunk each in memory."""
+    """Return the same as `moments` for the whole store, with one chunk per dask thread in memory."""
 
     def of_chunk(start: int, stop: int) -> tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         keep = source.rows[start:stop]
@@ -76,7 +75,7 @@ def principal_components(projection: Projection, blocks: Iterable[Block], *, whi
     Parameters
     ----------
     projection : Projection
-        Standardised already, if it is to be.
+        Standardised first if configured.
     blocks : iterable of blocks
         The features, or a sample of them.
     whiten : bool
@@ -92,7 +91,7 @@ def principal_components(projection: Projection, blocks: Iterable[Block], *, whi
 
 
 def _by_components(projection: Projection, blocks: Iterable[Block]) -> tuple[Tensor, Tensor]:
-    """Variances, descending, and principal components (F, F), from the covariance of the components."""
+    """Return descending variances and principal components (F, F), from the covariance of the features."""
     length, device = projection.weight.shape[1], projection.weight.device
     scatter = torch.zeros(length, length, dtype=torch.float64, device=device)
     total = torch.zeros(length, dtype=torch.float64, device=device)
@@ -108,21 +107,21 @@ def _by_components(projection: Projection, blocks: Iterable[Block]) -> tuple[Ten
 
 
 def _by_rows(projection: Projection, blocks: Iterable[Block]) -> tuple[Tensor, Tensor]:
-    """The same from the products of n rows: X X^T = U S U^T gives the components S^-1/2 U^T X, n at most."""
+    """Return the same from products of n rows: X X^T = U S U^T gives up to n components S^-1/2 U^T X."""
     device = projection.weight.device
     rows = torch.cat([(features.to(device) - projection.shift) * projection.gain for features, _ in blocks])
     rows -= rows.mean(dim=0)
     squares, vectors = torch.linalg.eigh((rows @ rows.T).double())
     squares, vectors = squares.flip(0), vectors.flip(1)
     known = squares > squares[:1] * _LEAST_SHARE
-    found = functional.normalize(vectors[:, known].T.float() @ rows, dim=1)
-    return squares[known] / len(rows), found
+    components = functional.normalize(vectors[:, known].T.float() @ rows, dim=1)
+    return squares[known] / len(rows), components
 
 
 _LEAST_SHARE = 1e-6
-"""Of the first variance: what is less is rounding."""
+"""Smallest variance over the first one; smaller ones are rounding errors."""
 _MOST_GAIN = 1e3
-"""Components that hardly vary are noise: whitening lifts them no further than this."""
+"""Largest gain of whitening: components that hardly vary are noise."""
 
 
 @torch.no_grad()
@@ -136,10 +135,10 @@ def class_means(localiser: Localiser, blocks: Iterable[Block], groups: tuple[int
         embeddings = localiser.embed(features)
         for group, total in totals.items():
             ids = localiser.classes.group_slice(group)
-            mine = np.nonzero((classes >= ids.start) & (classes < ids.stop))
-            index = torch.from_numpy(classes[mine] - ids.start).to(total.device)
-            total.index_add_(0, index, embeddings[torch.from_numpy(mine[0]).to(total.device)])
+            members = np.nonzero((classes >= ids.start) & (classes < ids.stop))
+            index = torch.from_numpy(classes[members] - ids.start).to(total.device)
+            total.index_add_(0, index, embeddings[torch.from_numpy(members[0]).to(total.device)])
     for group, total in totals.items():
         prototypes = localiser.heads[group].prototypes
-        found = total.norm(dim=1, keepdim=True) > 0
-        prototypes.copy_(functional.normalize(total, dim=1).where(found, prototypes))
+        has_images = total.norm(dim=1, keepdim=True) > 0
+        prototypes.copy_(functional.normalize(total, dim=1).where(has_images, prototypes))

@@ -1,9 +1,8 @@
 """Several processes training together: each owns some groups, all share projection and tail.
 
-Started by `torchrun`, which sets RANK, WORLD_SIZE and LOCAL_RANK. A rank holds
-features, gradients and moments of its own groups only. Every step it adds its
-groups' gradients of projection and tail to those of the others, so that these
-stay the same everywhere and equal those of the joint schedule in one process.
+`torchrun` starts them and sets RANK, WORLD_SIZE and LOCAL_RANK. A process holds features, gradients and
+moments of its own groups only. In every step the processes add up their gradients of projection and tail, so
+these stay equal everywhere and are the same as with the joint schedule in one process.
 """
 
 from __future__ import annotations
@@ -24,29 +23,21 @@ from stages.models.localiser.localiser import Localiser
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run.
-
-    Attributes
-    ----------
-    rank : int
-        Number of this one.
-    count : int
-        How many there are.
-    """
+    """The processes of a run: the number of this one, and their count."""
 
     rank: int = 0
     count: int = 1
 
     @classmethod
     def current(cls) -> Ranks:
-        """Return the processes that have joined; one if none were asked for."""
+        """Return the processes that have joined, or a single one outside `torchrun`."""
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
         return cls()
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and reports."""
+        """Whether this process writes and reports."""
         return self.rank == 0
 
     def own(self, groups: Sequence[int]) -> tuple[int, ...]:
@@ -77,7 +68,7 @@ class Ranks:
         return summed.cpu().numpy()
 
     def agree(self, value: float) -> float:
-        """Return the first process's value everywhere."""
+        """Return the first process's value in all processes."""
         if self.count == 1:
             return value
         shared = torch.tensor([value], dtype=torch.float64, device=_exchange_device())
@@ -85,20 +76,20 @@ class Ranks:
         return float(shared.item())
 
     def share(self, localiser: Localiser, groups: Sequence[int]) -> None:
-        """Give every process the prototypes that the others have trained."""
+        """Copy each group's prototypes from the process that trains it to all others."""
         if self.count > 1:
-            for place, group in enumerate(groups):  # `own` deals them out in this order
+            for place, group in enumerate(groups):  # the order in which `own` deals them out
                 distributed.broadcast(localiser.heads[group].prototypes.detach(), place % self.count)
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Wait until every process has come here."""
         if self.count > 1:
             distributed.barrier()
 
 
 @contextmanager
 def joined(device: str) -> Iterator[str]:
-    """Join the other processes if `torchrun` started this one; yields the device of this process."""
+    """Join the other processes if `torchrun` started this one, and yield its device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return

@@ -1,4 +1,4 @@
-"""Adam: over what all groups share; over all prototypes of a head, or the few that a step has touched."""
+"""AdamW for the shared weights, for all prototypes of a head, and for sampled prototypes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ EPSILON = 1e-8
 
 
 class SharedAdam:
-    """AdamW over the weights that all groups share: projection, aggregator, tail.
+    """AdamW of the weights that all groups share: projection, aggregator, tail.
 
     Parameters
     ----------
     weights : mapping of str to (nn.Parameter, float)
-        Each weight's name, itself, updated in place by its ``grad``, and its learning rate.
+        Name of each weight, the weight, which is updated in place, and its learning rate.
     decay : float
         Decoupled weight decay.
     """
@@ -35,22 +35,22 @@ class SharedAdam:
             fused=True,
         )
         for weight in self.weights.values():
-            self._adam.state[weight] = _nothing_yet(weight)
+            self._adam.state[weight] = _initial_state(weight)
 
     def gradients(self) -> list[Tensor]:
-        """Return the gradients of all weights, in order; zeros for one that none has reached."""
+        """Return the gradients of all weights in order, zeros for weights without one."""
         for weight in self.weights.values():
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
         return [weight.grad for weight in self.weights.values() if weight.grad is not None]
 
     def step(self) -> None:
-        """Update the weights by their gradients, and drop these."""
+        """Update the weights by their gradients, and delete the gradients."""
         self._adam.step()
         self._adam.zero_grad()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything it remembers."""
+        """Return moments and step counts."""
         return {
             f"{name}.{key}": value
             for name, weight in self.weights.items()
@@ -59,7 +59,7 @@ class SharedAdam:
 
 
 class DenseAdam:
-    """AdamW over a whole weight, in one pass over memory.
+    """AdamW of a whole weight, in one pass over memory.
 
     Parameters
     ----------
@@ -72,24 +72,24 @@ class DenseAdam:
     def __init__(self, weight: nn.Parameter, rate: float, decay: float) -> None:
         self.weight = weight
         self._adam = torch.optim.AdamW([weight], rate, BETAS, EPSILON, decay, fused=True)
-        self._adam.state[weight] = _nothing_yet(weight)
+        self._adam.state[weight] = _initial_state(weight)
 
     def step(self, gradient: Tensor) -> None:
-        """Update the weight by its gradient, shape as the weight's."""
+        """Update the weight by its gradient, of the same shape."""
         self.weight.grad = gradient
         self._adam.step()
         self.weight.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything it remembers."""
+        """Return moments and step counts."""
         return dict(self._adam.state[self.weight])
 
 
 class SampledAdam:
-    """AdamW of single rows: a row that is not touched keeps its value and its moments.
+    """AdamW of some rows of a weight in each step; all other rows keep their values and moments.
 
-    Bias is corrected by how often the row itself was touched. The cost goes
-    with the rows touched, not with the weight.
+    Each row's bias correction counts its own updates. The cost grows with the rows updated, not with the
+    weight.
 
     Parameters
     ----------
@@ -111,9 +111,9 @@ class SampledAdam:
         Parameters
         ----------
         rows : Tensor
-            Which, int64, shape (C,), each once.
+            Rows, int64, shape (C,), without repeats.
         values, gradient : Tensor
-            Their present values, which are overwritten, and their gradient, shape (C, D).
+            Their current values, which are overwritten, and their gradient, shape (C, D).
         """
         count = self._count.index_select(0, rows).add_(1)
         mean = self._mean.index_select(0, rows).lerp_(gradient, 1 - BETAS[0])
@@ -127,12 +127,12 @@ class SampledAdam:
         self.weight.index_copy_(0, rows, values.mul_(1 - self.rate * self.decay).sub_(step))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything it remembers."""
+        """Return moments and step counts."""
         return {"count": self._count, "mean": self._mean, "square": self._square}
 
 
-def _nothing_yet(weight: Tensor) -> dict[str, Tensor]:
-    """Return what AdamW remembers of a weight before its first step."""
+def _initial_state(weight: Tensor) -> dict[str, Tensor]:
+    """Return AdamW's state of a weight before its first step."""
     return {
         "step": torch.zeros((), device=weight.device),
         "exp_avg": torch.zeros_like(weight),

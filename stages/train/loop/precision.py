@@ -1,4 +1,4 @@
-"""What a step computes with, as configured and as the device likes it."""
+"""Precision, loss implementation and batch padding for a device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stages.train.config import TrainConfig
 
 
 def loss_of(config: TrainConfig, device: torch.device, buffers: Buffers) -> Callable[..., Gradients]:
-    """Return what computes a batch's loss and gradients, given embeddings, prototypes, labels, settings."""
+    """Return the function of (embeddings, prototypes, labels, settings) that gives loss and gradients."""
     dtype = precision_of(config, device)
     if config.compile:
         return partial(fused_loss_and_gradients, precision=dtype)
@@ -21,15 +21,15 @@ def loss_of(config: TrainConfig, device: torch.device, buffers: Buffers) -> Call
 
 
 def row_multiple(device: torch.device) -> int:
-    """Return what batches are filled up to a multiple of before a tail.
+    """Return the number of rows to a multiple of which batches are padded before a tail.
 
-    cuDNN prepares its convolutions for every batch size anew, and views make many sizes.
+    cuDNN plans its convolutions again for every batch size, and views make many sizes.
     """
     return 32 if device.type == "cuda" else 1
 
 
 def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """Return what matrix products compute with."""
+    """Return the dtype of matrix products."""
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" else "float32"

@@ -1,10 +1,8 @@
-"""How good the localiser is on the held-out images, and which weights to keep.
+"""Validation: LR@1 on the held-out images, and the choice of the weights to keep.
 
-The weights of the latest validation are kept whose LR@1 is within one
-standard error of the best. A hundred held-out photos cannot tell 50 % from
-53 %: taking the best to the letter means taking a lucky early one, and on a
-small city that costs more than it gains. With thousands of photos the
-standard error vanishes and the rule is the usual one.
+The latest weights are kept whose LR@1 is within one standard error of the best. A hundred held-out photos
+cannot tell 50 % from 53 %, so the very best weights are often lucky early ones, which costs a small city more
+than it gains. With thousands of photos the standard error vanishes and the rule becomes the usual one.
 """
 
 from __future__ import annotations
@@ -30,15 +28,15 @@ class Validation:
     Attributes
     ----------
     features : Tensor
-        Of the held-out images, shape (n, F); none for no validation.
+        Of the held-out images, shape (n, F); n is 0 without validation.
     positions : ndarray of float64, shape (n, 2)
-        Where they were taken.
+        Where they were taken, UTM metres.
     config : ValidationConfig
         Score, radius and patience.
-    best_percent : float
-        The best LR@1 so far; -1 before the first.
-    kept_percent, kept_step : float, int
-        LR@1 and step of the weights kept.
+    best_percent, kept_percent : float
+        LR@1 of the best weights so far and of those kept; -1 before the first.
+    kept_step : int
+        Step of the weights kept.
     """
 
     features: Tensor
@@ -54,16 +52,16 @@ class Validation:
         return len(self.features)
 
     def measure(self, localiser: Localiser, step: int, agree: Callable[[float], float] = float) -> float:
-        """Return LR@1 in percent; the weights are kept if no earlier ones were clearly better.
+        """Return LR@1 in percent; keep a copy of the weights unless earlier ones were clearly better.
 
         Parameters
         ----------
         localiser : Localiser
-            As it is now.
+            The current localiser.
         step : int
-            How many steps it has seen.
+            Number of steps so far.
         agree : callable, optional
-            Makes processes that train together go by one result.
+            Returns the first process's result in all processes.
         """
         predictions = predict(localiser, self.features, top=1, score=self.config.score)
         errors = errors_m(predictions.positions, self.positions)
@@ -73,7 +71,7 @@ class Validation:
         return percent
 
     def keeps(self, percent: float, step: int) -> bool:
-        """Return whether a result is within one standard error of the best, and take note of it."""
+        """Record a result and return whether it is within one standard error of the best."""
         self.best_percent = max(self.best_percent, percent)
         share = self.best_percent / 100
         if percent < self.best_percent - 100 * math.sqrt(share * (1 - share) / len(self)):
@@ -84,20 +82,20 @@ class Validation:
 
     @property
     def exhausted(self) -> bool:
-        """Whether patience has run out."""
+        """Whether to stop, because too many validations in a row were clearly worse than the best."""
         return len(self) > 0 and self._worse >= self.config.patience
 
     def restore(self, localiser: Localiser) -> None:
-        """Give the localiser the kept weights back."""
+        """Set the localiser to the kept weights."""
         for name, value in localiser.tensors().items():
             value.copy_(self._kept[name])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights kept, for a checkpoint."""
+        """Return the kept weights for a checkpoint."""
         return {f"kept.{name}": value for name, value in self._kept.items()}
 
     def numbers(self) -> dict[str, float]:
-        """Whatever else a checkpoint needs of it."""
+        """Return the numbers for a checkpoint."""
         return {
             "best_percent": self.best_percent,
             "kept_percent": self.kept_percent,
@@ -106,7 +104,7 @@ class Validation:
         }
 
     def resume(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
-        """Go on from what `tensors` and `numbers` gave."""
+        """Set tensors and numbers from a checkpoint."""
         self._kept = {name[len("kept.") :]: value for name, value in tensors.items() if name[:5] == "kept."}
         self.best_percent, self.kept_percent = numbers["best_percent"], numbers["kept_percent"]
         self.kept_step, self._worse = int(numbers["kept_step"]), int(numbers["worse"])
