@@ -15,7 +15,7 @@ from cache.errors import StoreError
 from cache.recipe import Recipe
 from cache.spec import number_ranges
 from cache.storage.paths import AnyPath
-from cache.store import FeatureStore, is_plain, open_store
+from cache.store import FeatureStore, open_store
 
 if TYPE_CHECKING:
     import torch
@@ -28,12 +28,11 @@ class FeatureReader:
     ledger is read once.
     """
 
-    # Chunk files of uncompressed values are read directly: on a busy machine Zarr takes several times
-    # as long. Arrays that another program compressed or sharded are read through Zarr.
     def __init__(self, store: FeatureStore) -> None:
         self.store = store
         self._arrays: dict[str, Any] = {name: store.array(name) for name in store.spec.outputs}
-        self._plain = {name for name, array in self._arrays.items() if is_plain(array)}
+        # Zarr takes several times as long on a busy machine; it reads what another program compressed.
+        self._plain = store.plain_outputs
 
     @classmethod
     def open(cls, path: AnyPath) -> Self:
@@ -52,7 +51,7 @@ class FeatureReader:
 
     @property
     def outputs(self) -> dict[str, int]:
-        """Names of the pooled outputs, in order, and their lengths."""
+        """Names of the outputs, in order, and their lengths F."""
         return self.store.spec.outputs
 
     @property

@@ -7,6 +7,7 @@ import hashlib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -46,6 +47,11 @@ class FeatureStore:
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{self.path} has no array {name!r}, only {', '.join(self.spec.outputs)}")
         return array
+
+    @cached_property
+    def plain_outputs(self) -> frozenset[str]:
+        """Outputs whose chunk files can be read and written without Zarr."""
+        return frozenset(name for name in self.spec.outputs if _is_plain(self.array(name)))
 
     def chunk_file(self, name: str, chunk: int) -> StoragePath:
         """Return the path of one chunk of an array."""
@@ -229,7 +235,7 @@ def _number(aside: StoragePath) -> int:
     return int(aside.name.rpartition(".old")[2] or 1)
 
 
-def is_plain(array: Any) -> bool:
+def _is_plain(array: Any) -> bool:
     """Whether an array's chunks are files of uncompressed values in this machine's byte order."""
     codecs, keys = array.metadata.codecs, array.metadata.chunk_key_encoding
     if keys != DefaultChunkKeyEncoding(separator="/"):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cache.errors import StoreError
 from cache.ledger import BadRow
-from cache.store import FeatureStore, is_plain
+from cache.store import FeatureStore
 
 
 class ChunkWriter:
@@ -23,7 +23,6 @@ class ChunkWriter:
 
     def __init__(self, store: FeatureStore) -> None:
         self.store = store
-        self._plain = {name for name in store.spec.outputs if is_plain(store.array(name))}
 
     def write(
         self,
@@ -103,7 +102,7 @@ class ChunkWriter:
         file = self.store.chunk_file(name, chunk)
         replaces = file.exists()
         file.remove_partials()
-        if name in self._plain:
+        if name in self.store.plain_outputs:
             short = self.store.spec.chunk_rows - len(features)
             if short:  # as Zarr does, the last chunk's file is as long as the others, padded with NaN
                 features = np.pad(features, ((0, short), (0, 0)), constant_values=np.nan)

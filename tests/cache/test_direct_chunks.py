@@ -37,7 +37,7 @@ def readers(request, tmp_path_factory):
     """The same store read directly, and through Zarr."""
     store = store_at(tmp_path_factory.mktemp("direct") / "database.zarr", request.param)
     direct, through_zarr = FeatureReader(store), FeatureReader(store)
-    through_zarr._plain = set()
+    through_zarr._plain = frozenset()
     return direct, through_zarr
 
 
@@ -75,7 +75,7 @@ def test_compressed_and_sharded_arrays_are_read_through_zarr(tmp_path, how):
 
 def test_chunk_files_are_those_that_zarr_writes(tmp_path, monkeypatch):
     store_at(tmp_path / "direct.zarr")
-    monkeypatch.setattr("cache.writer.is_plain", lambda array: False)
+    monkeypatch.setattr("cache.store._is_plain", lambda array: False)
     store_at(tmp_path / "zarr.zarr")
     direct, through_zarr = (
         {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()}
