@@ -37,46 +37,26 @@ def numbers_of(text: str) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-class ShardRange(click.ParamType):  # type: ignore[type-arg]
-    """Shard numbers: "5", "0-63" or "0,3,7-9" becomes a sorted tuple of int."""
+class Numbers(click.ParamType):  # type: ignore[type-arg]
+    """Numbers: "5", "0-63" or "0,3,7-9" becomes a sorted tuple of int; "all", if allowed, becomes None."""
 
-    name = "shards"
-
-    def convert(
-        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """Return the numbers, or fail with a one-line error."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return numbers_of(value)
-        except ValueError as error:
-            self.fail(f"{error}; {self.name} are given as 5, 0-63 or 0,3,7-9", param, ctx)
-
-
-class SeedRange(ShardRange):
-    """Seeds: "0", "0-4" or "0,3" becomes a sorted tuple of int."""
-
-    name = "seeds"
-
-
-class GroupSet(click.ParamType):  # type: ignore[type-arg]
-    """Group numbers: "0,3" or "0-2" becomes a sorted tuple of int, "all" becomes None.
-
-    The caller checks that the groups exist.
-    """
-
-    name = "groups"
+    def __init__(self, name: str, *, allow_all: bool = False) -> None:
+        self.name, self.allow_all = name, allow_all
 
     def convert(
         self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...] | None:
-        """Return the group numbers, None for all, or fail with a one-line error."""
+        """Return the numbers, or fail with a one-line error; whether they exist is up to the caller."""
         if isinstance(value, tuple):
             return value
-        if value.strip().lower() == "all":
+        if self.allow_all and value.strip().lower() == "all":
             return None
         try:
             return numbers_of(value)
         except ValueError as error:
-            self.fail(f"{error}; groups are given as all, 0,3 or 0-2", param, ctx)
+            examples = "all, 5, 0-63 or 0,3,7-9" if self.allow_all else "5, 0-63 or 0,3,7-9"
+            self.fail(f"{error}; {self.name} are given as {examples}", param, ctx)
+
+
+SHARDS, SEEDS = Numbers("shards"), Numbers("seeds")
+GROUPS = Numbers("groups", allow_all=True)

@@ -8,7 +8,7 @@ import click
 
 from pipeline import console, metrics_table
 from pipeline.commands.context import DEVICE, SCHEDULER, one_device, project_of, shards_of, source_of
-from pipeline.commands.options import SPLIT, GroupSet, ShardRange
+from pipeline.commands.options import GROUPS, SHARDS, SPLIT
 from pipeline.project.paths import SPLITS
 
 
@@ -48,7 +48,7 @@ def partition(context: click.Context) -> None:
 
 
 @click.command()
-@click.option("--shards", type=ShardRange(), help="Shards to extract, such as 0-63 (default: all).")
+@click.option("--shards", type=SHARDS, help="Shards to extract, such as 0-63 (default: all).")
 @click.option("--split", "splits", type=SPLIT, multiple=True, help="Split to extract (default: all three).")
 @click.option("--keep", is_flag=True, help="Set features made with other settings aside, for later use.")
 @click.option("--replace", is_flag=True, help="Delete features made with other settings.")
@@ -88,7 +88,7 @@ def extract(
 @click.command("train-heads")
 @click.option(
     "--groups",
-    type=GroupSet(),
+    type=GROUPS,
     default="all",
     show_default=True,
     help="Groups to train: all, 0,3 or 0-2.",

@@ -8,7 +8,7 @@ import click
 
 from pipeline import console
 from pipeline.commands.context import DEVICE, SCHEDULER, one_device, project_of
-from pipeline.commands.options import SPLIT, SeedRange
+from pipeline.commands.options import SEEDS, SPLIT
 from pipeline.project.paths import SPLITS
 
 
@@ -130,7 +130,7 @@ def export_features(context: click.Context, file: Path, split: str) -> None:
 
 
 @click.command()
-@click.option("--seeds", type=SeedRange(), default="0-4", show_default=True, help="Training seeds.")
+@click.option("--seeds", type=SEEDS, default="0-4", show_default=True, help="Training seeds.")
 @click.option("--only", "names", multiple=True, metavar="ROW", help="Row to run (default: all).")
 @click.option(
     "--localiser",

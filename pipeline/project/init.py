@@ -70,7 +70,7 @@ def set_params(path: Path, settings: Mapping[str, object]) -> None:
     document = yaml.load(path.read_text())
     for name, value in settings.items():
         if not change_setting(document, name, value):
-            raise ConfigError(f"{name} is not a setting of {path}: see the names there")
+            raise ConfigError(f"{name} is not a setting of {path}: use a name from that file")
     with path.open("w") as file:
         yaml.dump(document, file)
 

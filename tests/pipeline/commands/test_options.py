@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
-from pipeline.commands.options import GroupSet, ShardRange
+from pipeline.commands.options import GROUPS, SEEDS, SHARDS
 from pipeline.project.init import template
 from stages.errors import ConfigError
 
@@ -22,17 +22,17 @@ from stages.errors import ConfigError
     ],
 )
 def test_numbers_are_sorted_and_each_once(text, numbers):
-    assert ShardRange().convert(text, None, None) == numbers
-    assert GroupSet().convert(text, None, None) == numbers
+    assert SHARDS.convert(text, None, None) == numbers
+    assert GROUPS.convert(text, None, None) == numbers
 
 
 @pytest.mark.parametrize(
     "text", ["", "5-2", "-1", "-3-2", "a", "1-", "1..3", "1,,2", "1.5", "٣", "0-99999999", "1-2-3"]
 )
-@pytest.mark.parametrize("kind", [ShardRange, GroupSet])
+@pytest.mark.parametrize("kind", [SHARDS, SEEDS, GROUPS], ids=lambda kind: kind.name)
 def test_anything_else_is_rejected_in_one_line(kind, text):
     @click.command()
-    @click.option("--pick", type=kind())
+    @click.option("--pick", type=kind)
     def command(pick):
         raise AssertionError("must not run")
 
@@ -44,16 +44,16 @@ def test_anything_else_is_rejected_in_one_line(kind, text):
 
 def test_a_backward_range_is_named_with_its_correction():
     with pytest.raises(click.BadParameter, match="the range 5-2 runs backwards: expected 2-5"):
-        ShardRange().convert("5-2", None, None)
+        SHARDS.convert("5-2", None, None)
 
 
 @pytest.mark.parametrize("text", ["all", "ALL", " all "])
 def test_all_groups_is_none(text):
-    assert GroupSet().convert(text, None, None) is None
+    assert GROUPS.convert(text, None, None) is None
 
 
 def test_defaults_pass_through():
-    assert ShardRange().convert((1, 2), None, None) == (1, 2)
+    assert SHARDS.convert((1, 2), None, None) == (1, 2)
 
 
 @pytest.mark.parametrize("device", ["warp", "cpu,cpu", "cuda:99"])
