@@ -283,17 +283,17 @@ def test_a_lock_is_held_when_the_first_answer_got_lost(objects, monkeypatch):
 
 
 def test_a_lock_released_during_the_request_is_requested_again(objects, monkeypatch):
-    fs, write, refused = objects.fs, objects.fs.pipe_file, []
+    fs, write, rejected = objects.fs, objects.fs.pipe_file, []
 
-    def refusing(*arguments, **options):
-        if options.get("mode") == "create" and len(refused) < 2:
-            refused.append(1)
+    def rejecting(*arguments, **options):
+        if options.get("mode") == "create" and len(rejected) < 2:
+            rejected.append(1)
             raise OSError(22, "Precondition Failed")  # what S3 says; by now the lock is free
         write(*arguments, **options)
 
-    monkeypatch.setattr(fs, "pipe_file", refusing)
+    monkeypatch.setattr(fs, "pipe_file", rejecting)
     with locked(objects):
-        assert len(refused) == 2
+        assert len(rejected) == 2
         assert list(objects.sizes()) == [".lock"]
 
 
