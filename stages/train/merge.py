@@ -15,19 +15,8 @@ from stages.train.result import BUCKETS, TrainResult
 def merge_heads(output: Path, heads: Mapping[int, Path], results: Sequence[TrainResult]) -> TrainResult:
     """Put heads into the localiser whose projection they were trained against, and delete their folders.
 
-    Parameters
-    ----------
-    output : Path
-        The localiser; its heads are replaced.
-    heads : mapping of int to Path
-        Group to the folder of the localiser with that group's new head.
-    results : sequence of TrainResult
-        Their results, in any order.
-
-    Returns
-    -------
-    TrainResult
-        Their sum. Loss and LR@1 are means, because each head was validated among its own classes only.
+    `heads` maps a group to the folder of the localiser with its new head. The result is the sum of all
+    results; loss and LR@1 are means, because each head was validated among its own classes only.
     """
     localiser = Localiser.load(output)
     for group, folder in heads.items():

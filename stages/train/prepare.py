@@ -88,7 +88,7 @@ def choose_groups(groups: Groups, classes: ClassTable) -> tuple[int, ...]:
     Raises
     ------
     ConfigError
-        If there is no such group, or none is asked for.
+        If a group does not exist, or none is given.
     """
     if isinstance(groups, str):
         return tuple(range(classes.groups))
@@ -154,8 +154,8 @@ def split_rows(
     InputError
         If no row is left.
     """
-    mine = np.isin(files.classes.group, groups)
-    usable = in_class(files.labels, mine) & files.reader.valid
+    trained = np.isin(files.classes.group, groups)
+    usable = in_class(files.labels, trained) & files.reader.valid
     if not usable.any():
         raise InputError(
             f"no image to train on: {int(in_class(files.labels).sum())} images have a class; "
@@ -165,16 +165,16 @@ def split_rows(
     wanted = round(min(config.validation.share * usable.sum(), config.validation.max_images))
     if wanted:
         visits = visit_numbers(files.manifest)[usable]
-        classes = _finest(files.labels[usable], mine)
+        classes = _finest(files.labels[usable], trained)
         holdout[usable] = hold_out(classes, visits, wanted, np.random.default_rng([seed, 1 << 20]))
     return usable & ~holdout, holdout
 
 
-def _finest(labels: npt.NDArray[np.int32], mine: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Return each image's class in the first partition where it has one of the marked classes, (n,)."""
+def _finest(labels: npt.NDArray[np.int32], trained: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Return each image's class in the first partition where it has a class that is trained, (n,)."""
     if labels.ndim == 1:
         return labels
-    first = ((labels >= 0) & mine[labels]).argmax(axis=1)
+    first = ((labels >= 0) & trained[labels]).argmax(axis=1)
     finest: npt.NDArray[np.int32] = labels[np.arange(len(labels)), first]
     return finest
 

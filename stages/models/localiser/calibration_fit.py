@@ -40,18 +40,8 @@ def calibrate(
 ) -> Calibration:
     """Fit a calibration on images that the localiser was not trained on.
 
-    Parameters
-    ----------
-    localiser : Localiser
-        Trained without these images.
-    features : Tensor or ndarray, shape (n, F)
-        Of the held-out images, finite; n may be 0.
-    positions : ndarray of float64, shape (n, 2)
-        Where they were taken, UTM metres.
-    radius_m : float
-        An answer within this distance counts as correct.
-    fusion : FusionConfig
-        How answers are made.
+    `features` (n, F) are finite, n may be 0; `positions` (n, 2) are UTM metres. An answer within `radius_m`
+    counts as correct.
     """
     places = localiser.places
     depth = max(1, min(len(places), max(_CLASSES_SEARCHED, fusion.candidates)))
@@ -120,18 +110,8 @@ def fit_calibration(
 ) -> Calibration:
     """Return the calibration under which the true cells of held-out images are most likely.
 
-    Parameters
-    ----------
-    holdout : HoldoutScores
-        Scores of the images.
-    group_count : int
-        Number of groups.
-    clearance_m : float
-        To imitate a photo from outside, classes with a centre within this distance of the truth are removed.
-    radius_m : float
-        An answer within this distance counts as correct.
-    fusion : FusionConfig
-        How answers are made.
+    To imitate a photo from outside, classes with a centre within `clearance_m` of the truth are removed. An
+    answer within `radius_m` counts as correct.
     """
     configured = Calibration.configured(group_count, fusion)
     known = holdout.true >= 0

@@ -101,16 +101,9 @@ def fit_confidence(
 ) -> Confidence | None:
     """Fit the models on held-out images; None if none of their answers is right.
 
-    Parameters
-    ----------
-    inside : ConfidenceFeatures
-        Of the held-out images, (n,).
-    right : ndarray of bool, shape (n,)
-        Whether their answers are right.
-    outside : ConfidenceFeatures
-        Of held-out images with the classes around them removed; none in a tiny city.
-    abstain_cost : float
-        Share of the right answers that the threshold withholds.
+    `inside` describes the images as they are and `right` (n,) whether their answers are; `outside` describes
+    them with the classes around them removed, if there are others. The threshold withholds a share
+    `abstain_cost` of the right answers.
     """
     if not right.any() or not len(outside.share):
         return None

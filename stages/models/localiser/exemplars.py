@@ -104,16 +104,7 @@ def choose_exemplars(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Draw at most `most` photos of each class; return their rows and classes, sorted by class.
 
-    Parameters
-    ----------
-    labels : ndarray of int, shape (rows,) or (rows, P)
-        Class of every row, in each of P partitions; -1 for none.
-    usable : ndarray of bool, shape (rows,)
-        Rows to draw from.
-    most : int
-        Exemplars per class.
-    random : numpy.random.Generator
-        Source of randomness.
+    `labels` (rows,) or (rows, P) are class ids, -1 for none; only rows marked `usable` (rows,) are drawn.
     """
     columns = labels.reshape(len(labels), -1)
     row, column = np.nonzero((columns >= 0) & usable[:, None])

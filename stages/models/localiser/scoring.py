@@ -44,18 +44,8 @@ def best_scores(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the best `top` place ids of each feature over all groups and their scores, each (B, top).
 
-    Parameters
-    ----------
-    localiser : Localiser
-        The localiser.
-    features : Tensor or ndarray, shape (B, F)
-        As for `predict.predict`.
-    top : int
-        How many; -1 and minus infinity where there are fewer.
-    score : {"softmax", "cosine", "calibrated"}
-        What is compared across groups.
-    calibration : Calibration or None
-        Needed for a calibrated score, which is evidence: a log probability up to a constant.
+    Where there are fewer, ids are -1 and scores minus infinity. A "calibrated" score needs the calibration
+    and is evidence: a log probability up to a constant.
 
     Raises
     ------
@@ -135,20 +125,9 @@ def best_places(
 ) -> tuple[Tensor, Tensor]:
     """Return the `top` best scores and place ids of each query, (B, top) each, padded with -inf and -1.
 
-    Parameters
-    ----------
-    places : Places
-        Places to rank.
-    votes : ndarray of int64, shape (places, V)
-        Classes that cover each place, -1 for none.
-    group_scores : GroupScores
-        Scores of the classes.
-    top : int
-        How many to return.
-    odds : bool
-        Whether these are log odds; places then get probabilities.
-    calibration : Calibration or None
-        Divides cosines by the temperature of each place's group.
+    `votes` (places, V) are the classes that cover each place, -1 for none. With `odds` the group scores are
+    log odds and places get probabilities; a calibration divides cosines by the temperature of each place's
+    group.
     """
     # From log odds: probabilities near 1 would all round to 1.
     parts = [(ids, functional.logsigmoid(score) if odds else score) for _, ids, score in group_scores]

@@ -14,18 +14,11 @@ _RUN = 64
 
 
 def best_columns(scores: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Return the `top` highest scores of each row and their columns, best first, both (B, top).
+    """Return the `top` highest scores of each row (B, K) and their columns, best first, both (B, top).
 
     The best columns lie in the runs of columns with the highest maxima. Finding these passes over the scores
     once, at the speed of memory; selecting among all columns takes longer than the matrix product that made
-    them.
-
-    Parameters
-    ----------
-    scores : Tensor, shape (B, K)
-        No NaN.
-    top : int
-        How many to return; all K if there are fewer.
+    them. Scores must not be NaN; all K are returned if there are fewer than `top`.
     """
     columns = scores.shape[1]
     top, runs = min(top, columns), columns // _RUN
@@ -59,16 +52,8 @@ def best_classes(
 ) -> tuple[Tensor, Tensor]:
     """Return the `top` best scores and class ids over all groups, each (queries, top), padded with -inf, -1.
 
-    Parameters
-    ----------
-    ranks : iterable of (group, slice of class ids, Tensor of shape (queries, classes))
-        Scores of each group's classes.
-    top : int
-        How many to return.
-    queries : int
-        Number of queries, needed where no group has classes.
-    calibration : Calibration or None
-        Divides each group's scores by its temperature.
+    `ranks` has each group's number, class ids and scores (queries, classes); a calibration divides these by
+    the group's temperature.
     """
     parts = [(torch.empty(queries, 0, dtype=torch.float64), torch.empty(queries, 0, dtype=torch.int64))]
     for group, classes, rank in ranks:

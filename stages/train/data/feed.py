@@ -49,18 +49,9 @@ class ResidentFeed:
 
 
 class StreamedFeed:
-    """One part of the store at a time, while a thread reads the next one.
+    """One part of the store at a time, while a thread of `pool` reads the next one.
 
-    Parameters
-    ----------
-    source : FeatureSource
-        The stores.
-    order : PartOrder
-        Blocks of each part.
-    make : callable
-        Makes a part of the features read.
-    pool : ThreadPoolExecutor
-        Reads ahead.
+    `order` tells which blocks make a part, and `make` turns the features read into one.
     """
 
     def __init__(self, source: FeatureSource, order: PartOrder, make: Make, pool: ThreadPoolExecutor) -> None:
@@ -116,24 +107,9 @@ def open_feed(
     steps_per_epoch: int,
     seed: int,
 ) -> Iterator[Feed]:
-    """Yield the feed: resident or streamed.
+    """Yield the feed of the groups' batches: resident if all features are in memory, otherwise streamed.
 
-    Parameters
-    ----------
-    config : TrainConfig
-        Sizes and sampling.
-    source : FeatureSource
-        The stores.
-    resident : TrainingSet or None
-        All features, unless they are streamed.
-    classes : ClassTable
-        Classes of all groups.
-    groups : tuple of int
-        Groups to train.
-    steps_per_epoch : int
-        Steps that draw as many images as the store has.
-    seed : int
-        Seed of all draws.
+    `steps_per_epoch` are the steps that draw as many images as the store has.
     """
 
     def make(data: TrainingSet) -> Part:

@@ -55,20 +55,14 @@ def load_rows(
     buffers: Buffers | None = None,
     checked: set[int] | None = None,
 ) -> Tensor:
-    """Return features of the rows marked in `wanted`, shape (n, F), read chunk by chunk.
+    """Return features (n, F) of the rows marked in `wanted`, read chunk by chunk onto a device.
 
     Parameters
     ----------
-    reader : FeatureReader
-        The store.
-    wanted : ndarray of bool, shape (rows,)
-        Rows to read.
-    inputs : tuple of str
-        Outputs to join.
-    place : torch.device
-        Device to put them on.
+    reader, wanted, inputs, place
+        Store, mask of its rows, outputs to join, device.
     ranges : sequence of (start, stop), optional
-        Only rows of these ranges, in this order.
+        Read only these ranges of rows, in this order.
     buffers : Buffers, optional
         Memory to read into; it overwrites the last features read into it.
     checked : set of int, optional

@@ -44,11 +44,10 @@ def choose_residency(
     Parameters
     ----------
     wanted : {"auto", "device", "host", "stream"}
-        ``train.residency``.
-    feature_bytes : int
-        Size of all features and views.
-    weight_bytes : int
-        Size of the weights; gradients and Adam's two moments need the same again each.
+        `train.residency`.
+    feature_bytes, weight_bytes : int
+        Size of all features and views, and of the weights; gradients and two moments need three times as
+        much.
     device : torch.device
         Device of the weights.
     free : (int, int), optional
@@ -89,17 +88,10 @@ def free_bytes(device: torch.device) -> tuple[int, int]:
 
 
 def step_bytes(tail: TrainableBlocks, batch_rows: int) -> int:
-    """Return roughly the memory that a step needs for a tail's activations.
+    """Return roughly the memory that a step of `batch_rows` images and views needs for a tail's activations.
 
     Measured are the float32 activations of one image that autograd keeps. A step has those of its batch, and
     as much again for gradients and for activations within a block.
-
-    Parameters
-    ----------
-    tail : TrainableBlocks
-        The tail, with any weights.
-    batch_rows : int
-        Images and views of a batch.
     """
     kept: dict[int, Tensor] = {}
 

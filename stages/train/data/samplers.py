@@ -57,13 +57,13 @@ class ClassImages:
     Parameters
     ----------
     image_classes : ndarray of int, shape (n,) or (n, P)
-        Class id of each image; in each of P partitions where there are several, -1 for none.
+        Class id of each image, in each of P partitions if there are several; -1 for none.
     class_count : int
-        K, classes there are; some may have no image here.
-    p_aug : ndarray of float, shape (K,)
+        Number of classes; some may have no image here.
+    p_aug : ndarray of float, shape (class_count,)
         Probability that an image of each class is augmented (method, section 5).
     view_images : ndarray of int, shape (V,)
-        Image that each view belongs to, ascending.
+        Image of each view, ascending.
     """
 
     def __init__(
@@ -98,22 +98,8 @@ class ClassImages:
 class GroupSampler:
     """The batches of one group, a pure function of seed and step: a run resumes at any step without a replay.
 
-    Parameters
-    ----------
-    class_images : ClassImages
-        Images and views.
-    classes : slice
-        Class ids of the group.
-    sampling : {"class", "image"}
-        What is equally likely: each of the group's classes, or each of its images (4.17).
-    augment : bool
-        Whether views join the batch.
-    class_sampling : float
-        Share of the other classes that the softmax runs over.
-    mix_views : bool
-        Whether a view joins as a random mixture of itself and its original.
-    seed : tuple of int
-        The run's seed and the group's number.
+    `classes` are the group's class ids; `sampling`, `class_sampling` and `mix_views` are those of
+    params.yaml, and `augment` lets views join the batch. The seed is that of the run and the group's number.
     """
 
     def __init__(

@@ -38,18 +38,8 @@ def initialise(
 ) -> None:
     """Set the first weights of the localiser in place; a tail's blocks keep their pretrained ones.
 
-    Parameters
-    ----------
-    inputs : TrainInputs
-        Settings; the projection and a tail's aggregator get new weights only if they are trained.
-    localiser : Localiser
-        The localiser.
-    source : FeatureSource
-        The features.
-    resident : TrainingSet or None
-        The same in memory, unless they are streamed.
-    groups : tuple of int
-        Groups whose prototypes are set.
+    Projection and aggregator get new weights only if they are trained, prototypes those of `groups`.
+    `resident` are the features in memory, unless they are streamed from `source`.
     """
     config, features = inputs.config, source if resident is None else resident
     if inputs.train_projection and localiser.tail is not None:

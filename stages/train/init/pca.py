@@ -68,18 +68,10 @@ def _mean_and_deviation(rows: int, total: Tensor, squares: Tensor) -> tuple[Tens
 
 @torch.no_grad()
 def principal_components(projection: Projection, blocks: Iterable[Block], *, whiten: bool) -> None:
-    """Set the projection's weight to the leading components of the standardised features.
+    """Set the projection's weight to the leading components of the features, standardised if configured.
 
-    Rows of the weight beyond the F components, if D > F, stay as they are.
-
-    Parameters
-    ----------
-    projection : Projection
-        Standardised first if configured.
-    blocks : iterable of blocks
-        The features, or a sample of them.
-    whiten : bool
-        Divide each component by its deviation.
+    Rows of the weight beyond the F components, if D > F, stay as they are. `whiten` divides each component by
+    its deviation.
     """
     wide = projection.weight.shape[1] > _WIDE
     variances, vectors = (_by_rows if wide else _by_components)(projection, blocks)

@@ -16,18 +16,7 @@ from stages.train.data.samplers import BatchIndices
 def classwise_of(
     config: TrainConfig, images: npt.NDArray[np.int64], head: HeadSettings, device: torch.device
 ) -> Classwise:
-    """Return weights, offsets and margins of a group's classes as configured.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        Switches.
-    images : ndarray of int64, shape (K,)
-        Images of each class.
-    head : HeadSettings
-        Kind and margin of the group's head.
-    device : torch.device
-        Of the head.
+    """Return weights, offsets and margins as configured for a group with these images in each class (K,).
 
     Raises
     ------
@@ -52,16 +41,8 @@ def classwise_of(
 def vary(features: Tensor, batch: BatchIndices, noise: float, gain: Tensor) -> None:
     """Mix views with their originals and add noise, in place.
 
-    Parameters
-    ----------
-    features : Tensor
-        Of the images, then of the views, shape (B + A, F), float32.
-    batch : BatchIndices
-        Shares of the originals and the seed of the noise; no mixture leaves views as they are.
-    noise : float
-        Standard deviation of the noise on standardised features; 0 adds none.
-    gain : Tensor
-        Factor by which standardising multiplies each component, shape (F,).
+    `features` (B + A, F) float32 are those of the images, then of the views. `noise` is a standard deviation
+    on standardised features, and `gain` (F,) what standardising multiplies each component by.
     """
     if batch.mixture is not None and len(batch.mixture):
         views = features[len(batch.images) :]

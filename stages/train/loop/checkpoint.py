@@ -55,14 +55,9 @@ class Checkpoints:
         return bool(self.ranks.agree(float(time.monotonic() - self._last >= self.every_s)))
 
     def save(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Write a checkpoint; a reader sees all of it or nothing.
+        """Write a checkpoint of this process's tensors; a reader sees all of it or nothing.
 
-        Parameters
-        ----------
-        tensors : dict of str to Tensor
-            Of this process.
-        meta : dict
-            ``pass``, ``step`` and anything else needed to resume; the first process's is written.
+        `meta` has ``pass``, ``step`` and anything else needed to resume; the first process's is written.
         """
         if self.folder is None:
             return
@@ -72,9 +67,9 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         self.ranks.wait()
-        mine = partial / f"state-{self.ranks.rank}.safetensors"
-        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, mine)
-        _sync(mine)
+        own = partial / f"state-{self.ranks.rank}.safetensors"
+        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, own)
+        _sync(own)
         self.ranks.wait()
         if self.ranks.first:
             text = json.dumps({"format": FORMAT, "run": self.identity, **meta}, indent=2)

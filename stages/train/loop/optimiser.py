@@ -14,12 +14,7 @@ EPSILON = 1e-8
 class SharedAdam:
     """AdamW of the weights that all groups share: projection, aggregator, tail.
 
-    Parameters
-    ----------
-    weights : mapping of str to (nn.Parameter, float)
-        Name of each weight, the weight, which is updated in place, and its learning rate.
-    decay : float
-        Decoupled weight decay.
+    `weights` maps a name to a weight, which is updated in place, and its learning rate.
     """
 
     def __init__(self, weights: Mapping[str, tuple[nn.Parameter, float]], decay: float) -> None:
@@ -59,15 +54,7 @@ class SharedAdam:
 
 
 class DenseAdam:
-    """AdamW of a whole weight, in one pass over memory.
-
-    Parameters
-    ----------
-    weight : nn.Parameter
-        Updated in place.
-    rate, decay : float
-        Learning rate and decoupled weight decay.
-    """
+    """AdamW of a whole weight, updated in place in one pass over memory."""
 
     def __init__(self, weight: nn.Parameter, rate: float, decay: float) -> None:
         self.weight = weight
@@ -86,17 +73,10 @@ class DenseAdam:
 
 
 class SampledAdam:
-    """AdamW of some rows of a weight in each step; all other rows keep their values and moments.
+    """AdamW of some rows of a weight (K, D) in each step; all other rows keep their values and moments.
 
     Each row's bias correction counts its own updates. The cost grows with the rows updated, not with the
     weight.
-
-    Parameters
-    ----------
-    weight : nn.Parameter
-        Updated in place, shape (K, D).
-    rate, decay : float
-        Learning rate and decoupled weight decay.
     """
 
     def __init__(self, weight: nn.Parameter, rate: float, decay: float) -> None:
@@ -106,15 +86,7 @@ class SampledAdam:
         self._square = torch.zeros_like(self.weight)
 
     def step(self, rows: Tensor, values: Tensor, gradient: Tensor) -> None:
-        """Update some rows.
-
-        Parameters
-        ----------
-        rows : Tensor
-            Rows, int64, shape (C,), without repeats.
-        values, gradient : Tensor
-            Their current values, which are overwritten, and their gradient, shape (C, D).
-        """
+        """Update rows (C,), int64 without repeats; their current values (C, D) are overwritten."""
         count = self._count.index_select(0, rows).add_(1)
         mean = self._mean.index_select(0, rows).lerp_(gradient, 1 - BETAS[0])
         square = self._square.index_select(0, rows).mul_(BETAS[1])

@@ -44,17 +44,7 @@ class LoopState:
 
 
 class Trainer:
-    """Takes steps on batches from a feed, and validates and logs in between.
-
-    Parameters
-    ----------
-    localiser : Localiser
-        Trained in place.
-    feed : Feed
-        Batches.
-    groups, config, train_projection, ranks
-        As of `TrainingStep`.
-    """
+    """Takes steps on batches from a feed, logs and validates in between; arguments as of `TrainingStep`."""
 
     def __init__(
         self,

@@ -38,18 +38,8 @@ class SoftmaxClasses(NamedTuple):
 class TrainingStep:
     """Updates projection, tail and the prototypes of the groups whose turn it is.
 
-    Parameters
-    ----------
-    localiser : Localiser
-        Trained in place.
-    groups : tuple of int
-        Groups that this process trains.
-    config : TrainConfig
-        Rates and sizes.
-    train_projection : bool
-        False leaves projection and tail as they are.
-    ranks : Ranks
-        The processes that train together.
+    The localiser is trained in place; `groups` are those of this process, one of several `ranks`. Without
+    `train_projection`, projection and tail stay as they are.
     """
 
     def __init__(

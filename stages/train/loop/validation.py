@@ -54,14 +54,7 @@ class Validation:
     def measure(self, localiser: Localiser, step: int, agree: Callable[[float], float] = float) -> float:
         """Return LR@1 in percent; keep a copy of the weights unless earlier ones were clearly better.
 
-        Parameters
-        ----------
-        localiser : Localiser
-            The current localiser.
-        step : int
-            Number of steps so far.
-        agree : callable, optional
-            Returns the first process's result in all processes.
+        `agree` returns the first process's result in all processes.
         """
         predictions = predict(localiser, self.features, top=1, score=self.config.score)
         errors = errors_m(predictions.positions, self.positions)

@@ -107,7 +107,7 @@ def test_heads_with_nothing_to_learn_stay_as_they_are(lame, here, scheduler):
 
 
 @pytest.mark.parametrize("scheduler", [None, "local:2"])
-def test_groups_with_nothing_to_learn_alone_are_refused_before_any_work(lame, scheduler):
+def test_groups_with_nothing_to_learn_are_rejected_at_once(lame, scheduler):
     params, paths = lame
     for group in (EMPTY, ALIKE, BROKEN):
         with pytest.raises(InputError, match=f"nothing to learn in --groups {group}: expected images of two"):
@@ -117,7 +117,7 @@ def test_groups_with_nothing_to_learn_alone_are_refused_before_any_work(lame, sc
 
 
 @pytest.mark.parametrize("scheduler", [None, "local:2"])
-def test_heads_alone_need_a_localiser_and_no_worker_is_started_without(lame, scheduler):
+def test_heads_alone_need_a_localiser(lame, scheduler):
     params, paths = lame
     shutil.rmtree(paths.localiser)
     with pytest.raises(ConfigError, match="train all groups first"):

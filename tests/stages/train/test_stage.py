@@ -84,7 +84,7 @@ def test_same_seed_same_bits(city):
     assert not same(outcome[0][0], outcome[2][0])
 
 
-def test_compiled_training_goes_the_same_way(city, monkeypatch):
+def test_compiled_training_gives_nearly_the_same(city, monkeypatch):
     """The compiler itself needs a minute and a C++ compiler: it is stood in for."""
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda piece, **_: compiled.append(piece) or piece)
@@ -246,7 +246,7 @@ def test_visits_are_dates_and_else_positions(tmp_path):
 @pytest.mark.parametrize(
     "change", [{"scale": 0.0}, {"margin": 1.6}, {"epochs": 0.0}, {"inputs": ()}, {"weight_decay": -1.0}]
 )
-def test_config_refuses(change):
+def test_config_rejects(change):
     with pytest.raises(ConfigError, match=f"train.{next(iter(change))}"):
         dataclasses.replace(CONFIG, **change)
 
@@ -254,6 +254,6 @@ def test_config_refuses(change):
 @pytest.mark.parametrize(
     "change", [{"share": 1.0}, {"patience": 0}, {"times": 0}, {"radius_m": 0.0}, {"max_images": 0}]
 )
-def test_validation_config_refuses(change):
+def test_validation_config_rejects(change):
     with pytest.raises(ConfigError, match=r"train\.validation\."):
         dataclasses.replace(VALIDATION, **change)

@@ -133,6 +133,6 @@ def test_log_odds_tell_certainties_apart():
 @pytest.mark.parametrize(
     ("kind", "scale", "margin"), [("arc", 1, 0.1), ("aamc", 0, 0.1), ("lmcc", 1, 1.0), ("aamc", 1, -1)]
 )
-def test_settings_out_of_range_are_refused(kind, scale, margin):
+def test_settings_out_of_range_are_rejected(kind, scale, margin):
     with pytest.raises(ConfigError, match=r"train\."):
         HeadSettings(kind, scale, margin, False)

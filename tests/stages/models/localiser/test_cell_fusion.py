@@ -49,7 +49,7 @@ def test_answers_cover_different_places():
     assert apart[:, np.triu_indices(5, 1)[0], np.triu_indices(5, 1)[1]].min() > 0.7 * 25
 
 
-def test_what_lies_at_the_edge_of_an_answer_is_left_for_the_next():
+def test_evidence_at_the_edge_is_left_for_the_next_answer():
     points = np.array([[[0, 0], [22, 0], [300, 0]]]) + ORIGIN
     weights = np.array([[0.5, 0.3, 0.2]])
     wide, narrow = (
@@ -73,7 +73,7 @@ def test_first_answer_covers_at_least_what_any_single_cell_does():
     assert (found.mass[:, 0] >= covered - 1e-9).all()
 
 
-def test_rows_do_not_influence_each_other_and_fillers_do_not_count():
+def test_rows_are_independent_and_fillers_do_not_count():
     random = np.random.default_rng(2)
     points, weights = random.uniform(0, 200, (9, 8, 2)) + ORIGIN, random.random((9, 8))
     weights[4, 3:], points[4, 3:] = 0, np.nan
@@ -99,7 +99,7 @@ def test_rows_do_not_influence_each_other_and_fillers_do_not_count():
         {"abstain_cost": 1.0},
     ],
 )
-def test_config_refuses(change):
+def test_config_rejects(change):
     with pytest.raises(ConfigError, match=f"eval.fusion.{next(iter(change))}"):
         FusionConfig(**{**vars(FUSION), **change})
 
@@ -126,7 +126,7 @@ def fitted(cosines, groups, centres, true, truth, likeness=None):
     return fit_calibration(holdout, group_count=2, clearance_m=45, radius_m=25, fusion=FUSION)
 
 
-def test_calibration_finds_the_temperatures_and_lowers_the_likelihood_loss():
+def test_calibration_finds_temperatures_and_lowers_the_loss():
     data = held_out(3000)
     found = fitted(*data)
     np.testing.assert_allclose(found.temperatures, [0.02, 0.3], rtol=0.2)
@@ -150,7 +150,7 @@ def test_calibration_finds_the_weight_of_likeness():
     assert found.likeness == pytest.approx(3, rel=0.2)
 
 
-def test_few_images_leave_the_configured_values_nearly_as_they_are():
+def test_few_images_hardly_change_the_configured_values():
     found = fitted(*held_out(40))
     assert abs(np.log(np.array(found.temperatures) / FUSION.temperature)).max() < 1.5
 
@@ -205,7 +205,7 @@ def test_calibration_survives_json():
     assert Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
-def test_heads_trained_alone_take_the_calibration_along():
+def test_training_heads_alone_removes_the_calibration():
     localiser = SimpleNamespace(meta={"calibration": Calibration.configured(2, FUSION).to_dict()})
     drop_calibration(localiser, (0, 3))
     assert localiser.meta["calibration"] is None

@@ -86,7 +86,7 @@ def test_best_columns_among_equal_and_infinite_scores():
     assert all(len(set(row)) == 3 for row in column.tolist())
 
 
-def test_merged_keeps_the_order_of_groups_and_fills_up():
+def test_merging_keeps_the_order_of_groups_and_pads():
     first = (torch.tensor([[2.0, 1.0]]), torch.tensor([[10, 11]]))
     second = (torch.tensor([[2.0]]), torch.tensor([[20]]))
     value, ids = merge_groups([first, second], 4)
@@ -110,7 +110,7 @@ def test_a_group_of_one_class_does_not_win_every_query():
 
 
 @pytest.mark.parametrize("rows", [np.zeros((2, 5)), np.full((2, 24), np.nan), np.zeros(24)])
-def test_unfit_features_are_refused(rows):
+def test_features_of_wrong_shape_or_not_finite_are_rejected(rows):
     with pytest.raises(InputError):
         predict(make(), rows, top=1, score="cosine")
 
@@ -148,7 +148,7 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_to_ask_whether_features_are_finite_takes_little_memory():
+def test_checking_for_finite_features_takes_little_memory():
     long = torch.ones(50, 1 << 18, dtype=torch.float16)
     with Largest(long) as largest:
         module.require_finite(long)

@@ -87,7 +87,7 @@ def part_of(outputs, rows, views=0, dtype="float16"):
 
 @pytest.mark.parametrize("outputs", [{"avg": 384}, {"cls": 1536, "avg": 1536}, {"a": 1536, "b": 3072}])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_a_part_of_pooled_features_has_the_rows_that_are_configured(outputs, dtype):
+def test_a_part_of_pooled_features_has_the_configured_rows(outputs, dtype):
     assert part_of(outputs, 2_000_000, views=1_000_000, dtype=dtype)[0] == 262_144
 
 
@@ -99,7 +99,7 @@ def test_a_part_of_long_rows_is_bounded_by_its_bytes(length, views):
     assert rows == chunk_rows == 1
 
 
-def test_parts_are_reckoned_alike_whichever_classes_a_process_trains(tmp_path):
+def test_parts_do_not_depend_on_the_classes_of_a_process(tmp_path):
     source = source_of(build_city(tmp_path / "city"))
     some = source.of_classes(np.arange(len(source.labels)) < 3)
     row_bytes = 2 * source.reader.length(source.inputs)
@@ -168,7 +168,7 @@ def test_residency_is_the_fastest_place_that_fits():
         place("auto", 1, 399, 5000)
 
 
-def test_with_a_tail_held_out_images_and_activations_need_room_too():
+def test_a_tail_needs_room_for_held_out_images_and_activations():
     def place(size, device, beside, name="cuda"):
         return choose_residency("auto", size, 100, torch.device(name), (device, 5000), beside_bytes=beside)
 
@@ -183,7 +183,7 @@ def test_with_a_tail_held_out_images_and_activations_need_room_too():
     ("backbone", "size", "blocks", "kind"),
     [("dinov2_vits14", 56, 10, "salad"), ("efficientnet_lite0", 64, 5, "netvlad")],
 )
-def test_what_a_step_of_a_tail_takes_covers_what_autograd_keeps(backbone, size, blocks, kind):
+def test_step_bytes_cover_the_activations_autograd_keeps(backbone, size, blocks, kind):
     settings = AggregatorSettings(kind=kind, clusters=4, channels=8, global_length=4)
     tail = TrainableBlocks.empty(TrainableBlocksSettings(backbone, size, blocks, ("avg",), settings))
     with torch.no_grad():
@@ -203,7 +203,7 @@ def test_what_a_step_of_a_tail_takes_covers_what_autograd_keeps(backbone, size, 
     assert step_bytes(tail, 48) == 2 * step_bytes(tail, 24)
 
 
-def test_residency_reckons_with_what_a_tail_has_beside_the_features(tmp_path, monkeypatch):
+def test_residency_counts_what_a_tail_has_beside_the_features(tmp_path, monkeypatch):
     city = build_city(tmp_path / "city")
     weights_id = describe_backbone("efficientnet_lite0", weights="random", image_size=32).weights_id
     outputs = {"avg": 16, "cut7": 320}
@@ -233,7 +233,7 @@ def test_residency_reckons_with_what_a_tail_has_beside_the_features(tmp_path, mo
     assert np.isfinite(second.loss)
 
 
-def test_heads_larger_than_memory_are_refused(tmp_path, monkeypatch):
+def test_heads_larger_than_memory_are_rejected(tmp_path, monkeypatch):
     city = build_city(tmp_path / "city")
     monkeypatch.setattr("stages.train.data.residency.free_bytes", lambda device: (1000, 1000))
     with pytest.raises(ConfigError, match=r"heads need.*torchrun"):
@@ -282,7 +282,7 @@ def test_sampled_adam_is_adam_for_the_rows_it_touches():
     assert (BETAS, EPSILON) == ((0.9, 0.999), 1e-8)
 
 
-def test_a_feature_that_is_not_finite_though_called_sound_is_named(tmp_path):
+def test_a_feature_that_is_not_finite_is_named(tmp_path):
     city = build_city(tmp_path / "city")
     source = source_of(city)
     source.reader.store.array("avg")[130, 3] = np.nan
@@ -293,7 +293,7 @@ def test_a_feature_that_is_not_finite_though_called_sound_is_named(tmp_path):
     assert load_rows(source.reader, wanted, ("avg",), CPU).isfinite().all()
 
 
-def test_a_part_read_again_is_the_same_and_not_asked_again(tmp_path, monkeypatch):
+def test_a_part_read_again_is_the_same_and_not_checked_again(tmp_path, monkeypatch):
     city = build_city(tmp_path / "city", bad=[3, 70])
     source = source_of(city, rows=np.arange(len(city.labels)) % 5 != 2)
     asked, ask = [], reading._require_finite
@@ -333,7 +333,7 @@ def test_classes_of_one_image_are_trained(tmp_path):
 @pytest.mark.parametrize(
     "change", [{"class_sampling": 0.0}, {"class_sampling": 1.5}, {"stream_rows": 0}, {"checkpoint_s": -1.0}]
 )
-def test_config_refuses(change):
+def test_config_rejects(change):
     with pytest.raises(ConfigError, match=f"train.{next(iter(change))}"):
         replace(CONFIG, **change)
 

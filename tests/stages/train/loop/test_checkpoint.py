@@ -63,7 +63,7 @@ def checkpoint_steps(folder):
 
 
 @pytest.mark.parametrize("changes", [{}, {"class_sampling": 0.5, "residency": "stream"}], ids=str)
-def test_killed_and_resumed_ends_to_the_bit_as_undisturbed(tmp_path, changes):
+def test_killed_and_resumed_equals_undisturbed_to_the_bit(tmp_path, changes):
     city, config = build_city(tmp_path / "city"), replace(SLOW, **changes)
     city.train(config, output=tmp_path / "whole")
     output, folder = tmp_path / "killed", tmp_path / "killed.checkpoints"
@@ -113,7 +113,7 @@ def test_resumes_in_the_second_pass(tmp_path):
     assert all(torch.equal(ours[name], undisturbed[name]) for name in ours)
 
 
-def test_checkpoints_of_another_run_are_not_taken_up(tmp_path):
+def test_checkpoints_of_another_run_are_ignored(tmp_path):
     city, config = build_city(tmp_path / "city"), replace(SLOW, max_steps=30)
     folder = interrupted(city, config, 10)
     assert city.train(replace(config, margin=0.3), checkpoints=folder).resumed_step == 0
@@ -184,7 +184,7 @@ def test_two_processes_equal_the_joint_schedule_of_one(tmp_path):
     assert ours["loss"] == pytest.approx(single["loss"], rel=1e-3)
 
 
-def test_several_processes_need_the_joint_schedule_and_a_group_each(tmp_path, monkeypatch):
+def test_processes_need_the_joint_schedule_and_a_group_each(tmp_path, monkeypatch):
     city = build_city(tmp_path / "city")
     monkeypatch.setattr(Ranks, "current", classmethod(lambda cls: cls(0, 5)))
     with pytest.raises(ConfigError, match="joint"):

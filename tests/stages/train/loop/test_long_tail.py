@@ -61,7 +61,7 @@ def test_priors_and_margins_follow_the_counts():
         assert m / n == pytest.approx((b / a) ** 0.25)
 
 
-def test_margins_out_of_range_and_settings_that_do_not_go_together_are_refused():
+def test_margins_out_of_range_and_conflicts_are_named():
     with pytest.raises(ConfigError, match=r"train\.margin_power is 2"):
         falling_margins(torch.tensor([1.0, 100.0, 100.0]), 0.6, 2.0, 1.57)
     for changes, name in (
@@ -94,7 +94,7 @@ def drawn(mix_views):
     return sampler.draw(3, 400), views
 
 
-def test_mixing_and_noise_are_of_the_seed_and_touch_nothing_else():
+def test_mixing_and_noise_depend_on_the_seed_alone():
     plain, views = drawn(False)
     mixed, _ = drawn(True)
     again, _ = drawn(True)
@@ -131,7 +131,7 @@ class _Stop(Exception):
     pass
 
 
-def test_all_switches_together_train_sampled_or_not_and_resume_to_the_bit(tmp_path):
+def test_all_switches_together_resume_to_the_bit(tmp_path):
     city = build_city(tmp_path / "city")
     for class_sampling in (1.0, 0.5):
         config = dataclasses.replace(
