@@ -1,4 +1,4 @@
-"""Strong augmentation: another look at the same street, drawn from a seed (report 4.5)."""
+"""Strong augmentation: random views of an image, a pure function of key, view and seed (report 4.5)."""
 
 from __future__ import annotations
 
@@ -14,34 +14,33 @@ from stages.errors import ConfigError
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How strongly views differ from their image; the section `augment` of params.yaml.
+    """Settings of the views of an image; the section `augment` of params.yaml.
 
     Attributes
     ----------
     side : int
-        A view is a square of this side, in pixels, before the backbone's own preprocessing.
+        Side of the square view in pixels, before the backbone's own preprocessing.
     crop_scale : tuple of float
-        Share of the image's area that is kept, least and most.
+        Smallest and largest share of the image's area that is kept.
     crop_ratio : tuple of float
-        Width over height of the part kept, least and most.
+        Smallest and largest width over height of the kept part.
     flip_p : float
-        Probability of mirroring. A mirrored street is another street: 0 by default.
+        Probability of mirroring. A mirrored street looks like another street: 0 by default.
     perspective_p, perspective_shift : float
-        Probability of a change of perspective; how far corners move, as a share of
-        half the side.
+        Probability of a perspective change, and the largest shift of a corner as a share of half the side.
     jitter_p, brightness, contrast, saturation, hue : float
-        Probability of colour jitter; factors are drawn from 1 - x to 1 + x, the hue's turn from -hue
+        Probability of colour jitter; factors are drawn from 1 - x to 1 + x, the hue shift from -hue
         to hue in full turns.
     grey_p : float
         Probability of greyscale.
     blur_p : float
         Probability of Gaussian blur.
     blur_sigma : tuple of float
-        Its standard deviation in pixels of the view, least and most.
+        Smallest and largest standard deviation of the blur in pixels of the view.
     erase_p : float
         Probability of erasing a rectangle.
     erase_area : tuple of float
-        Its share of the view's area, least and most.
+        Smallest and largest share of the view's area that is erased.
 
     Raises
     ------
@@ -80,15 +79,15 @@ class AugmentConfig:
 
 
 def augment(image: Image.Image, *, key: str, view: int, seed: int, config: AugmentConfig) -> Image.Image:
-    """Return one view of an image: a square RGB picture.
+    """Return one view of an image: a square RGB image.
 
-    The same image, key, view number, seed and settings give the same pixels, whatever was drawn
-    before and whoever draws it.
+    The same image, key, view number, seed and settings always give the same pixels, on any worker and
+    in any order.
 
     Parameters
     ----------
     image : PIL image, RGB
-        The whole photo.
+        The full photo.
     key : str
         The image's key in the manifest.
     view : int
@@ -96,12 +95,12 @@ def augment(image: Image.Image, *, key: str, view: int, seed: int, config: Augme
     seed : int
         Seed of the run.
     config : AugmentConfig
-        How strong.
+        Strength of each step.
     """
     random = _generator(key, view, seed)
     picture = _crop(image, random, config)
-    # Each step draws all its numbers whether it happens or not, so that a change of one setting
-    # leaves the other steps as they were.
+    # Each step draws all its numbers even if it is not applied, so that changing one setting does
+    # not change the other steps.
     if random.random() < config.flip_p:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     picture = _perspective(picture, random, config)
@@ -120,7 +119,7 @@ def _generator(key: str, view: int, seed: int) -> np.random.Generator:
 
 
 def _crop(image: Image.Image, random: np.random.Generator, config: AugmentConfig) -> Image.Image:
-    """Cut out a random part and resize it to the view's square."""
+    """Cut out a random part and resize it to a square."""
     width, height = image.size
     area = width * height * random.uniform(*config.crop_scale)
     narrow, broad = config.crop_ratio
@@ -133,7 +132,7 @@ def _crop(image: Image.Image, random: np.random.Generator, config: AugmentConfig
 
 
 def _perspective(picture: Image.Image, random: np.random.Generator, config: AugmentConfig) -> Image.Image:
-    """Move the four corners inwards and stretch what they enclose over the square: no empty borders."""
+    """Move the four corners inwards and stretch the enclosed part to the square, without empty borders."""
     happens = random.random() < config.perspective_p
     shifts = random.random((4, 2)) * config.perspective_shift * config.side / 2
     if not happens:

@@ -1,4 +1,4 @@
-"""Photo files -> opened pictures: HEIC when its reader is installed, JPEGs larger than Pillow's limit."""
+"""Opening of image files, including HEIC (if its reader is installed) and JPEGs above Pillow's limit."""
 
 from __future__ import annotations
 
@@ -13,38 +13,37 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 HEIC_SUFFIXES = (".heic", ".heif")
 HEIC_MISSING = "a HEIC photo, which needs one more package: run `pip install 'placecache[heic]'`"
 LARGEST_JPEG_PX = 1 << 29
-"""Pixels of the largest JPEG that is decoded at a reduced size: more than twice any phone's."""
+"""Largest JPEG, in pixels, that is decoded at a reduced size: more than twice that of any phone."""
 
 _HEIC_READER = "pillow_heif"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
-# A file that claims to be larger than Pillow's limit is refused, not merely warned of. Set once here,
-# since warning filters belong to the process and cannot be changed safely by one thread of many.
+# A file that claims to be larger than Pillow's limit is an error instead of a warning. This is set once
+# here, because warning filters belong to the process and threads cannot change them safely.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 class HeicReaderMissing(UnidentifiedImageError):
-    """A HEIC file, and no reader for it."""
+    """The file is HEIC and no reader for it is installed."""
 
 
 def open_picture(source: Path | bytes, *, decode_at_least: int | None = None) -> Image.Image:
-    """Return the opened picture in a file, its pixels not read yet; close it after use.
+    """Return the opened image of a file, before its pixels are read; close it after use.
 
     Parameters
     ----------
     source : Path or bytes
-        An image file, or what one holds.
+        An image file, or its content.
     decode_at_least : int, optional
         Allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep this
-        many pixels. It also lets JPEGs in that are beyond Pillow's limit as they are, but not
-        once reduced.
+        many pixels. JPEGs above Pillow's limit are then accepted if they are below it once reduced.
 
     Raises
     ------
     HeicReaderMissing
         If it is a HEIC photo and no reader for it is installed.
     OSError, SyntaxError, ValueError
-        Whatever else Pillow raises on files that are absent or no pictures.
+        Other errors of Pillow for files that are missing or not images.
     PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning
         If it has more pixels than the limit.
     """
@@ -65,11 +64,11 @@ def open_picture(source: Path | bytes, *, decode_at_least: int | None = None) ->
 
 
 def _large_jpeg(source: Path | bytes, decode_at_least: int) -> Image.Image | None:
-    """Return a JPEG set to be decoded at a reduced, safe size; None if it is none or cannot be."""
+    """Return a JPEG prepared for decoding at a reduced, safe size; None if that is not possible."""
     with _stream(source) as file:
         if file.read(3) != b"\xff\xd8\xff":
             return None
-    # The class itself, since Image.open looks at the size before anybody could ask for less.
+    # Image.open checks the full size before a reduced one can be requested, so use the class directly.
     image = JpegImagePlugin.JpegImageFile(_opened(source))
     full = image.width * image.height
     image.draft(None, (decode_at_least, decode_at_least))
@@ -95,7 +94,7 @@ def _open_heic(source: Path | bytes) -> Image.Image:
 
 
 def _opened(source: Path | bytes) -> Path | BinaryIO:
-    """Return what Pillow opens; a path stays one, since Pillow then closes the file itself."""
+    """Return what Pillow opens; a path stays a path, so that Pillow closes the file itself."""
     return io.BytesIO(source) if isinstance(source, bytes) else source
 
 

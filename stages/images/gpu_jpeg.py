@@ -1,7 +1,7 @@
-"""JPEGs decoded and preprocessed in batches, where the backbone runs: torchvision's nvJPEG on a GPU.
+"""Decoding and preprocessing of JPEG batches on the backbone's device: torchvision's nvJPEG on a GPU.
 
-What Pillow does with one image after the other, in the same steps. Pixels differ by the decoders' rounding
-and by how they enlarge the colour planes, so which of the two was used belongs to the recipe.
+The steps are those of Pillow for single images. Pixels differ because the decoders round differently and
+enlarge the colour planes differently, so the decoder is part of the recipe.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _END = b"\xff\xd9"
 
 
 def plain_jpeg(content: bytes, preprocess: Preprocess) -> bool:
-    """Whether a file is a JPEG of which `decode_batch` gives the same picture as `read_image`, but sooner.
+    """Return whether `decode_batch` decodes a file to the same image as `read_image`, but faster.
 
-    That is a complete JPEG in grey or YCbCr, upright, of usual proportions, and not so large that
-    decoding it at a reduced size is quicker. Only its header is read.
+    It must be a complete and upright JPEG in grey or YCbCr, of usual proportions, and not so large
+    that decoding at a reduced size is faster. Only its header is read.
     """
     if not content.rstrip(b"\0").endswith(_END):
         return False
@@ -44,25 +44,25 @@ def plain_jpeg(content: bytes, preprocess: Preprocess) -> bool:
 
 
 def decode_batch(encoded: Mapping[int, Tensor], preprocess: Preprocess, pixels: Tensor) -> tuple[int, ...]:
-    """Fill rows of `pixels` from JPEGs; return the numbers of those that could not be decoded.
+    """Fill rows of `pixels` from JPEGs; return the rows that could not be decoded.
 
     Parameters
     ----------
     encoded : mapping of int to Tensor
-        Row of `pixels` -> content of a JPEG file, uint8, in main memory.
+        Content of a JPEG file, uint8 in main memory, by row of `pixels`.
     preprocess : Preprocess
         The backbone's.
     pixels : Tensor, (B, S, S, 3) uint8
-        On the device that decodes: nvJPEG on a GPU, libjpeg on a CPU.
+        On the decoding device: nvJPEG on a GPU, libjpeg on a CPU.
     """
     rows = list(encoded)
     try:
-        found = _decoded(list(encoded.values()), pixels.device)
-        decoded = dict(zip(rows, found, strict=True))
-    except torch.cuda.OutOfMemoryError:  # no fault of the files: Pillow's pixels would be others
+        results = _decoded(list(encoded.values()), pixels.device)
+        decoded = dict(zip(rows, results, strict=True))
+    except torch.cuda.OutOfMemoryError:  # the files are sound, and Pillow's pixels would differ
         raise
-    except RuntimeError:  # one bad file fails them all
-        decoded = {row: image for row in rows for image in _alone(encoded[row], pixels.device)}
+    except RuntimeError:  # one bad file makes the whole batch fail
+        decoded = {row: image for row in rows for image in _decoded_alone(encoded[row], pixels.device)}
     sizes: dict[tuple[int, ...], list[int]] = {}
     for row, image in decoded.items():
         sizes.setdefault(tuple(image.shape), []).append(row)
@@ -73,22 +73,22 @@ def decode_batch(encoded: Mapping[int, Tensor], preprocess: Preprocess, pixels: 
 
 
 def resized(images: Tensor, preprocess: Preprocess) -> Tensor:
-    """Return what `preprocess` makes of images (n, 3, H, W) uint8: pixels (n, S, S, 3) uint8."""
+    """Return pixels (n, S, S, 3) uint8 of images (n, 3, H, W) uint8, as `preprocess` makes them."""
     height, width = images.shape[-2:]
     short, size = min(height, width), preprocess.image_size
     scaled = (preprocess.resize * height // short, preprocess.resize * width // short)
     if scaled != (height, width):
-        # The antialiased bicubic filter of both Pillow and PyTorch: Keys' cubic with a = -1/2.
-        wide = functional.interpolate(
+        # Pillow and PyTorch have the same antialiased bicubic filter: Keys' cubic with a = -1/2.
+        scaled_images = functional.interpolate(
             images.float(), scaled, mode="bicubic", antialias=True, align_corners=False
         )
-        images = wide.round_().clamp_(0, 255).to(torch.uint8)
+        images = scaled_images.round_().clamp_(0, 255).to(torch.uint8)
     top, left = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
     return images[:, :, top : top + size, left : left + size].permute(0, 2, 3, 1)
 
 
 def _in_ycbcr(image: JpegImagePlugin.JpegImageFile) -> bool:
-    """Whether three planes are YCbCr, by libjpeg's rule; nvJPEG would take RGB for it."""
+    """Return whether three planes are YCbCr, by libjpeg's rule; nvJPEG would misread RGB as YCbCr."""
     if "jfif" in image.info:
         return True
     if "adobe" in image.info:
@@ -98,12 +98,12 @@ def _in_ycbcr(image: JpegImagePlugin.JpegImageFile) -> bool:
 
 def _decoded(files: list[Tensor], device: torch.device) -> list[Tensor]:
     with warnings.catch_warnings():
-        # torchvision 0.29 points to torchcodec, which would be one more package to install.
+        # torchvision 0.29 recommends torchcodec, which would be another dependency.
         warnings.simplefilter("ignore", DeprecationWarning)
         return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)  # type: ignore[no-any-return]
 
 
-def _alone(content: Tensor, device: torch.device) -> list[Tensor]:
+def _decoded_alone(content: Tensor, device: torch.device) -> list[Tensor]:
     try:
         return _decoded([content], device)
     except RuntimeError:

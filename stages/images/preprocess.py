@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-_LONGEST_STRIP = 32
-"""Long side over short side up to which an image is resized whole."""
+_MAX_ASPECT = 32
+"""Longest over shortest side; longer images are cropped before they are resized."""
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A backbone's own standard preprocessing, up to the normalisation, which happens on the device.
+    """A backbone's standard preprocessing, without the normalisation, which happens on the device.
 
     The shorter side is resized to `resize` pixels (bicubic, antialiased), then the centre square of
     `image_size` pixels is cut out. Smaller images are enlarged by the same rule. Large JPEGs are
@@ -31,7 +31,7 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Return the pixels of an RGB image: (S, S, 3) uint8."""
-        image = _without_far_ends(image)
+        image = _without_ends(image)
         width, height = image.size
         short = min(width, height)
         scaled = (self.resize * width // short, self.resize * height // short)
@@ -43,14 +43,14 @@ class Preprocess:
         return np.array(image, dtype=np.uint8)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for the recipe."""
+        """Return plain values for the recipe."""
         return asdict(self)
 
 
-def _without_far_ends(image: Image.Image) -> Image.Image:
-    """Cut the ends off an image that is a strip, whose resized length would fill the memory."""
+def _without_ends(image: Image.Image) -> Image.Image:
+    """Cut the ends off a very long image, which would fill the memory once resized."""
     width, height = image.size
-    reach = _LONGEST_STRIP * min(width, height)
+    reach = _MAX_ASPECT * min(width, height)
     if max(width, height) <= reach:
         return image
     left, top = max(0, (width - reach) // 2), max(0, (height - reach) // 2)

@@ -1,4 +1,4 @@
-"""Photos from files: any common kind in, upright RGB out; and a backbone's own preprocessing."""
+"""Reading of image files of any common kind as upright RGB images."""
 
 from __future__ import annotations
 
@@ -12,20 +12,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from stages.errors import InputError
 from stages.images.formats import HeicReaderMissing, open_picture
 
-# What Pillow raises on damaged files, beside its own UnidentifiedImageError (an OSError).
+# What Pillow raises for damaged files, in addition to UnidentifiedImageError, an OSError.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, struct.error, zlib.error)
 
 
 class UnreadableImage(InputError):
-    """A file gives no picture.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    reason : str
-        Why, in a few words, without the path.
-    """
+    """A file cannot be read as an image; `reason` is a few words without the path."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -34,10 +26,10 @@ class UnreadableImage(InputError):
 
 
 def read_image(path: Path, *, decode_at_least: int | None = None) -> Image.Image:
-    """Return the picture in a file: RGB, upright as its EXIF orientation says.
+    """Return the image in a file: RGB, turned upright by its EXIF orientation.
 
-    Greyscale, palette, CMYK and 16-bit pictures are converted, 16-bit greyscale by scaling; what is
-    transparent becomes white.
+    Greyscale, palette, CMYK and 16-bit images are converted, 16-bit greyscale by scaling.
+    Transparent pixels become white.
 
     Parameters
     ----------
@@ -50,17 +42,17 @@ def read_image(path: Path, *, decode_at_least: int | None = None) -> Image.Image
     Raises
     ------
     UnreadableImage
-        If the file is missing, empty, truncated, too large or no image.
+        If the file is missing, empty, truncated, too large or not an image.
     """
-    return _picture(path, path, decode_at_least)
+    return _decode(path, path, decode_at_least)
 
 
 def decode_image(content: bytes, path: Path, *, decode_at_least: int | None = None) -> Image.Image:
-    """Return the picture in a file's content; `path` names it in errors. See `read_image`."""
-    return _picture(content, path, decode_at_least)
+    """Return the image in a file's content; `path` names it in errors. See `read_image`."""
+    return _decode(content, path, decode_at_least)
 
 
-def _picture(source: Path | bytes, path: Path, decode_at_least: int | None) -> Image.Image:
+def _decode(source: Path | bytes, path: Path, decode_at_least: int | None) -> Image.Image:
     try:
         if not (len(source) if isinstance(source, bytes) else source.stat().st_size):
             raise UnreadableImage(path, "empty file")
@@ -78,7 +70,7 @@ def _picture(source: Path | bytes, path: Path, decode_at_least: int | None) -> I
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except DAMAGE:  # the picture itself is sound: damaged EXIF says nothing of its orientation
+    except DAMAGE:  # only the EXIF data is damaged: keep the image as it is
         return image
 
 
