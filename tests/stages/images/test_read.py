@@ -103,7 +103,7 @@ def test_decoding_small_keeps_the_features(tmp_path):
     assert torch.cosine_similarity(whole, small.roll(1, dims=0)).max() < 0.95  # of other photos
 
 
-def test_large_jpegs_are_decoded_small_but_not_too_small(tmp_path):
+def test_large_jpegs_are_decoded_at_a_reduced_size(tmp_path):
     photo(1600, 1200).save(tmp_path / "large.jpg")
     assert read_image(tmp_path / "large.jpg").size == (1600, 1200)
     assert read_image(tmp_path / "large.jpg", decode_at_least=256).size == (400, 300)
@@ -148,7 +148,7 @@ def test_truncated_png_and_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [1000, 2000])
-def test_decompression_bombs_are_refused(tmp_path, monkeypatch, limit):
+def test_decompression_bombs_are_rejected(tmp_path, monkeypatch, limit):
     photo().save(tmp_path / "bomb.png")  # 3,072 pixels: above the limit, and above twice the lower one
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(UnreadableImage, match="safe limit"):

@@ -104,14 +104,14 @@ def test_a_relative_root_moves_with_the_project(tmp_path, monkeypatch):
     )
 
 
-def test_double_keys_are_refused_and_named(tmp_path):
+def test_repeated_keys_are_rejected_and_named(tmp_path):
     with pytest.raises(DuplicateKeyError, match=r"2 images .*\(a\.jpg, b\.jpg\)") as caught:
         write(tmp_path / "m.parquet", [batch(["a.jpg", "b.jpg"]), batch(["c.jpg", "a.jpg", "b.jpg"])])
     assert caught.value.rows.tolist() == [3, 4]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stream_that_breaks_off_leaves_the_old_file(tmp_path):
+def test_an_interrupted_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "m.parquet"
     old = write(path, [batch(["a.jpg"])]).digest
 
@@ -125,7 +125,7 @@ def test_a_stream_that_breaks_off_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_no_rows_a_missing_column_and_a_wrong_type_are_refused(tmp_path):
+def test_no_rows_and_wrong_columns_are_rejected(tmp_path):
     with pytest.raises(InputError, match="no image"):
         write(tmp_path / "m.parquet", [])
     with pytest.raises(InputError, match="column heading of type float"):
@@ -134,7 +134,7 @@ def test_no_rows_a_missing_column_and_a_wrong_type_are_refused(tmp_path):
         write(tmp_path / "m.parquet", [batch(["a"]).set_column(1, "utm_east", pa.array(["1"]))])
 
 
-def test_opening_what_is_no_manifest_names_the_way_out(tmp_path):
+def test_opening_another_file_names_the_command(tmp_path):
     with pytest.raises(InputError, match="pipeline index"):
         Manifest.open(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("no parquet here")
@@ -151,14 +151,14 @@ def test_arrays_are_writable(tmp_path):
 
 
 @given(st.lists(st.text(max_size=40), max_size=30), st.integers(0, 10))
-def test_hashes_do_not_depend_on_the_batch_and_tell_keys_apart(keys, cut):
+def test_hashes_are_distinct_and_independent_of_batches(keys, cut):
     array = pa.array(keys, pa.string())
     hashes = key_hashes(array)
     assert np.concatenate([key_hashes(array[:cut]), key_hashes(array[cut:])]).tolist() == hashes.tolist()
     assert len(set(hashes.tolist())) == len(set(keys))
 
 
-def test_near_keys_have_far_hashes():
+def test_similar_keys_have_unrelated_hashes():
     keys = [f"@{i:07d}.00@4178906.70@10@S@{j:03d}.jpg" for i in range(300) for j in range(300)]
     hashes = key_hashes(pa.array(keys))
     assert len(np.unique(hashes)) == len(keys)

@@ -54,7 +54,7 @@ def test_group_slices_cover_the_classes_even_of_empty_groups():
     assert (len(table()), table().groups) == (3, 4)
 
 
-def test_loading_another_file_is_refused(tmp_path):
+def test_loading_another_file_is_rejected(tmp_path):
     with pytest.raises(InputError, match="pipeline partition"):
         ClassTable.load(tmp_path / "none.parquet")
     pq.write_table(pa.table({"group": [1]}), tmp_path / "foreign.parquet")

@@ -30,7 +30,7 @@ def test_a_border_belongs_to_the_cell_that_begins_there(number, cell_m):
 
 
 @given(numbers, st.sampled_from([1.0, 10.0, 20.0]))
-def test_the_last_float_below_a_border_belongs_to_the_cell_before(number, cell_m):
+def test_the_last_float_below_a_border_is_in_the_cell_before(number, cell_m):
     below = np.nextafter(number * cell_m, -np.inf)
     assert cell_of(below, below, cell_m).tolist() == [number - 1, number - 1]
 
@@ -50,7 +50,7 @@ def test_two_cells_of_one_group_never_touch(cell, step, groups_per_side):
 
 
 @given(numbers, numbers, st.integers(1, 9))
-def test_every_group_number_is_in_range_and_is_u_times_n_plus_v(p, q, groups_per_side):
+def test_a_group_number_is_u_times_n_plus_v(p, q, groups_per_side):
     group = int(grid.group_of(np.array([[p, q]]), groups_per_side)[0])
     assert 0 <= group < groups_per_side**2
     assert divmod(group, groups_per_side) == (p % groups_per_side, q % groups_per_side)
@@ -64,6 +64,6 @@ def test_equations_on_a_worked_example():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_position_that_is_not_finite_is_refused_with_its_row(bad):
+def test_an_infinite_position_is_rejected_with_its_row(bad):
     with pytest.raises(InputError, match="row 1"):
         grid.cells(np.array([[0.0, 0.0], [1.0, bad]]), 10.0)

@@ -65,9 +65,7 @@ few = npst.arrays(np.float64, st.tuples(st.integers(1, 40), st.just(2)), element
 
 @given(few, st.sampled_from([5.0, 10.0, 30.0]), st.integers(1, 3), st.integers(1, 3), st.booleans())
 @settings(max_examples=200)
-def test_the_cut_agrees_with_a_loop_over_its_definition(
-    positions, cell_m, groups_per_side, min_images, scattered
-):
+def test_the_cut_agrees_with_a_plain_loop(positions, cell_m, groups_per_side, min_images, scattered):
     if scattered:
         # One point far off makes the box so large that cells are sorted instead of counted in a table.
         positions = np.vstack([positions, [[1.5e7, -1.5e7]]])
@@ -91,12 +89,12 @@ def test_blocks_do_not_change_the_cut(monkeypatch):
     np.testing.assert_array_equal(pieces.cells, whole.cells)
 
 
-def test_no_full_cell_says_how_full_the_fullest_is():
+def test_the_error_states_the_images_of_the_fullest_cell():
     with pytest.raises(InputError, match=r"keeps 3 images, the fullest holds 2: raise partition.cell_m"):
         cut_of(np.array([[1.0, 1.0], [2.0, 2.0], [55.0, 5.0]]), min_images=3)
 
 
-def test_probabilities_fall_with_the_count_between_their_bounds():
+def test_probabilities_fall_with_the_image_count():
     images = np.array([2, 4, 4, 8, 16, 400])
     tail = long_tail(images, config(p_min=0.01))
     assert tail.tail_count == 4
@@ -119,7 +117,7 @@ def test_rarer_classes_are_never_augmented_less(counts, quantile, gamma):
     assert (tail.p_aug[images <= tail.tail_count] == np.float32(0.5)).all()
 
 
-def test_the_mean_number_of_views_is_the_expected_one():
+def test_the_mean_number_of_views_is_as_expected():
     rows = 200_000
     hashes = np.arange(rows, dtype=np.uint64)
     p_aug = np.array([0.5, 0.2, 0.01], np.float32)
@@ -166,7 +164,7 @@ def streets():
     return np.array([543_000.0, 4_178_000.0]) + rng.exponential(60, (4000, 2))
 
 
-def test_a_run_writes_what_its_result_says(tmp_path, streets):
+def test_a_run_writes_what_its_result_counts(tmp_path, streets):
     seen = []
     manifest = manifest_of(tmp_path / "m.parquet", streets)
     inputs = PartitionInputs(config(), manifest, tmp_path / "part", seed=0)
@@ -195,7 +193,7 @@ def test_a_run_writes_what_its_result_says(tmp_path, streets):
     assert ("planned views", result.views) in result.facts()
 
 
-def test_a_run_repeats_itself_to_the_byte(tmp_path, streets):
+def test_runs_with_one_seed_are_byte_identical(tmp_path, streets):
     manifest = manifest_of(tmp_path / "m.parquet", streets)
     for folder in ("one", "two"):
         run(PartitionInputs(config(), manifest, tmp_path / folder, seed=5))
@@ -214,6 +212,6 @@ def test_a_missing_manifest_names_the_command(tmp_path):
 @pytest.mark.parametrize(
     "changes", [{"cell_m": 0.0}, {"cell_m": -5.0}, {"gamma": -1.0}, {"p_max": 1.5}, {"tail_quantile": 2.0}]
 )
-def test_settings_out_of_range_are_refused(changes):
+def test_settings_out_of_range_are_rejected(changes):
     with pytest.raises(ConfigError, match=f"partition.{next(iter(changes))} is"):
         config(**changes)

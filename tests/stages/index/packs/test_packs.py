@@ -79,7 +79,7 @@ def manifest(tmp_path, photos):
     return write_manifest(tmp_path / "loose.parquet", [batch], root=photos, zone="10S", source="csv")
 
 
-def test_a_plain_pack_holds_the_files_as_they_are(manifest, photos, tmp_path):
+def test_a_plain_pack_holds_unchanged_files(manifest, photos, tmp_path):
     seen = []
     result = run(
         PackInputs(PLAIN, manifest.path, tmp_path / "pack", workers=1),
@@ -168,7 +168,7 @@ def test_a_killed_run_is_continued(manifest, tmp_path, monkeypatch):
     assert (again.made, len(again.unreadable)) == (0, 3)
 
 
-def test_other_settings_and_torn_files_are_made_anew(manifest, tmp_path):
+def test_damaged_or_outdated_shards_are_made_again(manifest, tmp_path):
     run(PackInputs(PLAIN, manifest.path, tmp_path / "pack", workers=1))
     torn = shard_path(tmp_path / "pack", 1)
     torn.write_bytes(torn.read_bytes()[:3000])
@@ -184,7 +184,7 @@ def test_settings_out_of_range_are_named():
             replace(PLAIN, **{name: value})
 
 
-def test_a_pack_that_was_made_anew_for_other_images_is_noticed(manifest, tmp_path):
+def test_a_pack_remade_for_other_images_is_detected(manifest, tmp_path):
     packed = run(PackInputs(PLAIN, manifest.path, tmp_path / "p", workers=1))
     stale = Manifest.open(packed.manifest)
     (place,) = ImageSource(stale).locations(0, 1)

@@ -65,7 +65,7 @@ def cut_or_none(images, scheme, **changes):
 
 @given(some, st.sampled_from(SCHEME_NAMES), st.integers(1, 3))
 @settings(max_examples=150, deadline=None)
-def test_every_labelled_image_lies_in_its_class_which_shares_no_cell_with_another(images, scheme, side):
+def test_images_lie_in_their_class_and_classes_are_disjoint(images, scheme, side):
     cuts, classes = cut_or_none(images, scheme, groups_per_side=side)
     if cuts is None:
         return
@@ -97,7 +97,7 @@ def test_every_labelled_image_lies_in_its_class_which_shares_no_cell_with_anothe
 
 @given(some, st.sampled_from(SCHEME_NAMES), st.integers(0, 9))
 @settings(max_examples=80, deadline=None)
-def test_the_order_of_the_images_changes_nothing_but_theirs(images, scheme, seed):
+def test_the_order_of_images_does_not_change_classes(images, scheme, seed):
     cuts, _ = cut_or_none(images, scheme)
     order = np.random.default_rng(seed).permutation(len(images.where))
     again, _ = cut_or_none(Photos(images.where[order], images.heading[order]), scheme)
@@ -112,7 +112,7 @@ def test_the_order_of_the_images_changes_nothing_but_theirs(images, scheme, seed
 
 @given(some, st.integers(1, 8), st.integers(0, 3))
 @settings(max_examples=80, deadline=None)
-def test_a_quadtree_splits_what_holds_too_much_and_nothing_else(images, most, levels):
+def test_a_quadtree_splits_only_cells_with_too_many_images(images, most, levels):
     cuts, _ = cut_or_none(images, "quadtree", quadtree=QuadtreeConfig(most, levels), min_images_per_class=1)
     (cut,) = cuts
     assert (cut.labels >= 0).all()
@@ -135,7 +135,7 @@ MEETING = [
 
 @given(some, st.sampled_from(MEETING))
 @settings(max_examples=100, deadline=None)
-def test_a_place_is_what_its_classes_have_in_common(images, kind):
+def test_a_place_is_the_intersection_of_its_classes(images, kind):
     scheme, setting = kind
     cuts, classes = cut_or_none(images, scheme, **{scheme: setting})
     if cuts is None:
@@ -160,7 +160,7 @@ def test_a_place_is_what_its_classes_have_in_common(images, kind):
     np.testing.assert_array_equal(places.votes[at[at >= 0]], (labels + starts)[at >= 0])
 
 
-def test_a_hierarchy_begins_with_the_grid_and_ends_with_its_parents():
+def test_a_hierarchy_starts_with_the_grid():
     images = photos()
     (plain,), _ = cut_or_none(images, "grid")
     cuts, classes = cut_or_none(images, "hierarchy")
@@ -170,7 +170,7 @@ def test_a_hierarchy_begins_with_the_grid_and_ends_with_its_parents():
     assert len(Places.of(classes)) == len(plain.cells)
 
 
-def test_headings_of_one_group_are_apart_and_places_are_cells():
+def test_headings_of_a_group_are_apart_and_places_are_cells():
     images = photos(2000)
     (cut,), classes = cut_or_none(images, "heading", heading=HeadingConfig(30.0, 3), groups_per_side=2)
     (plain,), _ = cut_or_none(images, "grid")
@@ -190,7 +190,7 @@ def test_headings_of_one_group_are_apart_and_places_are_cells():
         assert (np.diff(cut.images[mine]) <= 0).all()
 
 
-def test_the_north_is_in_the_middle_of_the_first_bin():
+def test_north_is_the_middle_of_the_first_bin():
     heading = np.array([0.0, 345.0, -0.01, 360.0, 14.9, 15.0, 344.9] * 2, np.float32)
     images = Photos(np.tile(ORIGIN, (14, 1)), heading)
     (cut,) = SCHEMES["heading"](images, config(scheme="heading", heading=HeadingConfig(30.0, 2)))
@@ -217,7 +217,7 @@ def test_a_run_writes_tables_that_come_back(tmp_path, scheme):
     assert ("scheme", scheme) in result.facts()
 
 
-def test_grids_that_have_no_cell_in_common_are_refused(tmp_path):
+def test_grids_without_a_common_cell_are_rejected(tmp_path):
     corner = np.array([[0, 0], [0, 1], [1, 0]])
     cells = np.concatenate([corner, corner + 101])  # a class of the first grid, one of the second
     manifest = manifest_of(tmp_path / "m.parquet", ORIGIN + 10.0 * cells + 5)
@@ -227,7 +227,7 @@ def test_grids_that_have_no_cell_in_common_are_refused(tmp_path):
     assert not (tmp_path / "classes.parquet").exists()
 
 
-def test_images_without_a_heading_are_counted_and_the_setting_named(tmp_path):
+def test_images_without_a_heading_are_counted(tmp_path):
     images = photos(50)
     images.heading[[7, 9]] = np.nan
     manifest = manifest_of(tmp_path / "m.parquet", images.where, heading=images.heading)
@@ -246,7 +246,7 @@ def test_images_without_a_heading_are_counted_and_the_setting_named(tmp_path):
         ({"partition.hierarchy.coarser": [3, 2]}, "partition.hierarchy.coarser is [3, 2]"),
     ],
 )
-def test_the_command_says_in_a_line_what_a_scheme_lacks(tmp_path, capsys, changes, message):
+def test_the_command_prints_one_line_for_a_bad_scheme(tmp_path, capsys, changes, message):
     images = photos(40)
     images.heading[:4] = np.nan
     manifest_of(tmp_path / "data/index/database.parquet", images.where, heading=images.heading)
@@ -273,13 +273,13 @@ def test_the_command_says_in_a_line_what_a_scheme_lacks(tmp_path, capsys, change
         (lambda: HeadingConfig(60.0, 4), "heading.groups is 4: expected 1 or another divisor of the 6 bins"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(make, key):
+def test_settings_out_of_range_are_rejected(make, key):
     with pytest.raises(ConfigError, match=f"partition.{key}"):
         make()
 
 
 @given(st.integers(1, 4), st.integers(-9, 9), st.integers(-9, 9), st.integers(-5, 5))
-def test_a_square_of_a_lattice_is_found_from_each_of_its_cells(span, p, q, offset):
+def test_each_cell_of_a_square_finds_the_square(span, p, q, offset):
     corners = np.array([[p, q], [p + 1, q - 1]]) * span + offset % span
     cells = corners.repeat(span * span, 0) + np.tile(
         np.stack(np.divmod(np.arange(span * span), span), 1), (2, 1)
