@@ -14,25 +14,15 @@ import numpy.typing as npt
 from stages.errors import InputError
 
 Positions = npt.NDArray[np.float64]
+"""(n, 2) UTM east and north in metres."""
 Cells = npt.NDArray[np.int64]
+"""(n, 2) p and q of cells; negative west or south of the origin."""
 
 
 def cells(positions: Positions, cell_m: float) -> Cells:
     """Return the cell (p, q) that each position lies in (4.2).
 
     Cells are half open: a point on a border belongs to the eastern or northern cell.
-
-    Parameters
-    ----------
-    positions
-        (n, 2) UTM east and north in metres.
-    cell_m
-        Side of a cell in metres.
-
-    Returns
-    -------
-    ndarray
-        (n, 2) int64, p and q; negative west or south of the origin.
 
     Raises
     ------
@@ -55,19 +45,7 @@ def cells(positions: Positions, cell_m: float) -> Cells:
 def centres(cells: Cells, cell_m: float, spans: npt.NDArray[np.int64] | Literal[1] = 1) -> Positions:
     """Return the UTM centre of each cell (4.3), or of the square whose south-west corner it is.
 
-    Parameters
-    ----------
-    cells
-        (n, 2) int64, p and q.
-    cell_m
-        Side of a cell in metres.
-    spans
-        (n, 1) side of each square in cells.
-
-    Returns
-    -------
-    ndarray
-        (n, 2) float64, east and north in metres.
+    `spans` is the (n, 1) side of each square in cells.
     """
     return np.asarray((cells + spans / 2) * cell_m, np.float64)
 
@@ -75,17 +53,7 @@ def centres(cells: Cells, cell_m: float, spans: npt.NDArray[np.int64] | Literal[
 def group_of(cells: Cells, groups_per_side: int) -> npt.NDArray[np.int64]:
     """Return the group number u * N + v of each cell, with u = p mod N and v = q mod N (4.4).
 
-    Parameters
-    ----------
-    cells
-        (n, 2) int64, p and q; negative ones count as well.
-    groups_per_side
-        N; there are N * N groups.
-
-    Returns
-    -------
-    ndarray
-        (n,) int64 in 0 .. N * N - 1.
+    N is `groups_per_side`, and group numbers are 0 .. N * N - 1.
     """
     residues = np.mod(cells, groups_per_side)
     return residues[:, 0] * groups_per_side + residues[:, 1]

@@ -33,12 +33,7 @@ class LongTail:
 def long_tail(images: npt.NDArray[np.int64], config: PartitionConfig) -> LongTail:
     """Return p_aug(c) = clip(p_max * (tail_count / n_c) ** gamma, p_min, p_max) and the bucket of each class.
 
-    Parameters
-    ----------
-    images
-        (K,) n_c, the image count of each class.
-    config
-        Quantiles, p_max, p_min and gamma.
+    `images` is n_c, the (K,) image count of each class.
     """
     # "lower" picks a count that occurs, so that no class lies on the split.
     quantiles = [config.tail_quantile, config.head_quantile]
@@ -68,10 +63,6 @@ def view_counts(
         (n,) hashes of their keys.
     p_aug
         (K,) of the classes.
-    config
-        max_views and p_max.
-    seed
-        Seed of the draw.
     """
     if config.p_max == 0:
         return np.zeros(len(labels), np.int16)

@@ -51,18 +51,7 @@ class ViewPlan:
     def offsets(
         self, rows: npt.NDArray[np.integer[Any]]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the first view row of each image and its number of views.
-
-        Parameters
-        ----------
-        rows
-            (n,) manifest rows, in any order.
-
-        Returns
-        -------
-        tuple of ndarray
-            (n,) int64 starts and (n,) int64 counts.
-        """
+        """Return the first view row, (n,), and the number of views, (n,), of n manifest rows in any order."""
         start = np.searchsorted(self.row, rows, side="left")
         stop = np.searchsorted(self.row, rows, side="right")
         return start, stop - start
