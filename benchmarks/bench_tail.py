@@ -90,7 +90,7 @@ def untrained(chosen, config):
 
 
 def trunk_pass(chosen, dtype):
-    """What puts a batch of pixels through the frozen trunk."""
+    """Return what passes a batch of pixels through the frozen blocks before the split."""
     kind, side = BACKBONES[chosen.backbone].kind, chosen.size
     model = optimise(random_model(chosen.backbone, side).eval(), kind=kind).to(chosen.device, dtype)
     pixels = torch.randint(0, 256, (chosen.batch, 3, side, side), dtype=torch.uint8, device=chosen.device)

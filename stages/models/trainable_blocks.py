@@ -83,14 +83,7 @@ class TrainableBlocks(nn.Module):
     """The blocks after the split and an aggregator: cached tokens in, feature out (method, section 9).
 
     The module stays in evaluation mode: normalisations keep their published statistics, while their
-    weights are trained like all others.
-
-    Parameters
-    ----------
-    settings : TrainableBlocksSettings
-        Which blocks, and which aggregator.
-    model : nn.Module
-        The timm model whose blocks are taken.
+    weights are trained like all others. The blocks are taken from a timm model, not copied.
     """
 
     def __init__(self, settings: TrainableBlocksSettings, model: nn.Module) -> None:
@@ -121,14 +114,7 @@ class TrainableBlocks(nn.Module):
     ) -> TrainableBlocks:
         """Return blocks with the backbone's weights; an aggregator's weights are random.
 
-        Parameters
-        ----------
-        settings : TrainableBlocksSettings
-            Which blocks, and which aggregator.
-        recipe : Recipe
-            Recipe of the features that the blocks are trained on.
-        weights : str or None
-            The setting `extract.weights`; None: the recipe's.
+        `recipe` is that of the features; `weights` is the setting `extract.weights`, None: the recipe's.
 
         Raises
         ------

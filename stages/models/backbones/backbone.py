@@ -62,18 +62,7 @@ class Backbone(nn.Module):
     Outputs: its normalised last tokens (for a CNN, its last feature map), pooled by
     `stages.models.backbones.pooling.pooled`: ``cls``, ``avg``, ``gem``; and, split after K blocks,
     ``cut<K>``: all tokens that leave them, as one row of T * C values
-    (`stages.models.backbones.split`).
-
-    Parameters
-    ----------
-    card : BackboneCard
-        Its description.
-    model : nn.Module
-        The timm model.
-    precision : str
-        Type of its weights and activations.
-    compiled : bool
-        Whether to use torch.compile.
+    (`stages.models.backbones.split`). `load_backbone` makes one.
     """
 
     def __init__(self, card: BackboneCard, model: nn.Module, *, precision: str, compiled: bool) -> None:

@@ -38,12 +38,7 @@ def optimise(model: nn.Module, *, kind: str) -> nn.Module:
     layer scales are folded into the linear layers before them, and the patch embedding, a convolution
     for which GPUs have no fast kernel, becomes a matrix product.
 
-    Parameters
-    ----------
-    model : nn.Module
-        A timm model in evaluation mode; changed in place.
-    kind : {"vit", "cnn"}
-        Transformer or convolutional network.
+    The timm model must be in evaluation mode; it is changed in place.
     """
     if kind == "cnn":
         fold_normalisation(model)

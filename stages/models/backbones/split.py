@@ -120,23 +120,8 @@ def tokens_at_split(model: nn.Module, kind: str, images: Tensor, blocks: int) ->
 class BlocksAfterSplit(nn.Module):
     """The blocks after a split, then the last layers.
 
-    Its modules are the model's own: training one trains the other.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The timm model, optimised or not.
-    kind : {"vit", "cnn"}
-        Transformer or convolutional network.
-    split : SplitPoint
-        Where the model is split.
-
-    Attributes
-    ----------
-    blocks : nn.Sequential
-        The blocks after the split; empty if it is after the last one.
-    last : nn.Module
-        The final normalisation; of a CNN, its last convolution and what follows it.
+    Its modules are those of the timm model, optimised or not: training one trains the other.
+    `last` is the final normalisation; of a CNN, its last convolution and what follows it.
     """
 
     def __init__(self, model: nn.Module, kind: str, split: SplitPoint) -> None:

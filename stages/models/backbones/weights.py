@@ -38,14 +38,7 @@ class WeightsSource:
 def find_weights(name: str, source: WeightsSource, weights: str) -> Path:
     """Return the file of a backbone's weights; download it if necessary.
 
-    Parameters
-    ----------
-    name : str
-        The backbone, for error messages.
-    source : WeightsSource
-        Where its weights are published.
-    weights : str
-        "pretrained" or a path.
+    `weights` is "pretrained" or a path; error messages name the backbone.
 
     Raises
     ------
