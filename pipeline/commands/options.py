@@ -37,7 +37,7 @@ def numbers_of(text: str) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]
+class NumberRange(click.ParamType):  # type: ignore[type-arg]
     """Numbers: "5", "0-63" or "0,3,7-9" becomes a sorted tuple of int; "all", if allowed, becomes None."""
 
     def __init__(self, name: str, *, allow_all: bool = False) -> None:
@@ -58,5 +58,5 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{error}; {self.name} are given as {examples}", param, ctx)
 
 
-SHARDS, SEEDS = Numbers("shards"), Numbers("seeds")
-GROUPS = Numbers("groups", allow_all=True)
+SHARDS, SEEDS = NumberRange("shards"), NumberRange("seeds")
+GROUPS = NumberRange("groups", allow_all=True)
