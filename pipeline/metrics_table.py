@@ -8,7 +8,10 @@ from pathlib import Path
 from pipeline import console
 
 Metrics = dict[str, object]
-BELOW_THE_TABLE = ("queries", "unreadable", "chance", "ceiling", "radius_m", "score", "weights")
+BELOW_THE_TABLE = (
+    "queries", "unreadable", "skipped_at_index", "resampled", "units",
+    "chance", "near_cell", "ceiling", "radius_m", "score", "weights",
+)  # fmt: skip
 
 
 def show(path: Path, *, localisers_only: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from cache.reader import FeatureReader, gather
 from stages.errors import InputError
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.database import Database
+from stages.eval.metrics.units import SamplingUnits
 from stages.index.manifest import Manifest
 from stages.models.localiser.localiser import Localiser
 
@@ -65,6 +67,11 @@ class Queries:
         if len(known):
             outside = KDTree(known).query(truth)[0][:, 0] > config.radius_m
         return cls(manifest, rows, truth, readable, features, outside)
+
+    @cached_property
+    def units(self) -> SamplingUnits:
+        """The independent units that the queries form."""
+        return SamplingUnits.of(self.manifest, self.rows)
 
     def keys(self) -> list[str]:
         """Return the names of the queries."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from stages.eval.metrics.reach import Reach
+
 Number = float | int | str | None
 
 
@@ -40,16 +42,19 @@ class LocaliserBlock:
 class EvalResult:
     """The metrics of an evaluation, by localiser and over all queries.
 
-    `chance` and `ceiling` are LR@1 in percent of a random cell and of the nearest cell centre. `scores`,
-    `confidence` and `breakdown` are further blocks of metrics.json: LR@N of each score, reliability of
-    the confidences, and LR@1 of `classify` by type of query.
+    `skipped` counts queries that `pipeline index` left out (None in old manifests): LR@N knows nothing of
+    them. `resampled` and `units` say what intervals and tests resample. `scores`, `confidence` and
+    `breakdown` are further blocks of metrics.json: LR@N of each score, reliability of the confidences, and
+    LR@1 of `classify` by type of query.
     """
 
     blocks: dict[str, LocaliserBlock]
     queries: int
     unreadable: int
-    chance: float
-    ceiling: float
+    skipped: int | None
+    resampled: str
+    units: int
+    reach: Reach
     score: str
     radius_m: float
     weights: str
@@ -73,8 +78,12 @@ class EvalResult:
         content["classify"] |= {
             "queries": self.queries,
             "unreadable": self.unreadable,
-            "chance": round(self.chance, 3),
-            "ceiling": round(self.ceiling, 3),
+            "skipped_at_index": self.skipped,
+            "resampled": self.resampled,
+            "units": self.units,
+            "chance": round(self.reach.chance, 3),
+            "near_cell": round(self.reach.near_cell, 3),
+            "ceiling": round(self.reach.ceiling, 3),
             "radius_m": self.radius_m,
             "score": self.score,
             "weights": self.weights,

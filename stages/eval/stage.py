@@ -11,11 +11,11 @@ from stages.eval.localisers.answers import QueryAnswers
 from stages.eval.localisers.database import Database, open_split
 from stages.eval.metrics.blocks import (
     breakdown_block,
-    chance_and_ceiling,
     confidence_block,
     localiser_block,
     score_block,
 )
+from stages.eval.metrics.reach import Reach
 from stages.eval.queries import Queries, require_zone
 from stages.eval.result import EvalResult
 from stages.eval.write import write_curve, write_json, write_predictions
@@ -78,23 +78,25 @@ def run(inputs: EvalInputs) -> EvalResult:
     result = measure(localiser, queries, answers, config)
     write_json(inputs.metrics, result.metrics())
     write_curve(inputs.curve, config, answers)
-    write_predictions(inputs.predictions, config, queries, answers)
+    write_predictions(inputs.predictions, config, localiser.places, queries, answers)
     return result
 
 
 def measure(localiser: Localiser, queries: Queries, answers: QueryAnswers, config: EvalConfig) -> EvalResult:
     """Return the metrics of the answers."""
-    chance, ceiling = chance_and_ceiling(localiser.places, queries.truth, config.radius_m)
+    fused, centres = config.score == "fused", localiser.places.centres
     return EvalResult(
         blocks={name: localiser_block(name, answers, queries, config) for name in answers.results},
         queries=len(queries.rows),
         unreadable=int((~queries.readable).sum()),
-        chance=chance,
-        ceiling=ceiling,
+        skipped=queries.manifest.skipped,
+        resampled=queries.units.kind,
+        units=queries.units.count,
+        reach=Reach.of(centres, queries.truth, config.radius_m, fused=fused),
         score=config.score,
         radius_m=config.radius_m,
         weights=localiser.recipe.weights,
         scores=score_block(localiser, queries, config),
-        confidence=confidence_block(answers, queries, config),
+        confidence=confidence_block(localiser, answers, queries, config),
         breakdown=breakdown_block(localiser.places, answers, queries, config),
     )

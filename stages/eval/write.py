@@ -10,10 +10,12 @@ import pyarrow as pa
 
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.answers import QueryAnswers
+from stages.eval.metrics.breakdown import buckets
 from stages.eval.plots.curves import Curve
 from stages.eval.queries import Queries
 from stages.files import replacing, write_table
 from stages.models.localiser.recall import recall_percent
+from stages.partition.places import Places
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -30,11 +32,15 @@ def write_curve(path: Path, config: EvalConfig, answers: QueryAnswers) -> None:
     Curve(("n", *answers.errors_m), tuple(rows)).save(path)
 
 
-def write_predictions(path: Path, config: EvalConfig, queries: Queries, answers: QueryAnswers) -> None:
+def write_predictions(
+    path: Path, config: EvalConfig, places: Places, queries: Queries, answers: QueryAnswers
+) -> None:
     """Write one row per query: truth, answers of each localiser, errors, confidence.
 
     ``predicted_*``, ``error_m`` and ``correct@N`` are those of `classify`;
     ``class_ids`` and ``scores`` its single cells, best first;
+    ``cell`` is the size of the true cell (head, mid, tail or none), ``unit`` the independent unit that
+    intervals and tests resample;
     ``answers_east`` and ``answers_north`` its answers, best first.
     """
     columns: dict[str, Any] = {
@@ -54,6 +60,8 @@ def write_predictions(path: Path, config: EvalConfig, queries: Queries, answers:
         "confidence": answers.confidence,
         "abstain": answers.abstain,
         "outside": queries.outside,
+        "cell": pa.array(buckets(places, queries.truth)),
+        "unit": queries.units.number,
         "class_ids": pa.array(list(cells.class_id), pa.list_(pa.int64())),
         "scores": pa.array(list(cells.score), pa.list_(pa.float32())),
         "answers_east": pa.array(list(positions[:, :, 0]), pa.list_(pa.float64())),

@@ -8,7 +8,7 @@ a range of rows.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,7 @@ class Manifest:
     zone: str
     source: str
     digest: str
+    skipped: int | None = None  # entries of the source that were left out; None in manifests of old versions
 
     @classmethod
     def open(cls, path: Path) -> Manifest:
@@ -75,7 +76,8 @@ class Manifest:
             note = note_of(file, path, made_by=_MADE_BY)
             # A relative root is relative to the manifest, so that a project can be moved as a whole.
             root = Path(os.path.normpath(path.parent / note["root"]))
-            return cls(path, file.metadata, root, note["zone"], note["source"], note["digest"])
+            told = (note["zone"], note["source"], note["digest"], note.get("skipped"))
+            return cls(path, file.metadata, root, *told)
 
     @property
     def rows(self) -> int:
@@ -143,7 +145,13 @@ class Manifest:
 
 
 def write_manifest(
-    path: Path, batches: Iterable[pa.RecordBatch], *, root: Path, zone: str, source: str
+    path: Path,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    root: Path,
+    zone: str,
+    source: str,
+    skipped: Callable[[], int] = int,
 ) -> Manifest:
     """Write a manifest as a stream, atomically, and return it opened.
 
@@ -160,6 +168,8 @@ def write_manifest(
         UTM zone of all positions, for instance "10S"; "" if unknown.
     source
         Origin of the positions: "names", "csv" or "exif".
+    skipped
+        Called after the last batch: how many entries of the source were left out.
 
     Raises
     ------
@@ -182,7 +192,7 @@ def write_manifest(
             if writer is None:
                 raise InputError(f"no image to write to {path}: expected at least one with a position")
             note = {"root": root_text, "zone": zone, "source": source, "digest": digest.digest()}
-            writer.add_key_value_metadata({NOTE_KEY: note_bytes(note)})
+            writer.add_key_value_metadata({NOTE_KEY: note_bytes(note | {"skipped": skipped()})})
         finally:
             if writer is not None:
                 writer.close()

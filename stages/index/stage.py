@@ -111,8 +111,16 @@ class _Scan:
             )
         zone = self._zone.name if self._zone else ""
         root, told_by = self._origin(source)
-        write_manifest(self._inputs.output, chain([first], batches), root=root, zone=zone, source=told_by)
+        output, rows = self._inputs.output, chain([first], batches)
+        write_manifest(output, rows, root=root, zone=zone, source=told_by, skipped=self._skipped)
         return zone
+
+    def _skipped(self) -> int:
+        """Return how many entries are left out, here or when the images of a pack were first indexed."""
+        source, count = self._inputs.source, sum(self.tally.counts.values())
+        if self._leave_out is not None:
+            count += len(self._leave_out)
+        return count + ((Manifest.open(source).skipped or 0) if source.suffix.lower() == ".parquet" else 0)
 
     def _origin(self, source: Path) -> tuple[Path, str]:
         """Return the folder that keys are relative to, and what told the positions."""

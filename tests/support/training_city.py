@@ -96,7 +96,7 @@ def write_store(path, features, recipe=RECIPE, bad=(), names=None):
         writer.write(chunk, arrays, {row: "broken" for row in bad if rows.start <= row < rows.stop})
 
 
-def write_rows(path, positions, timestamps, zone="10S", headings=None):
+def write_rows(path, positions, timestamps, zone="10S", headings=None, skipped=0):
     batch = pa.record_batch(
         {
             "key": pa.array([f"{row}.jpg" for row in range(len(positions))]),
@@ -108,7 +108,7 @@ def write_rows(path, positions, timestamps, zone="10S", headings=None):
             "timestamp": pa.array(timestamps),
         }
     )
-    write_manifest(path, [batch], root=Path("/nowhere"), zone=zone, source="csv")
+    write_manifest(path, [batch], root=Path("/nowhere"), zone=zone, source="csv", skipped=lambda: skipped)
 
 
 @dataclass

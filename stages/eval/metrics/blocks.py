@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.neighbors import KDTree
 
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.answers import QueryAnswers
-from stages.eval.metrics.breakdown import buckets, by_value, conditions, distances, intervals
+from stages.eval.metrics.breakdown import buckets, by_value, conditions, distances
+from stages.eval.metrics.intervals import intervals
 from stages.eval.metrics.reliability import reliability, risk_coverage, separation
 from stages.eval.queries import Queries
 from stages.eval.result import LocaliserBlock, Number, rounded
 from stages.models.localiser.localiser import Localiser
-from stages.models.localiser.predict import answer, predict
+from stages.models.localiser.predict import answer, confidence_mismatch, predict
 from stages.models.localiser.recall import errors_m, recall_percent
 from stages.models.localiser.scoring import Score
 from stages.partition.places import Places
@@ -28,7 +28,7 @@ def localiser_block(name: str, answers: QueryAnswers, queries: Queries, config: 
     result, errors, count = answers.results[name], answers.errors_m[name], int(queries.readable.sum())
     return LocaliserBlock(
         recall=recall_percent(errors, config.radius_m, config.top),
-        interval=intervals(errors, config.radius_m, config.top, config.bootstrap, config.seed),
+        interval=intervals(errors, config.radius_m, config.top, queries.units, config.bootstrap, config.seed),
         median_error_m=float(np.median(errors[queries.readable, 0])) if count else float("nan"),
         ms_per_query=1000 * result.seconds / max(1, count),
         index_bytes=result.index_bytes,
@@ -57,8 +57,12 @@ def score_block(localiser: Localiser, queries: Queries, config: EvalConfig) -> d
     return {**numbers, "best": max(recall_at_1, key=lambda name: recall_at_1[name])}
 
 
-def confidence_block(answers: QueryAnswers, queries: Queries, config: EvalConfig) -> dict[str, Number]:
-    """Return how reliable the confidences of `classify` are; empty if there are none."""
+def confidence_block(
+    localiser: Localiser, answers: QueryAnswers, queries: Queries, config: EvalConfig
+) -> dict[str, Number]:
+    """Return how reliable the confidences of `classify` are, or why they are left out; empty without any."""
+    if config.score == "fused" and (reason := confidence_mismatch(localiser, config.fusion, config.radius_m)):
+        return {"left out": reason}
     known = np.isfinite(answers.confidence) & queries.readable
     if not known.any():
         return {}
@@ -89,11 +93,3 @@ def breakdown_block(
     for name, values in conditions(queries.manifest, queries.rows):
         numbers |= by_value(name, values, right)
     return numbers
-
-
-def chance_and_ceiling(places: Places, truth: Floats, radius_m: float) -> tuple[float, float]:
-    """Return LR@1 in percent of a random cell and of the nearest cell centre."""
-    if not len(truth) or not len(places):
-        return 0.0, 0.0
-    near = KDTree(places.centres).query_radius(truth, radius_m, count_only=True)
-    return 100 * float(near.mean()) / len(places), 100 * float((near > 0).mean())

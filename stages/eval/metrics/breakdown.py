@@ -1,8 +1,8 @@
-"""Intervals of LR@N, and LR@1 by class size, distance, light, session and device."""
+"""LR@1 by class size, distance, light, session and device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -16,26 +16,6 @@ CONDITIONS = ("light", "session", "device")
 """Columns of the manifest that LR@1 is broken down by, if they exist."""
 _VALUES = 8
 """A column with more values than this is left out."""
-
-
-def intervals(
-    errors: Floats, radius_m: float, tops: Sequence[int], redrawn: int, seed: int
-) -> dict[int, tuple[float, float]]:
-    """Return 95 % bootstrap intervals of LR@N in percent, by N; queries are drawn with replacement.
-
-    `errors` (Q, top) are in metres; `redrawn` is the number of query sets, 0 for no intervals.
-    """
-    if not redrawn or not len(errors):
-        return {}
-    random, count = np.random.default_rng(seed), len(errors)
-    bounds = {}
-    for top in tops:
-        share = float((errors[:, :top] <= radius_m).any(axis=1).mean())
-        # The number of right answers in a resampled query set has a binomial distribution.
-        drawn = 100 * random.binomial(count, share, redrawn) / count
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        bounds[top] = (float(low), float(high))
-    return bounds
 
 
 def buckets(places: Places, truth: Floats) -> npt.NDArray[np.str_]:

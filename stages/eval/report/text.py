@@ -9,6 +9,10 @@ from stages.files import printable
 _LABELS = {
     "median_error_m": "median error, m",
     "radius_m": "radius, m",
+    "skipped_at_index": "queries left out by pipeline index",
+    "resampled": "resampled for intervals",
+    "units": "independent units",
+    "near_cell": "queries near a cell's centre, %",
     "index_bytes": "index size, bytes",
     "ECE": "expected calibration error, %",
     "mean": "mean confidence, %",

@@ -68,7 +68,8 @@ def run(inputs: PackInputs, *, progress: Progress | None = None) -> PackResult:
     _write_unreadable(output / UNREADABLE, unreadable)
     # A relative root lets the pack be moved as a whole.
     root, batches = Path(os.path.relpath(output)), _with_locations(source, config.images_per_shard)
-    write_manifest(target, batches, root=root, zone=source.zone, source=source.source)
+    zone, told_by, skipped = source.zone, source.source, source.skipped or 0
+    write_manifest(target, batches, root=root, zone=zone, source=told_by, skipped=lambda: skipped)
     return PackResult(
         manifest=target,
         images=source.rows,

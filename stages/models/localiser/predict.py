@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class Answers:
     class_id : ndarray of int64, shape (B, top)
         The place nearest to each answer, as in `Predictions`; -1 for none.
     confidence : ndarray of float64, shape (B,)
-        Probability that the first answer is right; NaN if that is not calibrated.
+        Probability that the first answer is right; NaN if that is not calibrated for this radius and fusion.
     abstain : ndarray of bool, shape (B,)
         Whether to withhold the answer, because the photo probably shows an unknown place.
     """
@@ -138,10 +138,36 @@ def answer(
     points, weights = localiser.positions_of(best.class_id), probabilities(best.evidence)
     fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
     confidence = calibration.confidences(ConfidenceFeatures.of(fused, points, best.likeness, radius_m))
+    if confidence_mismatch(localiser, fusion, radius_m):
+        confidence = np.full_like(confidence, np.nan)
     below = 0.0 if calibration.confidence is None else calibration.confidence.abstain_below
     near = np.take_along_axis(best.class_id, np.maximum(fused.nearest, 0), axis=1)
     near = np.where(fused.nearest >= 0, near, -1)
     return Answers(fused.positions, fused.mass, near, confidence, confidence < below)
+
+
+def confidence_mismatch(localiser: Localiser, fusion: FusionConfig, radius_m: float) -> str:
+    """Return why confidences do not hold for these settings; "" if they do or there are none.
+
+    Confidence is the probability of an answer within the radius it was fitted at, from the evidence that
+    fusion gathers there.
+    """
+    stored = localiser.meta.get("fusion")
+    if stored is None or localiser.calibration is None or localiser.calibration.confidence is None:
+        return ""
+    fitted = {"radius_m": stored["radius_m"], **stored["settings"]}
+    asked = {"radius_m": radius_m, **asdict(fusion)}
+    differences = [
+        f"{name} {fitted[name]:g} and not {asked[name]:g}"
+        for name in ("radius_m", "candidates", "edge_m")
+        if fitted[name] != asked[name]
+    ]
+    if not differences:
+        return ""
+    return (
+        f"fitted for {', '.join(differences)}: make train.validation.radius_m equal to eval.radius_m "
+        "and run `pipeline train-heads` again"
+    )
 
 
 @dataclass(frozen=True)

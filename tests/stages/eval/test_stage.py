@@ -101,8 +101,45 @@ def test_chance_and_ceiling(city):
     rows = pq.read_table(city.folder / "predictions.parquet")
     truth = np.stack([rows["utm_east"], rows["utm_north"]], 1)
     near = np.linalg.norm(truth[:, None] - city.classes.centres[None], axis=2) <= 25
-    assert result.chance == pytest.approx(100 * near.mean())
-    assert result.ceiling == pytest.approx(100 * near.any(axis=1).mean())
+    assert result.reach.chance == pytest.approx(100 * near.mean())
+    assert result.reach.near_cell == pytest.approx(100 * near.any(axis=1).mean())
+    assert result.reach.ceiling == result.reach.near_cell
+
+
+def test_metrics_say_what_was_resampled(city, tmp_path):
+    run(EvalInputs(ALL, **city.outputs(), **database(city)))
+    rows = pq.read_table(city.folder / "predictions.parquet")
+    block = json.loads((city.folder / "metrics.json").read_text())["classify"]
+    assert block["resampled"] == "burst"
+    assert block["units"] == len(np.unique(rows["unit"])) < 100
+    assert set(rows["cell"].to_pylist()) <= {"head", "mid", "tail", "none"}
+    assert block["skipped_at_index"] == 0
+    truth = np.stack([rows["utm_east"], rows["utm_north"]], 1)
+    write_rows(tmp_path / "some.parquet", truth, [""] * 100, skipped=7)
+    run(EvalInputs(ALL, **{**city.outputs(), "manifest": tmp_path / "some.parquet"}, **database(city)))
+    block = json.loads((city.folder / "metrics.json").read_text())["classify"]
+    assert block["skipped_at_index"] == 7
+
+
+def test_confidence_holds_only_for_its_own_radius(city):
+    fitted = run(EvalInputs(ALL, **city.outputs(), **database(city))).confidence
+    assert "left out" not in fitted
+    other = replace(ALL, radius_m=10.0)
+    assert run(EvalInputs(other, **city.outputs(), **database(city))).confidence == {
+        "left out": "fitted for radius_m 25 and not 10: make train.validation.radius_m equal to "
+        "eval.radius_m and run `pipeline train-heads` again"
+    }
+    rows = pq.read_table(city.folder / "predictions.parquet")
+    sound = np.setdiff1d(np.arange(100), BAD)
+    assert np.isnan(rows["confidence"].to_numpy()[sound]).all()
+    assert not rows["abstain"].to_numpy(zero_copy_only=False)[sound].any()
+    other = replace(ALL, fusion=replace(FUSION, edge_m=8.0))
+    assert (
+        "edge_m 5 and not 8"
+        in run(EvalInputs(other, **city.outputs(), **database(city))).confidence["left out"]
+    )
+    same = replace(ALL, fusion=replace(FUSION, covered=0.5, abstain_cost=0.1))
+    assert run(EvalInputs(same, **city.outputs(), **database(city))).confidence == fitted
 
 
 def test_random_weights_are_noted(city):
@@ -141,7 +178,7 @@ def test_three_localisers_side_by_side(city):
         right = rows[column].to_numpy() <= 25
         assert block["LR@1"] == pytest.approx(100 * right.mean())
         assert block["LR@1 low"] <= block["LR@1"] <= block["LR@1 high"]
-        assert block["LR@1"] > 5 * result.chance
+        assert block["LR@1"] > 5 * result.reach.chance
         assert block["ms_per_query"] > 0
     assert numbers["hybrid"]["index_bytes"] > numbers["classify"]["index_bytes"] > 0
     assert set(numbers) == {"classify", "retrieve", "hybrid", "scores", "confidence", "breakdown"}

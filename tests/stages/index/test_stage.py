@@ -63,6 +63,16 @@ def test_facts_list_skipped_entries(tmp_path):
     assert ("skipped: no position", "1 (first: bad.jpg)") in result.facts()
 
 
+def test_the_manifest_counts_what_was_left_out(tmp_path):
+    double = name()
+    _, manifest = index(listed(tmp_path, [double, "bad.jpg", name(east=500_100), double]), tmp_path)
+    assert (manifest.rows, manifest.skipped) == (2, 2)
+    # A pack's manifest is indexed again; what its images lost the first time stays counted.
+    again = tmp_path / "again.parquet"
+    run(IndexInputs(SKIP, manifest.path, again, "queries"))
+    assert Manifest.open(again).skipped == 2
+
+
 @pytest.mark.skipif(not CAMPUS.is_dir(), reason="the campus photos are not here")
 def test_the_campus_photos(tmp_path):
     counts = {}

@@ -1,4 +1,4 @@
-"""Confidence measures and intervals against hand computation and scikit-learn."""
+"""Confidence measures against hand computation and scikit-learn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from stages.eval.metrics.breakdown import by_value, intervals
+from stages.eval.metrics.breakdown import by_value
 from stages.eval.metrics.reliability import reliability, risk_coverage, separation
 
 
@@ -42,25 +42,6 @@ def test_risk_coverage_by_hand():
     assert curve.area == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
     assert curve.risk_at(0.5) == pytest.approx(1 / 2)
     assert curve.risk_at(0.51) == pytest.approx(1 / 3)
-
-
-def test_intervals_cover_a_known_share_in_95_percent():
-    random = np.random.default_rng(2)
-    covered = 0
-    for trial in range(400):
-        errors = np.where(random.random((150, 1)) < 0.6, 1.0, 99.0)
-        low, high = intervals(errors, 25.0, (1,), 500, trial)[1]
-        covered += low <= 60 <= high
-    assert 0.91 <= covered / 400 <= 0.98
-
-
-def test_intervals_match_explicit_resampling():
-    errors = np.where(np.arange(80) < 60, 1.0, 99.0)[:, None]
-    random = np.random.default_rng(3)
-    redrawn = [100 * (errors[random.integers(0, 80, 80), 0] <= 25).mean() for _ in range(4000)]
-    expected = np.quantile(redrawn, [0.025, 0.975])
-    np.testing.assert_allclose(intervals(errors, 25.0, (1,), 4000, 0)[1], expected, atol=1.3)
-    assert intervals(errors, 25.0, (1,), 0, 0) == {}
 
 
 def test_recall_by_type_of_query():

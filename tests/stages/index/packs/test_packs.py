@@ -76,7 +76,9 @@ def manifest(tmp_path, photos):
             "camera": ["a"] * COUNT,
         }
     )
-    return write_manifest(tmp_path / "loose.parquet", [batch], root=photos, zone="10S", source="csv")
+    return write_manifest(
+        tmp_path / "loose.parquet", [batch], root=photos, zone="10S", source="csv", skipped=lambda: 5
+    )
 
 
 def test_a_plain_pack_holds_unchanged_files(manifest, photos, tmp_path):
@@ -95,6 +97,7 @@ def test_a_plain_pack_holds_unchanged_files(manifest, photos, tmp_path):
     assert ("unreadable", 3) in result.facts()
     assert "sub/010.jpg,empty file" in (tmp_path / "pack/unreadable.csv").read_text()
     packed = Manifest.open(result.manifest)
+    assert packed.skipped == 5
     assert (packed.rows, packed.zone, packed.source, packed.root) == (COUNT, "10S", "csv", tmp_path / "pack")
     assert packed.column("camera").tolist() == ["a"] * COUNT
     source = ImageSource(packed)
