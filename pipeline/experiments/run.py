@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from torch.cuda import OutOfMemoryError
 
@@ -21,12 +22,19 @@ NOT_RUN, FAILED, HELD = "not run", "failed", "held"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Metrics of a row by seed, and its costs; a shortfall and its reason if seeds are missing."""
+    """Metrics and predictions of a row by seed, and its costs; a shortfall and why, if seeds are missing."""
 
     runs: dict[int, Metrics]
     shortfall: str = ""
     reason: str = ""
     costs: Costs | None = None
+    predictions: dict[int, Path] = field(default_factory=dict)
+
+    def only(self, seeds: Set[int]) -> Outcome:
+        """Return the outcome with only some of its seeds."""
+        runs = {seed: self.runs[seed] for seed in seeds}
+        predictions = {seed: path for seed, path in self.predictions.items() if seed in seeds}
+        return replace(self, runs=runs, predictions=predictions)
 
 
 def run_rows(
@@ -47,8 +55,12 @@ def run_rows(
             outcomes[row.name] = replace(second, runs={**first.runs, **second.runs})
             if second.reason != first.reason:
                 _report_shortfall(row.name, outcomes, report)
-    pairs = [(row, outcomes[row.name]) for row in rows]
-    return {row.name: replace(outcome, costs=costs_of(row, outcome.runs)) for row, outcome in pairs}
+    for row in rows:
+        outcome = outcomes[row.name]
+        predictions = {seed: row.paths(seed).predictions for seed in outcome.runs}
+        costs = costs_of(row, outcome.runs)
+        outcomes[row.name] = replace(outcome, costs=costs, predictions=predictions)
+    return outcomes
 
 
 def run_row(row: Row, seeds: Sequence[int], *, device: str, localiser: str, report: Report) -> Outcome:

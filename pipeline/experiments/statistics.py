@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
+from pipeline.experiments.paired_tests import QueryScores, seed_flip_p, t_test_p
 from pipeline.experiments.rows import Plan
 from pipeline.experiments.run import Outcome
 from pipeline.experiments.run_row import Metrics
 
 BUCKETS = ("head", "mid", "tail")
-_MOST_SEEDS = 16  # that the sign-flip test takes: it tries all 2 ** seeds ways to flip
 
 
 @dataclass(frozen=True)
@@ -45,44 +42,24 @@ class Spread:
 
 @dataclass(frozen=True)
 class Gain:
-    """Differences between two rows, seed by seed, and two-sided p of the paired t and sign-flip tests."""
+    """Differences between two rows, seed by seed, with two-sided p.
+
+    `t_p` and `flip_p` (paired t and sign-flip tests over seeds) tell whether other seeds would show the gain
+    on the same queries; `query_p`, a sign-flip test over `units` independent sessions or bursts of queries,
+    whether other queries would.
+    """
 
     spread: Spread
     t_p: float | None
     flip_p: float | None
+    query_p: float | None = None
+    units: int | None = None
 
     @classmethod
     def of(cls, first: Sequence[float], second: Sequence[float]) -> Gain:
         """Return the gain of the first over the second: values of the same seeds in the same order."""
         gains = np.subtract(first, second)
-        return cls(Spread.of(gains.tolist()), _t_test(gains), _flip_test(gains))
-
-
-def _t_test(gains: npt.NDArray[np.float64]) -> float | None:
-    """Return the p of the paired t test; None for one seed, or if all gains are equal and not 0."""
-    if len(gains) < 2:
-        return None
-    if np.ptp(gains) == 0:  # the statistic would be infinite or 0 / 0
-        return None if gains[0] else 1.0
-    with warnings.catch_warnings():  # scipy warns of gains that are equal but for rounding
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return float(stats.ttest_1samp(gains, 0).pvalue)
-
-
-def _flip_test(gains: npt.NDArray[np.float64]) -> float | None:
-    """Return the exact p of the sign-flip test, at least 2 / 2 ** seeds; None for too many seeds or one."""
-    if not 2 <= len(gains) <= _MOST_SEEDS:
-        return None
-    # As many resamples as there are flips make the test exact.
-    test = stats.permutation_test(
-        (gains,), _rounded_sum, permutation_type="samples", n_resamples=2**_MOST_SEEDS, vectorized=True
-    )
-    return float(test.pvalue)
-
-
-def _rounded_sum(gains: npt.NDArray[np.float64], axis: int) -> Any:
-    """Return sums without rounding errors of floating point, which would break ties."""
-    return np.round(gains.sum(axis=axis), 9)
+        return cls(Spread.of(gains.tolist()), t_test_p(gains), seed_flip_p(gains))
 
 
 def measures(metrics: Metrics, localiser: str) -> dict[str, float]:
@@ -120,10 +97,21 @@ class Comparison:
         """The gain in each measure by pair of rows, over the seeds that both have."""
         gains = {}
         for pair in self.plan.compare:
-            first, second = (self.outcomes[name].runs if name in self.outcomes else {} for name in pair)
-            if seeds := first.keys() & second.keys():
-                a, b = (
-                    series({seed: runs[seed] for seed in seeds}, self.localiser) for runs in (first, second)
-                )
-                gains[pair] = {name: Gain.of(a[name], b[name]) for name in a if name in b}
+            if not set(pair) <= self.outcomes.keys():
+                continue
+            first, second = (self.outcomes[name] for name in pair)
+            if seeds := first.runs.keys() & second.runs.keys():
+                gains[pair] = self._gains(first.only(seeds), second.only(seeds))
+        return gains
+
+    def _gains(self, first: Outcome, second: Outcome) -> dict[str, Gain]:
+        """Return the gain in each measure of one outcome over another with the same seeds."""
+        a, b = (series(outcome.runs, self.localiser) for outcome in (first, second))
+        gains = {name: Gain.of(a[name], b[name]) for name in a if name in b}
+        if not first.predictions or not second.predictions:
+            return gains
+        these, those = (QueryScores.of(outcome.predictions, self.localiser) for outcome in (first, second))
+        for name, gain in gains.items():
+            if these and those and (test := these.p_of_gain(those, name)) is not None:
+                gains[name] = replace(gain, query_p=test[0], units=test[1])
         return gains

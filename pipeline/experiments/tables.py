@@ -74,9 +74,9 @@ def _gain_table(comparison: Comparison) -> Table:
     for (first, second), by_measure in comparison.gains.items():
         pair = f"{first} - {second}"
         for name, gain in by_measure.items():
-            rows.append([pair, name, gain.spread.text("+"), _p(gain.t_p), _p(gain.flip_p)])
+            rows.append([pair, name, gain.spread.text("+"), _p(gain.t_p), _p(gain.flip_p), _p(gain.query_p)])
             pair = ""
-    columns = ["gain", "of", "points", "p, paired t", "p, sign flips"]
+    columns = ["gain", "of", "points", "p, paired t", "p, sign flips", "p, queries"]
     return Table("gains in points, seed by seed", columns, rows)
 
 

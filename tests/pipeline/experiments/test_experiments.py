@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from scipy import stats
@@ -19,6 +20,7 @@ from cache.reader import FeatureReader
 from cache.storage.paths import total_size
 from cache.storage.shard_claims import StoreInUse, claimed
 from pipeline.cli import main
+from pipeline.experiments.paired_tests import QueryScores, sign_flip_p
 from pipeline.experiments.rows import (
     Plan,
     chosen_rows,
@@ -34,6 +36,7 @@ from pipeline.project.init import set_params, template
 from pipeline.project.params import load_params
 from stages.errors import ConfigError
 from stages.extract.config import ExtractConfig
+from stages.files import write_table
 
 SMALL = {
     "toycity.images": 60,
@@ -119,6 +122,8 @@ def test_spreads_and_gains_come_from_the_runs(project):
         for row in ("longtail", "plain")
     )
     assert gain["of"]["LR@1"]["spread"]["sd"] == pytest.approx(abs(first - second) / 2**0.5)
+    assert 0 < gain["of"]["LR@1"]["query_p"] <= 1
+    assert 0 < gain["of"]["LR@1"]["units"] <= 12
 
 
 def test_tables_name_what_was_not_run(project):
@@ -231,6 +236,43 @@ def test_p_values_equal_those_computed_by_hand():
     assert gain.flip_p == 2 / 8
     assert Gain.of([1.0, 0.0, 3.0], [0.0, 1.0, 0.0]).flip_p == 6 / 8  # sums ±5, ±3, ±3, ±1
     assert Gain.of([70.4, 70.1, 70.2], [70.1, 70.4, 70.0]).flip_p == 1.0  # 0.3 - 0.3 + 0.2, in binary
+
+
+def test_the_test_over_queries_resamples_units(tmp_path):
+    def predictions(name, correct, cell="tail", keys=None):
+        table = pa.table({
+            "key": keys or [f"{row}.jpg" for row in range(len(correct))],
+            "unit": np.arange(len(correct)) // 4,
+            "cell": np.where(np.arange(len(correct)) < 20, cell, "head"),
+            "correct@1": np.array(correct, bool),
+            "hybrid_error_m": np.where(correct, 3.0, 90.0),
+        })  # fmt: skip
+        write_table(tmp_path / name, table, {"radius_m": 25.0})
+        return {0: tmp_path / name, 1: tmp_path / name}
+
+    # Of ten bursts of four photos, six are gained, one is lost.
+    gained, lost = np.arange(40) // 4 < 6, np.arange(40) // 4 == 9
+    first, second = predictions("a", gained), predictions("b", lost)
+    a, b = (QueryScores.of(paths, "classify") for paths in (first, second))
+    expected = np.array(list(itertools.product((-1, 1), repeat=7))).sum(axis=1)
+    assert a.p_of_gain(b, "LR@1") == (pytest.approx((abs(expected) >= 5).mean()), 10)
+    assert a.p_of_gain(b, "tail") == (pytest.approx(2 / 2**5), 5)
+    assert a.p_of_gain(a, "LR@1") == (1.0, 10)
+    assert a.p_of_gain(b, "mid") is None
+    assert a.p_of_gain(b, "LR@5") is None
+    other = QueryScores.of(predictions("c", lost, keys=list(map(str, range(40)))), "classify")
+    assert a.p_of_gain(other, "LR@1") is None  # other queries
+    other = QueryScores.of(predictions("d", lost, cell="mid"), "classify")
+    assert a.p_of_gain(other, "tail") is None  # other cells
+    a, b = (QueryScores.of(paths, "hybrid") for paths in (first, second))
+    assert a.p_of_gain(b, "LR@1") == (pytest.approx((abs(expected) >= 5).mean()), 10)
+
+
+def test_many_units_get_a_sampled_p():
+    gains = np.random.default_rng(0).normal(0.3, 1, 60)
+    sampled = sign_flip_p(np.append(gains, np.zeros(500)))
+    assert sampled == pytest.approx(stats.ttest_1samp(gains, 0).pvalue, abs=0.02)
+    assert sampled == sign_flip_p(gains)
 
 
 @pytest.mark.parametrize("count", [2, 5, 8, 13, 16])
