@@ -18,6 +18,10 @@ class StoreError(PlacecacheError):
     """A feature store is absent, incomplete, damaged or in use."""
 
 
+class StoreInUse(StoreError):
+    """Another run is working on the same files."""
+
+
 class RecipeMismatch(StoreError):
     """A feature store was made with another recipe than the one asked for."""
 
@@ -27,7 +31,13 @@ def storage_errors(path: object) -> Iterator[None]:
     """Turn errors of the network and of object storage into a StoreError that names `path`."""
     try:
         yield
-    except (FileNotFoundError, FileExistsError, StoreError):
+    except FileNotFoundError as error:
+        if "bucket" in str(error).lower():  # no object is an answer, no bucket is a fault
+            raise StoreError(
+                f"{path} is in a bucket that does not exist: create the bucket, or edit data.features"
+            ) from error
+        raise
+    except (FileExistsError, StoreError):
         raise
     except Exception as error:
         raise StoreError(

@@ -12,6 +12,7 @@ from cache.errors import PlacecacheError
 from pipeline import console
 from pipeline.commands import everyday, stages, tools
 from pipeline.commands.help import GroupWithHeadings
+from pipeline.system_errors import explain
 
 
 @click.group(cls=GroupWithHeadings, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,10 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         where = f" (see `{fault.ctx.command_path} --help`)" if fault.ctx else ""
         console.error(fault.format_message() + where)
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as fault:
+        if isinstance(fault.__cause__, EOFError):  # click takes it for Ctrl-D at a prompt, and there is none
+            raise fault.__cause__ from None
         console.error("interrupted: run the same command again to continue")
         sys.exit(130)
-    except (PlacecacheError, click.ClickException, OSError) as fault:
+    except OSError as fault:
+        console.error(explain(fault))
+        sys.exit(1)
+    except (PlacecacheError, click.ClickException) as fault:
         console.error(str(fault))
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

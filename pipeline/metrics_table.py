@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pipeline import console
@@ -16,7 +15,9 @@ BELOW_THE_TABLE = (
 
 def show(path: Path, *, localisers_only: bool) -> None:
     """Print the localisers side by side, below its other sections unless `localisers_only`."""
-    sections: dict[str, Metrics] = json.loads(path.read_text(encoding="utf-8"))
+    from stages.files import read_json  # imports pyarrow, which `--help` does not need
+
+    sections: dict[str, Metrics] = read_json(path, made_by="pipeline eval")
     localisers = {name: metrics for name, metrics in sections.items() if "ms_per_query" in metrics}
     if not localisers_only:
         for title, metrics in sections.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ __all__ = [
     "note_of",
     "open_parquet",
     "printable",
+    "read_json",
     "read_table",
     "replacing",
     "write_table",
 ]
 
 NOTE_KEY = b"placecache"
+_CHECKSUM = "crc32"
 
 
 Progress = Callable[[int, int], None]
@@ -37,6 +40,25 @@ def printable(name: str | Path) -> str:
     """Return a name with every character that cannot be printed replaced by U+FFFD."""
     text = str(name).encode("utf-8", "replace").decode()
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
+def read_json(path: Path, *, made_by: str) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: run `{made_by}`") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}): run `{made_by}` again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged (it holds no JSON object): run `{made_by}` again")
+    return content
 
 
 def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
@@ -69,7 +91,7 @@ def read_table(path: Path, *, made_by: str) -> tuple[dict[str, npt.NDArray[Any]]
         note = note_of(file, path, made_by=made_by)
         try:
             table = file.read()
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path} cannot be read ({error}): run `{made_by}` again") from error
     # Writable, because torch warns about read-only arrays.
     return {name: np.require(table[name].to_numpy(), requirements="W") for name in table.column_names}, note
@@ -94,7 +116,9 @@ def open_parquet(path: Path, *, made_by: str) -> pq.ParquetFile:
         return pq.ParquetFile(path)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: run `{made_by}`") from None
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk's fault, not the file's
+            raise
         raise InputError(f"{path} is not a readable Parquet file ({error}): run `{made_by}` again") from error
 
 
@@ -109,10 +133,24 @@ def note_of(file: pq.ParquetFile, path: Path, *, made_by: str) -> dict[str, Any]
     raw = (file.metadata.metadata or {}).get(NOTE_KEY)
     if raw is None:
         raise InputError(f"{path} carries no placecache metadata: expected a file written by `{made_by}`")
-    note: dict[str, Any] = json.loads(raw)
-    return note
+    try:
+        note = json.loads(raw)
+        sound = isinstance(note, dict) and note.pop(_CHECKSUM, None) in (None, _checksum(note))
+    except (ValueError, RecursionError):
+        sound = False
+    if not sound:
+        raise InputError(f"the metadata of {path} are damaged: run `{made_by}` again")
+    return dict(note)
 
 
 def note_bytes(note: dict[str, Any]) -> bytes:
-    """Return the note as canonical JSON."""
+    """Return the note as canonical JSON with a checksum, which `note_of` compares."""
+    return _canonical({**note, _CHECKSUM: _checksum(note)})
+
+
+def _checksum(note: dict[str, Any]) -> str:
+    return f"{zlib.crc32(_canonical(note)):08x}"
+
+
+def _canonical(note: dict[str, Any]) -> bytes:
     return json.dumps(note, sort_keys=True).encode()

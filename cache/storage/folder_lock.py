@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from cache.errors import StoreError
+from cache.errors import StoreError, StoreInUse
 from cache.storage.paths import AnyPath, StoragePath, storage_path
 
 HEARTBEAT_S = 20.0
@@ -44,12 +45,14 @@ class Holder:
         return cls(*_machine(), os.getpid(), _start_ticks(os.getpid()), now, uuid.uuid4().hex)
 
     @classmethod
-    def read(cls, path: StoragePath) -> Holder | None:
-        """Return the holder that a file names; None if the file is not written yet."""
+    def parse(cls, content: bytes) -> Holder | None:
+        """Return the holder that a file of this content names; None if it names none."""
         try:
-            return cls(**json.loads(path.read_bytes()))
-        except (ValueError, TypeError):
+            holder = cls(**json.loads(content))
+        except (ValueError, TypeError, RecursionError):
             return None
+        sound = isinstance(holder.process, int) and isinstance(holder.ticks, int)
+        return holder if sound and abs(holder.process) < 1 << 31 else None
 
     def to_bytes(self) -> bytes:
         """Return the content of a file that names the holder."""
@@ -59,10 +62,20 @@ class Holder:
         return f"process {self.process} on {self.host}, since {self.since}"
 
 
+def read_holder(file: StoragePath, now: float) -> tuple[Holder | None, float]:
+    """Return the holder that a file names, None if unreadable, and the seconds since its last heartbeat.
+
+    Such a file gets its name together with its content. A power cut can leave an empty one, which is
+    infinitely old.
+    """
+    content = file.read_bytes()
+    return Holder.parse(content), now - file.modified() if content else math.inf
+
+
 def is_dead(holder: Holder | None, age_s: float) -> bool:
     """Whether the holder of a file is known to be dead.
 
-    On this machine the process is looked up. Elsewhere, or before the file is written (None), a holder is
+    On this machine the process is looked up. Elsewhere, or if the file is not readable (None), a holder is
     dead if the file was not touched for `STALE_S` seconds.
     """
     if holder is None or not holder.ticks:
@@ -81,6 +94,28 @@ def locked(folder: AnyPath) -> AbstractContextManager[None]:
     """
     folder = storage_path(folder)
     return folder.system_lock() or _lock_object(folder / _LOCK)
+
+
+@contextlib.contextmanager
+def held(file: AnyPath, work: str) -> Iterator[None]:
+    """Hold a lock file for this process while the block runs.
+
+    If another process holds it, StoreInUse says which one does the `work`.
+    """
+    file = storage_path(file)
+    with locked(file.parent):
+        with contextlib.suppress(FileNotFoundError):
+            holder, age_s = read_holder(file, storage_time(file.parent))
+            if not is_dead(holder, age_s):
+                process = "another process" if holder is None else holder
+                raise StoreInUse(f"{work} is already running ({process}): wait for that run or stop it")
+            file.unlink(missing_ok=True)
+        file.create_new(Holder.this_process().to_bytes())
+    try:
+        with heartbeat([file]):
+            yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -113,8 +148,7 @@ def storage_time(folder: StoragePath) -> float:
 def _lock_object(lock: StoragePath) -> Iterator[None]:
     while not lock.create_new(Holder.this_process().to_bytes()):
         with contextlib.suppress(FileNotFoundError):  # released meanwhile
-            holder, age_s = Holder.read(lock), storage_time(lock.parent) - lock.modified()
-            if is_dead(holder, age_s):
+            if is_dead(*read_holder(lock, storage_time(lock.parent))):
                 lock.unlink(missing_ok=True)
                 continue
         time.sleep(_RETRY_S)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,8 +17,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil  # type: ignore[import-untyped]
 
 from cache.storage.remote import RemotePath
+
+_ABANDONED_S = 86400.0  # nobody takes a day for one file, not even on another machine
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 class LocalPath(PosixPath):
@@ -48,12 +55,30 @@ class LocalPath(PosixPath):
 
     def remove_partials(self) -> None:
         """Delete what killed writers of this file left beside it."""
-        for partial in self.parent.glob("*.partial"):
-            if partial.name.removeprefix(".").startswith(f"{self.name}."):
-                partial.unlink(missing_ok=True)
+        for partial in _partials_of(self):
+            partial.unlink(missing_ok=True)
 
     def create_new(self, content: bytes) -> bool:
-        """Write the file if there is none; return whether it did, which is true for one process only."""
+        """Write the file if there is none; return whether it did, which is true for one process only.
+
+        A link gives the file its name when its content is complete, so that a kill leaves no empty file.
+        """
+        with naming_errors(self, self.with_name(f".{self.name}.{uuid.uuid4().hex}.partial")) as partial:
+            try:
+                partial.write_bytes(content)
+                os.link(partial, self)
+                return True
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return self._create_without_link(content)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def _create_without_link(self, content: bytes) -> bool:
+        """`create_new` on a file system without hard links, such as FAT."""
         try:
             file = self.open("xb")
         except FileExistsError:
@@ -61,7 +86,7 @@ class LocalPath(PosixPath):
         try:
             with file:
                 file.write(content)
-        except OSError:  # usually a full disk: an empty claim would look like a run that is just starting
+        except OSError:  # usually a full disk
             self.unlink(missing_ok=True)
             raise
         return True
@@ -180,16 +205,56 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The content is forced to the disk before it gets its name, so a reader or a crash sees the old file,
     the new file, or none, but never a part. The rename itself may be lost in a power cut: a caller that
-    must never see the old file again also syncs the folder.
+    must never see the old file again also syncs the folder. What killed writers of `path` left is deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    for left in filter(_is_abandoned, _partials_of(path)):
+        left.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    with naming_errors(path, partial):
+        try:
+            yield partial
+            LocalPath(partial).sync()
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming_errors(path: Path, partial: Path) -> Iterator[Path]:
+    """Yield a temporary path; let an OSError about it, or about no path, name `path` instead."""
     try:
         yield partial
-        LocalPath(partial).sync()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    except OSError as error:
+        # A write to a full disk names no file.
+        if error.filename in (None, str(partial)):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _partials_of(path: Path) -> list[Path]:
+    """Temporary files of a file, ours and those that Zarr writes."""
+    try:
+        names = [file.name for file in path.parent.iterdir() if file.name.endswith(".partial")]
+    except FileNotFoundError:
+        return []
+    return [path.with_name(name) for name in names if name.removeprefix(".").startswith(f"{path.name}.")]
+
+
+def _is_abandoned(partial: Path) -> bool:
+    """Whether the writer of a temporary file is dead: a process of this host, or silent for a day."""
+    name, _, process = partial.name.removesuffix(".partial").rpartition(".")
+    try:
+        written = partial.stat().st_mtime
+        if time.time() - written > _ABANDONED_S:
+            return True
+        # Process ids are used again: a process that started later did not write the file.
+        here = name.endswith(f".{socket.gethostname()}")
+        return here and psutil.Process(int(process)).create_time() > written + 1
+    except psutil.NoSuchProcess:
+        return True
+    except (FileNotFoundError, ValueError):  # finished meanwhile, or another kind of name
+        return False
 
 
 def write_atomic(path: Path, content: bytes) -> None:

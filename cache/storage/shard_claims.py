@@ -11,19 +11,15 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from cache.errors import StoreError
+from cache.errors import StoreInUse
 from cache.spec import number_ranges
-from cache.storage.folder_lock import Holder, heartbeat, is_dead, locked, storage_time
+from cache.storage.folder_lock import Holder, heartbeat, is_dead, locked, read_holder, storage_time
 from cache.storage.paths import AnyPath, StoragePath, storage_path
-
-
-class StoreInUse(StoreError):
-    """Another run is writing the requested chunks."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim file, its chunks, its holder (None: not written yet) and seconds since its last heartbeat."""
+    """A claim file, its chunks, its holder (None: unreadable) and seconds since its last heartbeat."""
 
     path: StoragePath
     chunks: range
@@ -36,7 +32,7 @@ class Claim:
         return is_dead(self.holder, self.age_s)
 
     def __str__(self) -> str:
-        return "a run that is just starting" if self.holder is None else str(self.holder)
+        return "an unknown process" if self.holder is None else str(self.holder)
 
 
 def claims_folder(store: AnyPath) -> StoragePath:
@@ -65,6 +61,9 @@ def claimed(store: AnyPath, shards: Mapping[int, range]) -> Iterator[None]:
     """
     store = storage_path(store)
     chunks_of_shard = {shard: chunks for shard, chunks in shards.items() if len(chunks)}
+    if not chunks_of_shard:  # a complete store may lie on a disk that cannot be written
+        yield
+        return
     with locked(store.parent):
         paths = _claim(store, chunks_of_shard)
     try:
@@ -116,6 +115,8 @@ def _require_free(store: StoragePath, chunks_of_shard: Mapping[int, range], own:
 def _release(folder: StoragePath, paths: list[StoragePath]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
+    for left in folder.glob(".*"):  # kills leave files of claims that were not complete
+        left.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # others have claims in it
         folder.rmdir()
 
@@ -129,7 +130,6 @@ def _claims_in(folder: StoragePath) -> list[Claim]:
     claims = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            age_s = now - path.modified()
             first, _, last = path.stem.partition("-")
-            claims.append(Claim(path, range(int(first), int(last) + 1), Holder.read(path), age_s))
+            claims.append(Claim(path, range(int(first), int(last) + 1), *read_holder(path, now)))
     return claims

@@ -6,9 +6,11 @@ answers at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,6 +43,24 @@ def project_of(context: click.Context) -> tuple[Params, Paths]:
     extract = params.extract
     home = storage_path(params.data.features, project)
     return params, Paths(project, f"{extract.backbone}-{extract.image_size}", home)
+
+
+def one_at_a_time(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let one process at a time run a command in a project; a second one is told which process runs it."""
+
+    @click.pass_context
+    @functools.wraps(command)
+    def run(context: click.Context, /, **arguments: Any) -> Any:
+        from cache.storage.folder_lock import held
+
+        _, paths = project_of(context)
+        if os.environ.get("RANK", "0") != "0":  # torchrun starts several processes; the first one holds it
+            return command(context, **arguments)
+        name = str(context.info_name)
+        with held(paths.lock(name), f"`pipeline {name}` in this project"):
+            return command(context, **arguments)
+
+    return run
 
 
 def shards_of(params: Params, shards: tuple[int, ...] | None) -> Sequence[int]:

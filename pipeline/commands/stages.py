@@ -7,13 +7,21 @@ import os
 import click
 
 from pipeline import console, metrics_table
-from pipeline.commands.context import DEVICE, SCHEDULER, one_device, project_of, shards_of, source_of
+from pipeline.commands.context import (
+    DEVICE,
+    SCHEDULER,
+    one_at_a_time,
+    one_device,
+    project_of,
+    shards_of,
+    source_of,
+)
 from pipeline.commands.options import GROUPS, SHARDS, SPLIT
 from pipeline.project.paths import SPLITS
 
 
 @click.command()
-@click.pass_context
+@one_at_a_time
 def index(context: click.Context) -> None:
     """Find the images and their positions."""
     from stages.index.stage import IndexInputs, run
@@ -30,7 +38,7 @@ def index(context: click.Context) -> None:
 
 
 @click.command()
-@click.pass_context
+@one_at_a_time
 def partition(context: click.Context) -> None:
     """Divide the city into classes and groups, and plan views.
 
@@ -100,7 +108,7 @@ def extract(
 )
 @SCHEDULER
 @DEVICE
-@click.pass_context
+@one_at_a_time
 def train_heads(
     context: click.Context, groups: tuple[int, ...] | None, frozen: bool, scheduler: str | None, device: str
 ) -> None:
@@ -122,7 +130,7 @@ def train_heads(
 
 @click.command("eval")
 @DEVICE
-@click.pass_context
+@one_at_a_time
 def evaluate(context: click.Context, device: str) -> None:
     """Localise the queries and measure how many are right.
 
@@ -136,7 +144,7 @@ def evaluate(context: click.Context, device: str) -> None:
 
 
 @click.command("report")
-@click.pass_context
+@one_at_a_time
 def write_report(context: click.Context) -> None:
     """Write report.html: numbers, map, plots and worst failures."""
     from stages.eval.report.stage import ReportInputs, run

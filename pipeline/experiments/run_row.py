@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cache.errors import PlacecacheError
+from cache.errors import PlacecacheError, StoreInUse
 from cache.reader import FeatureReader
 from cache.storage.folder_lock import locked
 from cache.storage.paths import AnyPath, write_atomic
-from cache.storage.shard_claims import StoreInUse, claimed, claims_on
+from cache.storage.shard_claims import claimed, claims_on
 from cache.store import store_exists
 from pipeline import console
 from pipeline.experiments.paths import RowPaths

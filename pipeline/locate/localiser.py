@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ class PhotoLocaliser:
     def __init__(self, trained: Localiser, backbone: Backbone) -> None:
         self.trained = trained
         self.backbone = backbone
+        self._process = os.getpid()
 
     @classmethod
     def load(
@@ -93,6 +95,7 @@ class PhotoLocaliser:
         UnreadableImage
             If the file cannot be read as an image.
         """
+        self._adapt_to_fork()
         photo = Path(photo)
         places, confidence, abstained = self._places(self._features(photo), top)
         exif = _exif_position(photo)
@@ -108,6 +111,18 @@ class PhotoLocaliser:
                 yield self.locate(photo, top=top)
             except UnreadableImage as error:
                 yield error
+
+    def _adapt_to_fork(self) -> None:
+        """Use one thread in a forked process: the threads of its parent do not exist there."""
+        if self._process == os.getpid():
+            return
+        if self.trained.device.type != "cpu":
+            raise InputError(
+                f"this localiser was loaded in process {self._process} and uses {self.trained.device}, "
+                f"which its fork {os.getpid()} cannot: load it in each process"
+            )
+        torch.set_num_threads(1)
+        self._process = os.getpid()
 
     def _features(self, photo: Path) -> Features:
         """Features (1, F) as in the store; one photo per pass, so that other photos do not change them."""

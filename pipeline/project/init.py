@@ -15,7 +15,15 @@ from pipeline.project.params import change_setting
 from stages.errors import ConfigError, InputError
 
 FILES = ("params.yaml", "dvc.yaml", "experiments.yaml")
-IGNORED = ("/data/", "/models/", "/plots/", "/experiments/", "/predictions.parquet", "/report.html")
+IGNORED = (
+    "/data/",
+    "/models/",
+    "/plots/",
+    "/experiments/",
+    "/predictions.parquet",
+    "/report.html",
+    "/.*.lock",
+)
 
 
 def template(name: str) -> Path:

@@ -56,6 +56,10 @@ class Paths:
         """Return what DVC tracks for one split's features: the store, or a note that says where it is."""
         return self.project / "data" / "features" / self.features_name / f"{split}.zarr"
 
+    def lock(self, command: str) -> Path:
+        """Return the file that names the process which runs a command in this project."""
+        return self.project / f".{command}.lock"
+
     @property
     def models(self) -> Path:
         """Folder of the localiser and its checkpoints."""

@@ -168,7 +168,7 @@ def _open_array(source: Path, manifest: Manifest) -> npt.NDArray[np.floating]:
         array: npt.NDArray[np.floating] = np.load(source, mmap_mode="r")
     except FileNotFoundError:
         raise InputError(f"{source} does not exist: expected an .npy file of features") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise InputError(f"{source} is not a readable .npy file ({error})") from error
     fits = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f"
     if not fits or array.shape[0] != manifest.rows or not array.shape[1]:

@@ -141,6 +141,25 @@ class ClassTable:
             raise InputError(f"{path} is not a classes table ({error}): run `{_MADE_BY}` again") from error
 
 
+def load_labels(path: Path) -> npt.NDArray[np.int32]:
+    """Return the class of every row, (rows,), or that of each partition, (rows, P); -1 for none.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or holds no such array.
+    """
+    try:
+        labels = np.load(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: run `{_MADE_BY}`") from None
+    except (ValueError, EOFError, SyntaxError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}): run `{_MADE_BY}` again") from error
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind != "i" or labels.ndim not in (1, 2):
+        raise InputError(f"{path} holds no class ids: run `{_MADE_BY}` again")
+    return labels
+
+
 def in_class(
     labels: npt.NDArray[np.int32], classes: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.bool_]:

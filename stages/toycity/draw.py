@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from PIL import Image
 
 from stages.errors import InputError
 from stages.files import Progress
+from stages.processes import worker_pool
 from stages.toycity.camera import Camera, Darkroom, database_day, query_day
 from stages.toycity.config import OUTSIDE_M, CityConfig, CityResult
 from stages.toycity.sky_and_ground import Ground, Sky
@@ -123,8 +123,7 @@ def _draw_all(city: City, image_px: int, jobs: list[tuple[Shot, Path]], workers:
         _start_worker(city, image_px)
         yield from map(_draw_batch, batches)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (city, image_px)) as pool:
+    with worker_pool(workers, _start_worker, (city, image_px)) as pool:
         for future in as_completed([pool.submit(_draw_batch, batch) for batch in batches]):
             yield future.result()
 

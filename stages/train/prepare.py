@@ -16,7 +16,7 @@ from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.exemplars import MOST_BYTES, Exemplars, choose_exemplars
 from stages.models.localiser.localiser import Localiser
 from stages.models.trainable_blocks import TrainableBlocks, TrainableBlocksSettings
-from stages.partition.classes import ClassTable, in_class
+from stages.partition.classes import ClassTable, in_class, load_labels
 from stages.partition.places import Places
 from stages.partition.views import ViewPlan
 from stages.train.config import TrainConfig
@@ -56,12 +56,7 @@ def open_files(inputs: TrainInputs) -> Files:
     """
     manifest, reader = Manifest.open(inputs.manifest), FeatureReader.open(inputs.features)
     classes = ClassTable.load(inputs.partition / "classes.parquet")
-    try:
-        labels = np.load(inputs.partition / "labels.npy")
-    except FileNotFoundError:
-        raise InputError(
-            f"{inputs.partition / 'labels.npy'} does not exist: run `pipeline partition`"
-        ) from None
+    labels = load_labels(inputs.partition / "labels.npy")
     if len(labels) != manifest.rows or labels.max(initial=-1) >= len(classes):
         raise InputError(
             f"{inputs.partition} was made for another manifest than {inputs.manifest}: "

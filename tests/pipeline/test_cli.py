@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,9 +15,12 @@ import click
 import pytest
 from PIL import Image
 
+from cache.storage.folder_lock import held
 from pipeline.cli import cli, main
 from pipeline.commands.help import LINE
 from pipeline.project.init import set_params, template
+from pipeline.project.paths import Paths
+from pipeline.system_errors import explain
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SMALL = {
@@ -112,8 +117,58 @@ def test_a_system_error_is_one_line(tmp_path, capsys):
     (project / "data").write_text("a file where a folder is needed")
     assert call("--project", str(project), "index") == 1
     errors = capsys.readouterr().err.strip()
-    assert errors.startswith("error: [Errno ")
+    assert errors.startswith(f"error: {project}/data")
+    assert "a file is where a folder is needed, then run the same command again" in errors
     assert "\n" not in errors
+
+
+@pytest.mark.parametrize(
+    ("error", "parts"),
+    [
+        (OSError(errno.ENOSPC, "No space", "/data/a"), ("/data/a", "no space left on device", "free some")),
+        (OSError(errno.EROFS, "x", Path("/data/a")), ("/data/a", "read-only", "mount it writable")),
+        (PermissionError(errno.EACCES, "x", "/data/a"), ("/data/a", "permission denied", "permissions")),
+        (OSError("Can't write data (errno = 28, error message = 'full')"), ("no space left", "free some")),
+        (OSError("Couldn't open file"), ("couldn't open file", "run the same command again")),
+        (OSError(errno.EIO, "x"), ("input/output error", "check the disk")),
+        (TimeoutError(), ("TimeoutError", "run the same command again")),
+    ],
+)
+def test_a_system_error_names_path_and_way_out(error, parts):
+    line = explain(error)
+    assert "\n" not in line
+    for part in parts:
+        assert part.lower() in line.lower()
+
+
+def test_an_early_end_of_a_file_is_no_interruption(monkeypatch):
+    def truncated(*_, **__):
+        raise EOFError("No data left in file")
+
+    monkeypatch.setattr("pipeline.commands.everyday.project_of", truncated)
+    with pytest.raises(EOFError, match="No data left"):
+        main(["status"])
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00\xff"])
+def test_a_torn_labels_file_is_named(project, capsys, content):
+    labels = project / "data" / "partition" / "labels.npy"
+    labels.write_bytes(content)
+    assert call("--project", str(project), "train-heads") == 1
+    errors = capsys.readouterr().err.strip()
+    assert str(labels) in errors
+    assert "run `pipeline partition` again" in errors
+    assert "\n" not in errors
+
+
+@pytest.mark.parametrize("command", ["index", "partition", "train-heads", "eval", "report"])
+def test_a_second_run_of_a_stage_is_told_who_is_at_work(project, capsys, command):
+    with held(Paths(project, "").lock(command), "the first"):
+        assert call("--project", str(project), command) == 1
+    errors = capsys.readouterr().err.strip()
+    assert f"`pipeline {command}` in this project is already running (process {os.getpid()} on " in errors
+    assert "\n" not in errors
+    assert not Paths(project, "").lock(command).exists()
 
 
 def test_the_stages_in_order_end_in_metrics(finished, capsys):

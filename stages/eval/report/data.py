@@ -13,7 +13,7 @@ from stages.errors import InputError
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.outcomes import Outcomes
 from stages.index.manifest import Manifest
-from stages.partition.classes import ClassTable
+from stages.partition.classes import ClassTable, load_labels
 from stages.partition.places import Places
 
 
@@ -68,7 +68,7 @@ class ReportData:
         outcomes, classes = Outcomes.load(inputs.predictions), ClassTable.load(inputs.classes)
         places = Places.of(classes)
         database, queries = Manifest.open(inputs.database), Manifest.open(inputs.queries)
-        labels = _load_labels(inputs.labels)
+        labels: npt.NDArray[np.integer] = load_labels(inputs.labels)
         row_of = {key: row for row, key in enumerate(queries.keys(0, queries.rows))}
         query_row = np.array([row_of.get(key, -1) for key in outcomes.key], dtype=np.int64)
         largest = max((int(ids.max()) for ids in outcomes.class_ids if len(ids)), default=-1)
@@ -87,11 +87,3 @@ class ReportData:
             distance_m = KDTree(places.centres).query(outcomes.truth)[0][:, 0]
             reachable = distance_m <= outcomes.radius_m
         return cls(inputs.config, outcomes, reachable, classes, places, queries, database, labels, query_row)
-
-
-def _load_labels(path: Path) -> npt.NDArray[np.integer]:
-    try:
-        labels: npt.NDArray[np.integer] = np.load(path, mmap_mode="r")
-    except (FileNotFoundError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): run `pipeline partition`") from error
-    return labels

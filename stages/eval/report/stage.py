@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from stages.errors import InputError
 from stages.eval.plots import curves
 from stages.eval.plots.figure import Plot
 from stages.eval.plots.plots import class_size_plot, error_plot, recall_plot, reliability_plot, risk_plot
@@ -19,7 +17,7 @@ from stages.eval.report.numbers import Metrics, Numbers
 from stages.eval.report.outcomes import images_of_true_cell
 from stages.eval.report.page import render
 from stages.eval.report.result import ReportResult
-from stages.files import replacing
+from stages.files import read_json, replacing
 
 __all__ = ["ReportInputs", "ReportResult", "run"]
 
@@ -67,10 +65,7 @@ def run(inputs: ReportInputs) -> ReportResult:
 
 
 def _read_metrics(path: Path) -> Metrics:
-    try:
-        metrics: Metrics = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: run `pipeline eval`") from None
+    metrics: Metrics = read_json(path, made_by="pipeline eval")
     return metrics
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ from stages.index.packs.config import PackConfig
 from stages.index.packs.reader import SHARD, SLOT
 from stages.index.packs.result import PackResult
 from stages.index.packs.writer import PackedShard, pack_shard
+from stages.processes import worker_pool
 
 MANIFEST = "manifest.parquet"
 UNREADABLE = "unreadable.csv"
@@ -86,9 +85,7 @@ def _map(work: Callable[[int], PackedShard], shards: range, workers: int) -> Ite
     if min(workers, len(shards)) <= 1:
         yield from map(work, shards)
         return
-    # Spawn, because a forked process inherits locks whose threads do not exist in it.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(shards)), mp_context=context) as pool:
+    with worker_pool(min(workers, len(shards))) as pool:
         try:
             yield from pool.map(work, shards)
         finally:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cache.recipe import Recipe
+from stages.errors import InputError
 from stages.models.heads.heads import Head, HeadSettings, Projection
 from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.exemplars import Exemplars
@@ -23,8 +24,6 @@ from stages.partition.places import Places
 
 if TYPE_CHECKING:
     from stages.models.trainable_blocks import TrainableBlocks, TrainableBlocksSettings
-
-FORMAT = 2
 
 
 @dataclass
@@ -72,7 +71,6 @@ class Localiser:
         """Return an untrained localiser with random weights; a tail's weights are uninitialised."""
         features = sum(recipe.outputs[name] for name in inputs)
         meta = {
-            "format": FORMAT,
             "recipe": recipe.to_dict(),
             "inputs": list(inputs),
             "features": features,
@@ -164,8 +162,13 @@ class Localiser:
         InputError
             If it does not exist, has another format or its files do not fit each other.
         """
-        meta, tensors, classes = read_folder(folder, FORMAT)
-        localiser = cls._of_meta(meta, classes)
+        meta, tensors, classes = read_folder(folder)
+        try:
+            localiser = cls._of_meta(meta, classes)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
+            raise InputError(
+                f"{folder / 'meta.json'} is damaged ({error!r}): run `pipeline train-heads` again"
+            ) from error
         localiser.exemplars = Exemplars.pop_from(tensors)
         copy_tensors(tensors, localiser.tensors(), folder)
         return localiser.to(device)

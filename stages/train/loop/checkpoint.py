@@ -8,7 +8,6 @@ previous one deleted. Nothing is pickled.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from cache.storage.paths import write_atomic
 from stages.errors import InputError
+from stages.models.localiser.io import save_tensors
 from stages.train.loop.distributed import Ranks
 
 FORMAT = 1
@@ -68,13 +69,11 @@ class Checkpoints:
             partial.mkdir(parents=True)
         self.ranks.wait()
         own = partial / f"state-{self.ranks.rank}.safetensors"
-        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, own)
-        _sync(own)
+        save_tensors(tensors, own)
         self.ranks.wait()
         if self.ranks.first:
             text = json.dumps({"format": FORMAT, "run": self.identity, **meta}, indent=2)
-            (partial / "meta.json").write_text(text + "\n", encoding="utf-8")
-            _sync(partial / "meta.json")
+            write_atomic(partial / "meta.json", (text + "\n").encode())
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
             for other in self.folder.iterdir():
@@ -100,7 +99,7 @@ class Checkpoints:
             if (meta["format"], meta["run"]) != (FORMAT, self.identity):
                 return None
             return Checkpoint(load_file(complete[-1] / f"state-{self.ranks.rank}.safetensors"), meta)
-        except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise InputError(
                 f"the checkpoint {complete[-1]} is damaged ({error}): delete {self.folder} to start again"
             ) from error
@@ -109,8 +108,3 @@ class Checkpoints:
         """Delete all of them; called when the run is complete."""
         if self.folder is not None and self.ranks.first:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

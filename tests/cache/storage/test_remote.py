@@ -12,7 +12,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from cache.errors import StoreError
+from cache.errors import StoreError, StoreInUse
 from cache.integrity import check_chunk, torn
 from cache.reader import FeatureReader
 from cache.spec import StoreSpec
@@ -20,7 +20,7 @@ from cache.storage import folder_lock
 from cache.storage.folder_lock import Holder, locked
 from cache.storage.paths import storage_path
 from cache.storage.remote import RemotePath
-from cache.storage.shard_claims import StoreInUse, claimed, claims_folder, claims_on
+from cache.storage.shard_claims import claimed, claims_folder, claims_on
 from cache.store import create_or_open, drop_reusable, open_store, reusable
 from cache.writer import ChunkWriter
 from tests.cache.test_faults import work
@@ -237,7 +237,7 @@ def test_heartbeats_reach_objects(objects, monkeypatch):
     monkeypatch.setattr(RemotePath, "write_bytes", noted)
     with claimed(objects / "database.zarr", {0: range(4)}):
         assert beaten.wait(10)
-        assert Holder.read(claim) is not None
+        assert Holder.parse(claim.read_bytes()) is not None
 
 
 def test_only_one_thread_at_a_time_holds_the_lock(objects, monkeypatch):

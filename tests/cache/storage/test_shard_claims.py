@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from cache.errors import StoreInUse
 from cache.spec import StoreSpec
 from cache.storage import folder_lock
-from cache.storage.folder_lock import Holder
-from cache.storage.shard_claims import StoreInUse, claimed, claims_folder, claims_on, require_unclaimed
+from cache.storage.folder_lock import Holder, held
+from cache.storage.shard_claims import claimed, claims_folder, claims_on, require_unclaimed
 from cache.store import create_or_open
 from tests.cache.test_store import OUTPUTS, RECIPE, filled, ids
 
@@ -123,13 +124,69 @@ def test_other_hosts_and_containers_hold_claims_until_stale(store):
             assert len(claims_on(store)) == 2
 
 
-def test_a_claim_not_yet_written_counts(store):
+def test_an_empty_claim_is_void_at_once(store):
+    forged(store).write_text("")
+    assert claims_on(store) == []
+    with claimed(store, SHARDS):
+        assert len(claims_on(store)) == 2
+
+
+def test_a_claim_of_an_unknown_form_counts_until_stale(store):
     path = forged(store)
-    path.write_text("")
-    with pytest.raises(StoreInUse, match="a run that is just starting"), claimed(store, SHARDS):
+    path.write_text('{"machine": "of a later version"}')
+    with pytest.raises(StoreInUse, match="an unknown process"), claimed(store, SHARDS):
         pass
     os.utime(path, (0, 0))
     with claimed(store, SHARDS):
+        pass
+
+
+def test_a_kill_while_claiming_leaves_no_empty_claim(store):
+    script = """
+import os, signal, sys
+from pathlib import Path
+from cache.storage.shard_claims import claimed
+link = os.link
+os.link = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+with claimed(Path(sys.argv[1]), {0: range(4)}):
+    pass
+"""
+    killed = subprocess.run([sys.executable, "-c", script, str(store)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert claims_on(store) == []
+    with claimed(store, SHARDS):
+        pass
+    assert not claims_folder(store).exists()
+
+
+def test_claims_need_no_hard_links(store, monkeypatch):
+    def no_links(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with claimed(store, {0: range(4)}), pytest.raises(StoreInUse), claimed(store, {0: range(4)}):
+        pass
+    assert not claims_folder(store).exists()
+
+
+def test_nothing_to_claim_writes_nothing(store):
+    with claimed(store / "absent" / "database.zarr", {0: range(0)}):
+        assert not (store / "absent").exists()
+
+
+def test_a_second_holder_of_a_lock_file_learns_of_the_first(tmp_path):
+    lock = tmp_path / ".index.lock"
+    with held(lock, "`pipeline index`"):
+        message = rf"`pipeline index` is already running \(process {os.getpid()}"
+        with pytest.raises(StoreInUse, match=message), held(lock, "`pipeline index`"):
+            pass
+        assert lock.exists()
+    assert not lock.exists()
+    lock.write_text(json.dumps(asdict(replace(Holder.this_process(), process=1 << 22, ticks=1))))
+    with held(lock, "`pipeline index`"):  # its process is dead
+        pass
+    lock.touch()
+    with held(lock, "`pipeline index`"):
         pass
 
 
@@ -165,16 +222,12 @@ def test_a_store_in_use_is_not_replaced_or_moved_aside(store, rival):
 
 
 def test_a_full_disk_leaves_no_empty_claim(store, monkeypatch):
-    opened = Path.open
-
-    def full(self, mode="r", *arguments, **options):
-        file = opened(self, mode, *arguments, **options)
-        if mode == "xb" and self.suffix == ".json":
-            file.write = lambda content: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
-        return file
+    def full(self, content):
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space left"), claimed(store, {0: range(4)}):
             pass
     with claimed(store, {0: range(4)}):

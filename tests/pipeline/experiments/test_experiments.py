@@ -16,9 +16,10 @@ import pytest
 import torch
 from scipy import stats
 
+from cache.errors import StoreInUse
 from cache.reader import FeatureReader
 from cache.storage.paths import total_size
-from cache.storage.shard_claims import StoreInUse, claimed
+from cache.storage.shard_claims import claimed
 from pipeline.cli import main
 from pipeline.experiments.paired_tests import QueryScores, sign_flip_p
 from pipeline.experiments.rows import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -309,11 +310,45 @@ def test_confidence_and_abstention(tmp_path, capsys):
     assert sum(place.score for place in answer.places) <= 1
     meta = json.loads((tmp_path / "model" / "meta.json").read_text())
     meta["calibration"]["confidence"]["abstain_below"] = 1.0
+    meta |= {"format": 2, "digest": None}  # as earlier versions wrote it
     (tmp_path / "model" / "meta.json").write_text(json.dumps(meta))
     code, out, _ = call(capsys, "locate", tmp_path / "a.jpg", "--model", tmp_path / "model")
     assert code == 0
     assert "too low to rely on" in out
     assert f"{answer.confidence:.2f}" in out
+
+
+FORKED = """
+import os, signal, sys
+import torch
+from pipeline.locate.localiser import PhotoLocaliser
+
+torch.set_num_threads(2)
+localiser = PhotoLocaliser.load(sys.argv[1])
+before = localiser.locate(sys.argv[2])  # starts threads
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(localiser.locate(sys.argv[2]).places[0].class_id != before.places[0].class_id)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_locates_photos(model, tmp_path):
+    scene().save(tmp_path / "a.jpg")
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(model), str(tmp_path / "a.jpg")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_forked_process_without_its_gpu_says_so(model, tmp_path, monkeypatch):
+    scene().save(tmp_path / "a.jpg")
+    localiser = PhotoLocaliser.load(model)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    monkeypatch.setattr(Localiser, "device", torch.device("cuda"))
+    with pytest.raises(InputError, match="load it in each process"):
+        localiser.locate(tmp_path / "a.jpg")
 
 
 def test_other_weights_are_rejected(model, tmp_path, capsys):

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from cache.errors import StoreError
+from cache.errors import StoreError, StoreInUse
 from cache.integrity import check_chunk
 from cache.storage.paths import LocalPath
-from cache.storage.shard_claims import StoreInUse
 from cache.store import open_store
 from cache.timings import total_timings
 from pipeline.project.init import set_params, template

@@ -1,9 +1,11 @@
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.errors import InputError
@@ -180,6 +182,84 @@ def test_saved_and_loaded_predicts_the_same(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["localiser"]
 
 
+def without_digest(folder):
+    """Make a localiser like those of earlier versions, whose files can be edited."""
+    meta = json.loads((folder / "meta.json").read_text())
+    del meta["digest"]
+    (folder / "meta.json").write_text(json.dumps({**meta, "format": 2}))
+
+
+def flip(path, where):
+    content = bytearray(path.read_bytes())
+    content[where % len(content)] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "localiser.safetensors", "classes.parquet"])
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path, name):
+    make().save(tmp_path / "a")
+    path = tmp_path / "a" / name
+    size = path.stat().st_size
+    for where in range(0, size, max(1, size // 40)):
+        if path.read_bytes()[where : where + 1].isspace():  # means the same to JSON
+            continue
+        flip(path, where)
+        with pytest.raises(InputError, match=r"damaged|format|not readable"):
+            Localiser.load(tmp_path / "a")
+        flip(path, where)
+    Localiser.load(tmp_path / "a")
+
+
+def test_swapped_tensors_and_nan_do_not_answer(tmp_path):
+    make().save(tmp_path / "a")
+    path = tmp_path / "a" / "localiser.safetensors"
+    tensors = load_file(path)
+    first, second = "projection.shift", "projection.gain"
+    save_file(tensors | {first: tensors[second].clone(), second: tensors[first].clone()}, path)
+    with pytest.raises(InputError, match="damaged"):
+        Localiser.load(tmp_path / "a")
+    without_digest(tmp_path / "a")
+    tensors[first][0] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(InputError, match=r"projection\.shift is not finite"):
+        Localiser.load(tmp_path / "a")
+
+
+def test_a_diverged_localiser_is_not_written(tmp_path):
+    localiser = make()
+    localiser.save(tmp_path / "a")
+    localiser.projection.shift.fill_(float("inf"))
+    with pytest.raises(InputError, match=r"lower train\.learning_rate"):
+        localiser.save(tmp_path / "a")
+    Localiser.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("content", ["null", "[" * 100_000, '{"format": 3', "\xff", '{"format": 2}'])
+def test_a_torn_meta_json_is_one_error(tmp_path, content):
+    make().save(tmp_path / "a")
+    (tmp_path / "a" / "meta.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match="damaged"):
+        Localiser.load(tmp_path / "a")
+
+
+def test_files_are_readable_by_others(tmp_path):
+    before = os.umask(0o022)
+    try:
+        make().save(tmp_path / "a")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "a").iterdir()} == {0o644}
+
+
+def test_a_kill_between_two_renames_keeps_the_localiser(tmp_path):
+    make().save(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "a.old")
+    (tmp_path / "a.partial").mkdir()
+    Localiser.load(tmp_path / "a")
+    make(groups_per_side=1).save(tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_load_names_the_fault(tmp_path):
     with pytest.raises(InputError, match="train-heads"):
         Localiser.load(tmp_path)
@@ -190,6 +270,7 @@ def test_load_names_the_fault(tmp_path):
     make().save(tmp_path / "a")
     make(groups_per_side=1).save(tmp_path / "b")
     shutil.copy(tmp_path / "a" / "localiser.safetensors", tmp_path / "b")
+    without_digest(tmp_path / "b")
     with pytest.raises(InputError, match="fit"):
         Localiser.load(tmp_path / "b")
     (tmp_path / "a" / "meta.json").write_text('{"format": 0}')
