@@ -21,6 +21,7 @@ from stages.models.localiser.cell_fusion import Fused
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+_LEAST_SPREAD = 1e-6
 OUTSIDE_WEIGHT = 0.1
 """Weight of a held-out image whose classes are removed; the image itself has weight 1."""
 
@@ -128,6 +129,7 @@ def _regression(columns: Floats, target: Bools, weights: Floats) -> list[float]:
         # Laplace's rule of succession: no failure so far does not mean no failure ever.
         return [0.0] * columns.shape[1] + [float(np.log(len(target) + 1))]
     centre, spread = columns.mean(axis=0), columns.std(axis=0) + 1e-9
+    spread[spread < _LEAST_SPREAD] = np.inf  # a column that is constant here gets weight 0
     model = LogisticRegression(C=1.0, max_iter=1000).fit((columns - centre) / spread, target, weights)
     slopes = model.coef_[0] / spread
     return [*slopes.tolist(), float(model.intercept_[0]) - float(slopes @ centre)]

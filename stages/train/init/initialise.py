@@ -25,8 +25,6 @@ TAIL_SAMPLE_ROWS = 1 << 12
 """At most this many images are passed through a tail to start its aggregator and the components."""
 _LOCAL_FEATURES = 16
 """Local features drawn of each of these images."""
-_LEAST_SHARE = 0.02
-"""Smallest deviation over the usual one: a silent component may wake when the tail is trained."""
 
 
 def initialise(
@@ -90,11 +88,10 @@ def _start_behind_tail(
             yield computed, classes
 
     mean, deviation = moments(through_tail())
-    usual = deviation.square().mean().sqrt()
     if config.aggregator.kind in ("netvlad", "salad"):
         # Clusters that these images rarely meet would get a huge gain for good: one gain for all components.
-        deviation = usual.expand_as(deviation)
-    _start_projection(config, localiser, (mean, deviation.clamp_min(_LEAST_SHARE * usual)), sample)
+        deviation = deviation.square().mean().sqrt().expand_as(deviation)
+    _start_projection(config, localiser, (mean, deviation), sample)
 
 
 def _every(blocks: Iterable[Block], stride: int) -> Iterator[Block]:

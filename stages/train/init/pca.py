@@ -26,13 +26,21 @@ SAMPLE_ROWS = 1 << 17
 """Rows that components are estimated from; more rows hardly change them."""
 _WIDE = 1 << 11
 """Components of longer features are computed from products of rows, of which there are fewer."""
-_LEAST_DEVIATION = 1e-6
+LEAST_DEVIATION = 0.02
+"""Smallest deviation over the usual one. A component that is constant in training may vary in queries, or
+once the blocks before it are trained: an unlimited gain would let it drown all others."""
 
 
 def standardise(projection: Projection, mean: Tensor, deviation: Tensor) -> None:
     """Make the projection subtract each component's mean and divide by its deviation."""
     projection.shift.copy_(mean)
-    projection.gain.copy_(1 / deviation.clamp_min(_LEAST_DEVIATION))
+    projection.gain.copy_(1 / _floored(deviation))
+
+
+def _floored(deviation: Tensor) -> Tensor:
+    """Return deviations (n,) of at least a share of their quadratic mean, 1 if all of them are 0."""
+    usual = deviation.square().mean().sqrt()
+    return deviation.clamp_min(LEAST_DEVIATION * usual) if usual > 0 else torch.ones_like(deviation)
 
 
 def moments(blocks: Iterable[Block]) -> tuple[Tensor, Tensor]:
@@ -77,8 +85,8 @@ def principal_components(projection: Projection, blocks: Iterable[Block], *, whi
     variances, vectors = (_by_rows if wide else _by_components)(projection, blocks)
     leading = vectors[: len(projection.weight)]
     if whiten:
-        strongest = variances[: len(leading)].clamp_min(_LEAST_DEVIATION**2)
-        leading = leading * (strongest[0] / strongest).sqrt().clamp_max(_MOST_GAIN).unsqueeze(1)
+        deviations = _floored(variances[: len(leading)].clamp_min(0).sqrt())
+        leading = leading * (deviations[0] / deviations).unsqueeze(1)
     projection.weight[: len(leading)] = leading.float()
 
 
@@ -112,8 +120,6 @@ def _by_rows(projection: Projection, blocks: Iterable[Block]) -> tuple[Tensor, T
 
 _LEAST_SHARE = 1e-6
 """Smallest variance over the first one; smaller ones are rounding errors."""
-_MOST_GAIN = 1e3
-"""Largest gain of whitening: components that hardly vary are noise."""
 
 
 @torch.no_grad()

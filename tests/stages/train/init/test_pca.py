@@ -1,0 +1,66 @@
+"""Gains of the first projection: components that are constant in training must not dominate queries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from stages.models.heads.heads import Projection
+from stages.models.localiser.confidence import ConfidenceFeatures, fit_confidence
+from stages.train.init.pca import moments, principal_components, standardise
+
+CONSTANT = (3, 7)
+
+
+def features(rows=400, length=12):
+    values = torch.randn(rows, length, generator=torch.Generator().manual_seed(0)) * 2 + 5
+    values[:, list(CONSTANT)] = torch.tensor([4.0, 0.0])
+    return values
+
+
+def projection(values, size=6):
+    made = Projection(values.shape[1], size)
+    standardise(made, *moments([(values, np.zeros(len(values)))]))
+    return made
+
+
+def test_constant_components_get_a_bounded_gain():
+    values = features()
+    gain = projection(values).gain
+    deviation = values.double().std(dim=0, correction=0)
+    usual = deviation.square().mean().sqrt()
+    lively = [column for column in range(12) if column not in CONSTANT]
+    torch.testing.assert_close(gain[lively], (1 / deviation[lively]).float())
+    torch.testing.assert_close(gain[list(CONSTANT)], (1 / (0.02 * usual)).float().expand(2))
+
+
+def test_features_that_are_all_constant_get_gain_one():
+    made = projection(torch.full((50, 4), 3.0), size=2)
+    assert made.gain.tolist() == [1, 1, 1, 1]
+    assert made.shift.tolist() == [3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("length", [12, 3000])  # from products of components, or of rows
+def test_whitening_lifts_no_component_beyond_the_floor(length):
+    values = torch.randn(300, length, generator=torch.Generator().manual_seed(1))
+    values[:, 0] *= 30
+    values[:, 1:] *= 1e-5
+    made = Projection(length, 6)
+    principal_components(made, [(values, np.zeros(300))], whiten=True)
+    lift = made.weight.detach().norm(dim=1)
+    assert lift[0] == pytest.approx(1, abs=1e-3)
+    assert lift.max() <= 50.01 * 6**0.5  # 2 % of the quadratic mean of six deviations
+
+
+def test_confidence_ignores_columns_that_are_constant_in_training():
+    random = np.random.default_rng(0)
+    share, right = random.normal(size=200), random.random(200) < 0.7
+    near = np.full(200, 0.1 + 0.2)
+    inside = ConfidenceFeatures(share, near, near)
+    outside = ConfidenceFeatures(share - 2, near, near)
+    confidence = fit_confidence(inside, right, outside, abstain_cost=0.02)
+    assert confidence.inside[0] == 0
+    assert confidence.right[1] == 0
+    others = ConfidenceFeatures(share, near - 0.2, near - 0.2)
+    np.testing.assert_allclose(confidence.of(others), confidence.of(inside))
