@@ -66,7 +66,7 @@ def same(ours, theirs):
 def test_training_learns_the_city(city, changes):
     result = city.train(configured(**changes))
     found = evaluate(EvalInputs(EVAL, **city.outputs()))
-    assert found.recall[1] > 80 > 20 > found.chance
+    assert found.recall[1] > 80 > 20 > found.reach.chance
     assert result.projection == "trained"
     assert result.groups == (0, 1, 2, 3)
     assert result.classes == len(city.classes)
