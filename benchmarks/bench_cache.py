@@ -24,15 +24,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
+from cache.row_identity import RowIdentities, row_ids
 from cache.spec import StoreSpec
-from cache.store import create_or_open, row_ids
+from cache.store import create_or_open
 from cache.writer import ChunkWriter
 
 
 def make_store(path, rows, outputs):
     spec = StoreSpec.for_rows(rows, outputs, "float16")
     recipe = Recipe("none", "random", "0" * 64, 0, {}, outputs, "float16", "float32")
-    return create_or_open(path, spec, recipe, row_ids(map(str, range(rows))))
+    return create_or_open(path, spec, recipe, RowIdentities.of(row_ids(map(str, range(rows)))))
 
 
 def chunks_of(store, features):

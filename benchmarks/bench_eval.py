@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
+from cache.row_identity import RowIdentities
 from cache.spec import StoreSpec
 from cache.store import create_or_open
 from cache.writer import ChunkWriter
@@ -128,7 +129,7 @@ def write_store(path, rows, length, classes, recipe, seed=0):
     """Write unit-like features and return positions; rows follow each other along the streets' cells."""
     spec = StoreSpec.for_rows(rows, {"avg": length}, "float16")
     random = np.random.default_rng(seed)
-    store = create_or_open(path, spec, recipe, np.arange(rows, dtype=np.uint64))
+    store = create_or_open(path, spec, recipe, RowIdentities.of(np.arange(rows, dtype=np.uint64)))
     writer = ChunkWriter(store)
     block = random.standard_normal((spec.chunk_rows, length), dtype=np.float32).astype(np.float16)
     for chunk in range(spec.chunks):

@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional
 
 from cache.recipe import Recipe
+from cache.row_identity import RowIdentities
 from cache.spec import StoreSpec
 from cache.store import create_or_open
 from cache.writer import ChunkWriter
@@ -193,7 +194,9 @@ def written(path, features, classes):
     outputs = {"avg": features.shape[1]}
     recipe = Recipe("bench", "random", "0" * 64, 224, {"resize": 224}, outputs, "float16", "float32")
     spec = StoreSpec(len(features), outputs, "float16", 8192)
-    writer = ChunkWriter(create_or_open(path, spec, recipe, np.arange(len(features), dtype=np.uint64)))
+    writer = ChunkWriter(
+        create_or_open(path, spec, recipe, RowIdentities.of(np.arange(len(features), dtype=np.uint64)))
+    )
     for chunk in range(spec.chunks):
         writer.write(chunk, {"avg": features[spec.chunk_slice(chunk)]}, {})
     from cache.reader import FeatureReader

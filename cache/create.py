@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import zarr
 
 from cache.errors import StoreError
 from cache.recipe import Recipe
+from cache.row_identity import RowIdentities
 from cache.spec import StoreSpec
 from cache.storage.paths import StoragePath
+from cache.storage.remote import DESCRIPTION
 
 FORMAT = 1
 ROW_ID = "row_id"
+FILE_BYTES = "file_bytes"
 LEDGER = "ledger"
 ATTRIBUTE = "placecache"
 _IDS_PER_CHUNK = 1 << 20
 
 
-def create(path: StoragePath, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
-    """Create an empty store at `path`, where no store may be; StoreError if the disk is full or fails."""
+def create(
+    path: StoragePath,
+    spec: StoreSpec,
+    recipe: Recipe,
+    rows: RowIdentities,
+    make_room: Callable[[], None] = lambda: None,
+) -> None:
+    """Create an empty store at `path`; StoreError if the disk is full or fails.
+
+    `make_room` is called when the new store is complete elsewhere; then no store may be at `path`.
+    """
+    if rows.arrays.ids.shape != (spec.rows,):
+        raise StoreError(f"{len(rows.arrays.ids)} row identities for {spec.rows} rows")
     try:
         with path.build_store() as new:
-            _build(new, spec, recipe, row_ids)
+            _build(new, spec, recipe, rows)
+            make_room()
     except OSError as error:
         raise StoreError(
             f"{path} cannot be created: {error.strerror or error}; fix that (free some space?) "
@@ -32,7 +49,21 @@ def create(path: StoragePath, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDAr
         ) from error
 
 
-def _build(new: Path, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.uint64]) -> None:
+def adopt_rows(path: StoragePath, group: zarr.Group, rows: RowIdentities) -> None:
+    """Note in a store that it is for these rows, which were found to be its own.
+
+    Such a store was made by an earlier version, or for an equal list without file lengths.
+    """
+    if rows.arrays.file_bytes is not None:
+        _write_rows(group, FILE_BYTES, rows.arrays.file_bytes)
+    # Not the group's own zarr.json: writers take another file in its place for another store.
+    file = path / ROW_ID / DESCRIPTION
+    values: dict[str, Any] = json.loads(file.read_bytes())
+    values["attributes"] = {**values.get("attributes", {}), **_made_for(rows)}
+    file.write_atomic(json.dumps(values, indent=2).encode())
+
+
+def _build(new: Path, spec: StoreSpec, recipe: Recipe, rows: RowIdentities) -> None:
     values = {
         "format": FORMAT,
         "rows": spec.rows,
@@ -52,14 +83,29 @@ def _build(new: Path, spec: StoreSpec, recipe: Recipe, row_ids: npt.NDArray[np.u
             fill_value=float("nan"),
             config={"write_empty_chunks": True},
         )
-    ids = group.create_array(
-        ROW_ID,
-        shape=(spec.rows,),
-        chunks=(max(1, min(spec.rows, _IDS_PER_CHUNK)),),
-        dtype="uint64",
+    _write_rows(group, ROW_ID, rows.arrays.ids, _made_for(rows))
+    if rows.arrays.file_bytes is not None:
+        _write_rows(group, FILE_BYTES, rows.arrays.file_bytes)
+    group.create_group(LEDGER)
+
+
+def _made_for(rows: RowIdentities) -> dict[str, Any]:
+    return {ATTRIBUTE: {"made_for": rows.digest}}
+
+
+def _write_rows(
+    group: zarr.Group, name: str, values: npt.NDArray[Any], attributes: dict[str, Any] | None = None
+) -> None:
+    """Write an array with one value per row."""
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=(max(1, min(len(values), _IDS_PER_CHUNK)),),
+        dtype=values.dtype,
         compressors=None,
         filters=None,
         config={"write_empty_chunks": True},
+        attributes=attributes,
+        overwrite=True,
     )
-    ids[:] = row_ids
-    group.create_group(LEDGER)
+    array[:] = values

@@ -1,14 +1,11 @@
-"""Feature stores (FORMAT.md): create, open, move aside and find again; identities of rows."""
+"""Feature stores (FORMAT.md): create, open, move aside and find again."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,17 +14,16 @@ import zarr
 from zarr.codecs import BytesCodec
 from zarr.core.chunk_key_encodings import DefaultChunkKeyEncoding
 
-from cache.create import ATTRIBUTE, FORMAT, LEDGER, ROW_ID, create
+from cache.create import ATTRIBUTE, FILE_BYTES, FORMAT, LEDGER, ROW_ID, adopt_rows, create
 from cache.errors import RecipeMismatch, StoreError
 from cache.ledger import Ledger
 from cache.recipe import Recipe
+from cache.row_identity import RowIdentities, same_length
 from cache.spec import StoreSpec
 from cache.storage.folder_lock import locked
 from cache.storage.paths import AnyPath, StoragePath, storage_path
 from cache.storage.remote import DESCRIPTION
 from cache.storage.shard_claims import require_unclaimed
-
-_ID_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -61,35 +57,36 @@ class FeatureStore:
         """Return the identities of the rows: (n,) uint64."""
         return np.asarray(self.array(ROW_ID)[rows], dtype=np.uint64)
 
+    def file_bytes(self, rows: slice = slice(None)) -> npt.NDArray[np.int64] | None:
+        """Return the lengths of the rows' image files, (n,), 0 where unknown; None if all are unknown."""
+        array = self.group.get(FILE_BYTES)
+        return np.asarray(array[rows], dtype=np.int64) if isinstance(array, zarr.Array) else None
+
+    @property
+    def made_for(self) -> str:
+        """Digest of the rows that the store was made for; "" in stores of earlier versions."""
+        note: Any = self.array(ROW_ID).attrs.get(ATTRIBUTE, {})
+        return str(note.get("made_for", "")) if isinstance(note, dict) else ""
+
+    def is_for(self, rows: RowIdentities) -> bool:
+        """Whether the store's rows are these; arrays are compared only if the digests differ."""
+        if self.made_for == rows.digest:
+            return True
+        ids, file_bytes = rows.arrays
+        if not np.array_equal(self.row_ids(), ids):
+            return False
+        return bool(same_length(self.file_bytes(), file_bytes, len(ids)).all())
+
     def replaced(self) -> bool:
         """Whether another store has taken this one's path since it was opened."""
         return _identity(self.path) != self.identity
-
-
-def row_ids(names: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """Return the identity of each row, uint64: the first 64 bits of the BLAKE2b of its name.
-
-    A name is an image's key, or ``key#view`` for a view.
-    """
-    empty = hashlib.blake2b(digest_size=8)
-
-    def digest(name: str) -> bytes:
-        hasher = empty.copy()  # half the time of a new one
-        hasher.update(name.encode())
-        return hasher.digest()
-
-    # In blocks: millions of small bytes objects would take gigabytes.
-    rest, blocks = iter(names), []
-    while block := b"".join(map(digest, islice(rest, _ID_BLOCK))):
-        blocks.append(block)
-    return np.frombuffer(b"".join(blocks), dtype="<u8").astype(np.uint64)
 
 
 def create_or_open(
     path: AnyPath,
     spec: StoreSpec,
     recipe: Recipe,
-    row_ids: npt.NDArray[np.uint64],
+    rows: RowIdentities,
     *,
     replace: bool = False,
     keep: bool = False,
@@ -106,10 +103,10 @@ def create_or_open(
         The store's folder, ``<split>.zarr``.
     spec, recipe
         Its shape, and the settings that make its features.
-    row_ids : ndarray of uint64, (rows,)
+    rows : RowIdentities
         Identities of its rows, in order.
     replace : bool
-        Delete the store at `path` and those moved aside first.
+        Create a new store, then delete the one at `path` and those moved aside.
     keep : bool
         Move a store of another recipe aside to ``<name>.<recipe id>`` instead of rejecting it, and
         bring back the store that this recipe left there, if any.
@@ -123,25 +120,26 @@ def create_or_open(
         moved or deleted, or if the disk is full.
     """
     path = storage_path(path)
-    if row_ids.shape != (spec.rows,):
-        raise StoreError(f"{row_ids.shape[0]} row identities for {spec.rows} rows")
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
         path.remove_leftovers()
         if replace:
             require_unclaimed(path)
-            drop_reusable(path)
-            path.delete_store()
+            create(path, spec, recipe, rows, make_room=lambda: _delete_all(path))
+            return open_store(path)
         if keep:
             _swap_recipes(path, recipe)
         if store_exists(path):
             store = open_store(path)
             _require_recipe(store, recipe)
-            if store.spec == spec and np.array_equal(store.row_ids(), row_ids):
+            if store.spec == spec and store.is_for(rows):
+                if store.made_for != rows.digest:
+                    with contextlib.suppress(OSError):  # a store on a read-only disk serves as well
+                        adopt_rows(path, store.group, rows)
                 return store
             require_unclaimed(path)
             path.rename_store(_free_name(path))
-        create(path, spec, recipe, row_ids)
+        create(path, spec, recipe, rows)
         return open_store(path)
 
 
@@ -188,6 +186,12 @@ def drop_reusable(path: AnyPath) -> None:
     """Delete the stores that were moved aside to make room at `path`."""
     for aside in _asides(path):
         aside.delete_store()
+
+
+def _delete_all(path: StoragePath) -> None:
+    """Delete the store at `path` and those moved aside."""
+    drop_reusable(path)
+    path.delete_store()
 
 
 def _require_recipe(store: FeatureStore, recipe: Recipe) -> None:

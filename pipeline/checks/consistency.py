@@ -9,15 +9,16 @@ import numpy as np
 
 from cache.errors import PlacecacheError
 from cache.storage.shard_claims import claims_on
-from cache.store import FeatureStore, open_store, row_ids, store_exists
+from cache.store import FeatureStore, open_store, store_exists
 from pipeline.checks.finding import Finding
 from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from stages.extract.plan import recipe_for
+from stages.extract.row_identity import has_rows
 from stages.index.manifest import Manifest
 from stages.partition.views import ViewPlan
 
-SAMPLE = 100  # images and row ids to check: enough to notice a wrong folder or another list of images
+SAMPLE = 100  # images to check: enough to notice a wrong folder
 
 
 def check_index(params: Params, paths: Paths, split: str, rows: dict[str, int]) -> Iterator[Finding]:
@@ -85,7 +86,7 @@ def check_store(params: Params, paths: Paths, split: str, rows: dict[str, int]) 
     if differences:
         text = f"made with other settings: {'; '.join(differences)}"
         yield Finding(subject, "blocks", text, f"restore those settings, or run `{command} --replace`")
-    elif split in rows and not _same_rows(store, paths, split, rows[split]):
+    elif split in rows and not _same_rows(store, paths, split):
         text = f"its rows differ from the {'view plan' if split == 'views' else 'manifest'}"
         yield Finding(subject, "note", text, f"run `{command}`, which reuses the features of unchanged rows")
     elif len(missing):
@@ -98,20 +99,9 @@ def check_store(params: Params, paths: Paths, split: str, rows: dict[str, int]) 
         yield Finding(subject, "note", f"being extracted by {holder}")
 
 
-def _same_rows(store: FeatureStore, paths: Paths, split: str, rows: int) -> bool:
-    """Whether a store has these rows, judged by their number and a sample of row ids."""
-    if store.spec.rows != rows:
-        return False
-    chosen = [int(row) for row in np.unique(np.linspace(0, rows - 1, min(rows, SAMPLE), dtype=np.int64))]
-    manifest = Manifest.open(paths.index("database" if split == "views" else split))
-    if split == "views":
-        plan = ViewPlan.load(paths.partition / "views.parquet")
-        names = [f"{_key(manifest, int(plan.row[row]))}#{plan.view[row]}" for row in chosen]
-    else:
-        names = [_key(manifest, row) for row in chosen]
-    ids = np.concatenate([np.empty(0, np.uint64), *(store.row_ids(slice(row, row + 1)) for row in chosen)])
-    return bool(np.array_equal(ids, row_ids(names)))
-
-
-def _key(manifest: Manifest, row: int) -> str:
-    return manifest.keys(row, row + 1)[0]
+def _same_rows(store: FeatureStore, paths: Paths, split: str) -> bool:
+    """Whether a store has the rows of the split's manifest or of the view plan."""
+    if split != "views":
+        return has_rows(store, Manifest.open(paths.index(split)))
+    plan = ViewPlan.load(paths.partition / "views.parquet")
+    return has_rows(store, Manifest.open(paths.index("database")), plan)

@@ -68,7 +68,7 @@ def run(inputs: EvalInputs) -> EvalResult:
     """
     config = inputs.config
     localiser = Localiser.load(inputs.localiser, inputs.device).freeze()
-    reader, manifest = open_split("queries", inputs.features, inputs.manifest, localiser)
+    reader, manifest = open_split(inputs.features, inputs.manifest, localiser)
     require_zone(manifest, localiser)
     database = None
     if inputs.database is not None and inputs.database_manifest is not None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cache.errors import PlacecacheError
-from stages.extract.plan import ShardOrder, view_name
+from stages.extract.plan import ShardOrder
+from stages.extract.row_identity import view_name
 from stages.images.augment import AugmentConfig, augment
 from stages.images.gpu_jpeg import decode_batch, plain_jpeg
 from stages.images.preprocess import Preprocess

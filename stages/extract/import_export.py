@@ -15,9 +15,10 @@ from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.storage.paths import AnyPath, StoragePath
-from cache.store import create_or_open, drop_reusable, row_ids
+from cache.store import create_or_open, drop_reusable
 from cache.writer import ChunkWriter
 from stages.errors import InputError
+from stages.extract.row_identity import require_same_rows, row_identities
 from stages.files import Progress, replacing
 from stages.index.manifest import Manifest
 from stages.models.backbones.registry import pooled_among
@@ -59,7 +60,8 @@ def export_hdf5(
     InputError
         If the features were made for another manifest.
     """
-    _require_same_rows(reader, manifest)
+    reader.require_complete()
+    require_same_rows(reader.store, manifest)
     exported, outputs = 0, pooled_among(reader.outputs)
     with replacing(path) as partial, h5py.File(partial, "w") as file:
         for start, stop in reader.blocks():
@@ -87,7 +89,8 @@ def export_npy(
     InputError
         If the features were made for another manifest.
     """
-    _require_same_rows(reader, manifest)
+    reader.require_complete()
+    require_same_rows(reader.store, manifest)
     outputs = pooled_among(reader.outputs)
     with replacing(path) as partial:
         shape = (reader.rows, reader.length(outputs))
@@ -145,7 +148,7 @@ def import_npy(
     identity = hashlib.sha256(name.encode()).hexdigest()
     recipe = Recipe(IMPORTED, name, identity, 0, {"made by": name}, outputs, dtype, dtype)
     spec = StoreSpec.for_rows(manifest.rows, outputs, dtype)
-    opened = create_or_open(store, spec, recipe, _identities(manifest), replace=replace)
+    opened = create_or_open(store, spec, recipe, row_identities(manifest), replace=replace)
     writer, skipped = ChunkWriter(opened), 0
     for chunk in range(spec.chunks):
         rows = spec.chunk_slice(chunk)
@@ -178,20 +181,6 @@ def _open_array(source: Path, manifest: Manifest) -> npt.NDArray[np.floating]:
             f"a row for each image of {manifest.path}"
         )
     return array
-
-
-def _require_same_rows(reader: FeatureReader, manifest: Manifest) -> None:
-    reader.require_complete()
-    if reader.rows != manifest.rows or not np.array_equal(reader.store.row_ids(), _identities(manifest)):
-        raise InputError(
-            f"{reader.store.path} was made for other images than {manifest.path} lists: "
-            "run `pipeline extract` first"
-        )
-
-
-def _identities(manifest: Manifest) -> npt.NDArray[np.uint64]:
-    keys = (key for batch in manifest.batches(["key"]) for key in batch["key"].to_pylist())
-    return row_ids(keys)
 
 
 def _write_list(path: Path, manifest: Manifest) -> None:

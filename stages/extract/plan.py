@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,17 +11,16 @@ import numpy.typing as npt
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.storage.paths import StoragePath
-from cache.store import FeatureStore, create_or_open, row_ids
+from cache.store import FeatureStore, create_or_open
 from stages.errors import InputError
 from stages.extract.config import ExtractConfig
 from stages.extract.reuse import ReusedRows
+from stages.extract.row_identity import row_identities
 from stages.images.augment import AugmentConfig
 from stages.images.preprocess import Preprocess
 from stages.index.manifest import Manifest
 from stages.models.backbones.backbone import BackboneCard, describe_backbone
 from stages.partition.views import ViewPlan
-
-_KEY_BLOCK = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -47,19 +45,6 @@ class RowSource:
     def rows(self) -> int:
         """Number of rows of the store."""
         return self.manifest.rows if self.views is None else len(self.views)
-
-    def names(self) -> Iterator[str]:
-        """Yield the name that identifies each row: the key, or ``key#view``."""
-        for start in range(0, self.manifest.rows, _KEY_BLOCK):
-            stop = min(start + _KEY_BLOCK, self.manifest.rows)
-            keys = self.manifest.keys(start, stop)
-            if self.views is None:
-                yield from keys
-                continue
-            low, high = np.searchsorted(self.views.row, [start, stop])
-            span = slice(low, high)
-            for row, view in zip(self.views.row[span].tolist(), self.views.view[span].tolist(), strict=True):
-                yield view_name(keys[row - start], view)
 
 
 @dataclass(frozen=True)
@@ -110,11 +95,6 @@ class ShardOrder:
         return sum(len(rows) for rows in self.todo.values())
 
 
-def view_name(key: str, view: int) -> str:
-    """Return the name of a view's row."""
-    return f"{key}#{view}"
-
-
 def describe(config: ExtractConfig) -> BackboneCard:
     """Return what the configured backbone is, without loading it; see `describe_backbone`."""
     return describe_backbone(
@@ -161,4 +141,5 @@ def open_for(
         If the store has another recipe and neither `replace` nor `keep` is set.
     """
     spec = StoreSpec.for_rows(source.rows, recipe.outputs, recipe.dtype)
-    return create_or_open(path, spec, recipe, row_ids(source.names()), replace=replace, keep=keep)
+    rows = row_identities(source.manifest, source.views)
+    return create_or_open(path, spec, recipe, rows, replace=replace, keep=keep)

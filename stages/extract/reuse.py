@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.reader import FeatureReader
+from cache.row_identity import same_length
 from cache.storage.paths import StoragePath
 from cache.store import FeatureStore
 
@@ -35,11 +36,12 @@ class ReusedRows:
 
 @dataclass(frozen=True)
 class ReusableStore:
-    """A store that was moved aside: the identities of its valid rows, ascending, and the row of each."""
+    """A store that was moved aside: its valid rows by ascending identity, with file lengths."""
 
     path: StoragePath
     identities: npt.NDArray[np.uint64]
     rows: npt.NDArray[np.int64]
+    file_bytes: npt.NDArray[np.int64] | None
 
     @classmethod
     def of(cls, store: FeatureStore) -> ReusableStore:
@@ -47,16 +49,24 @@ class ReusableStore:
         rows = np.flatnonzero(store.ledger.valid_mask())
         identities = store.row_ids()[rows]
         order = np.argsort(identities, kind="stable")
-        return cls(store.path, identities[order], rows[order])
+        file_bytes = store.file_bytes()
+        return cls(
+            store.path,
+            identities[order],
+            rows[order],
+            None if file_bytes is None else file_bytes[rows[order]],
+        )
 
     def locate(
-        self, identities: npt.NDArray[np.uint64]
+        self, identities: npt.NDArray[np.uint64], file_bytes: npt.NDArray[np.int64] | None
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-        """Return whether the store has each identity, and its row."""
+        """Return whether the store has each identity with a file of that length, and its row."""
         if not len(self.rows):
             return np.zeros(len(identities), np.bool_), np.zeros(len(identities), np.int64)
         position = np.minimum(np.searchsorted(self.identities, identities), len(self.rows) - 1)
-        return self.identities[position] == identities, self.rows[position]
+        own = None if self.file_bytes is None else self.file_bytes[position]
+        same = same_length(own, file_bytes, len(identities))
+        return (self.identities[position] == identities) & same, self.rows[position]
 
 
 def find_reused(
@@ -69,8 +79,10 @@ def find_reused(
     if older and len(wanted):
         low, high = int(wanted[0]), int(wanted[-1]) + 1
         identities = store.row_ids(slice(low, high))[wanted - low]
+        file_bytes = store.file_bytes(slice(low, high))
+        file_bytes = None if file_bytes is None else file_bytes[wanted - low]
         for number, candidate in enumerate(older):
-            available, rows = candidate.locate(identities)
+            available, rows = candidate.locate(identities, file_bytes)
             first = available & (source < 0)  # the newest store that has a row comes first
             source[first], source_row[first] = number, rows[first]
     reused = source >= 0

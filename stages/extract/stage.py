@@ -87,6 +87,8 @@ def run(
     config, source, device = inputs.config, inputs.source, resolve_device(inputs.device)
     card = describe(config)
     recipe = recipe_for(config, source.augment, source.seed, card)
+    if inputs.replace:  # before old features are deleted, the backbone must be able to make new ones
+        backbone_for(config, device.split(",")[0], recipe.weights_id)
     store = open_for(source, recipe, inputs.store, replace=inputs.replace, keep=inputs.keep)
     shards = {shard: store.spec.shard_chunks(shard, config.shards) for shard in sorted(set(inputs.shards))}
     rows = sum(count_rows(store, chunks) for chunks in shards.values())

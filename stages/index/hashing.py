@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 WORD_BYTES = 8
+FILE_BYTES = "file_bytes"  # the manifest's column of file lengths, where files are local
 BLOCK_ROWS = 1 << 13  # small enough for the processor's cache
 _FACTOR = np.uint64(0xFF51AFD7ED558CCD)
 _HALF = np.uint64(32)
@@ -84,18 +85,40 @@ def _hash(
     return mix(state)
 
 
+class RowDigest:
+    """Digest of which images some rows are: their keys and, where known, the lengths of their files."""
+
+    def __init__(self) -> None:
+        self._keys, self._file_bytes, self._known = hashlib.sha256(), hashlib.sha256(), False
+
+    def add(self, hashes: Hashes, file_bytes: npt.NDArray[np.int64] | None) -> None:
+        """Add the next rows."""
+        self._keys.update(hashes.data)
+        if file_bytes is not None:
+            self._known = True
+            self._file_bytes.update(file_bytes.data)
+
+    def hexdigest(self) -> str:
+        """Return the digest, independent of how rows were batched."""
+        file_bytes = self._file_bytes.digest() if self._known else b""
+        return hashlib.sha256(self._keys.digest() + file_bytes).hexdigest()
+
+
 class ManifestDigest:
     """Digest and duplicate keys of a manifest, computed while it is written; keeps 8 bytes a row."""
 
     def __init__(self) -> None:
         self._sums = [hashlib.sha256() for _ in range(3)]
         self._hashes: list[Hashes] = []
+        self._rows = RowDigest()
 
     def add(self, batches: list[pa.RecordBatch]) -> None:
         """Add the next rows."""
         for batch in batches:
             hashes = key_hashes(batch["key"])
             self._hashes.append(hashes)
+            known = FILE_BYTES in batch.schema.names
+            self._rows.add(hashes, batch[FILE_BYTES].to_numpy() if known else None)
             columns = (hashes, batch["utm_east"].to_numpy(), batch["utm_north"].to_numpy())
             for total, column in zip(self._sums, columns, strict=True):
                 total.update(column.data)
@@ -103,6 +126,10 @@ class ManifestDigest:
     def digest(self) -> str:
         """Return a sha256 of all keys and positions, independent of how rows were batched."""
         return hashlib.sha256(b"".join(total.digest() for total in self._sums)).hexdigest()
+
+    def row_digest(self) -> str:
+        """Return the digest of which images the rows are."""
+        return self._rows.hexdigest()
 
     def duplicates(self) -> npt.NDArray[np.int64]:
         """Return the rows that repeat the key of an earlier row."""

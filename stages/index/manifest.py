@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 from stages.errors import InputError
 from stages.files import NOTE_KEY, note_bytes, note_of, open_parquet, replacing
-from stages.index.hashing import ManifestDigest
+from stages.index.hashing import FILE_BYTES, ManifestDigest, RowDigest, key_hashes
 
 ROW_GROUP_ROWS = 1 << 17  # reading a range of rows decodes at most this many others at each end
 REQUIRED = pa.schema(
@@ -62,6 +63,7 @@ class Manifest:
     source: str
     digest: str
     skipped: int | None = None  # entries of the source that were left out; None in manifests of old versions
+    noted_row_digest: str = ""  # "" in manifests of old versions
 
     @classmethod
     def open(cls, path: Path) -> Manifest:
@@ -77,7 +79,23 @@ class Manifest:
             # A relative root is relative to the manifest, so that a project can be moved as a whole.
             root = Path(os.path.normpath(path.parent / note["root"]))
             told = (note["zone"], note["source"], note["digest"], note.get("skipped"))
-            return cls(path, file.metadata, root, *told)
+            return cls(path, file.metadata, root, *told, note.get("row_digest", ""))
+
+    @cached_property
+    def row_digest(self) -> str:
+        """Digest of all keys and file lengths: which images these are, wherever they were taken."""
+        if self.noted_row_digest:
+            return self.noted_row_digest
+        digest = RowDigest()
+        for batch in self.batches(["key"]):
+            digest.add(key_hashes(batch["key"]), None)
+        return digest.hexdigest()
+
+    def file_bytes(self) -> npt.NDArray[np.int64] | None:
+        """Return the length of each image's file, (rows,), 0 where unknown; None if all are unknown."""
+        if FILE_BYTES not in self.column_names:
+            return None
+        return np.asarray(self.column(FILE_BYTES), np.int64)
 
     @property
     def rows(self) -> int:
@@ -192,7 +210,8 @@ def write_manifest(
             if writer is None:
                 raise InputError(f"no image to write to {path}: expected at least one with a position")
             note = {"root": root_text, "zone": zone, "source": source, "digest": digest.digest()}
-            writer.add_key_value_metadata({NOTE_KEY: note_bytes(note | {"skipped": skipped()})})
+            told = {"row_digest": digest.row_digest(), "skipped": skipped()}
+            writer.add_key_value_metadata({NOTE_KEY: note_bytes(note | told)})
         finally:
             if writer is not None:
                 writer.close()

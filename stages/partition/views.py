@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,13 @@ class ViewPlan:
         start = np.searchsorted(self.row, rows, side="left")
         stop = np.searchsorted(self.row, rows, side="right")
         return start, stop - start
+
+    def row_digest(self, images: str) -> str:
+        """Return a digest of which views these are, given that of the manifest's images."""
+        digest = hashlib.sha256(images.encode())
+        for column in (self.row, self.view):
+            digest.update(column.data)
+        return digest.hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the plan as Parquet, atomically."""

@@ -11,6 +11,7 @@ import torch
 
 from cache.reader import FeatureReader
 from stages.errors import ConfigError, InputError
+from stages.extract.row_identity import require_same_rows
 from stages.index.manifest import Manifest
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.exemplars import MOST_BYTES, Exemplars, choose_exemplars
@@ -62,11 +63,7 @@ def open_files(inputs: TrainInputs) -> Files:
             f"{inputs.partition} was made for another manifest than {inputs.manifest}: "
             "run `pipeline partition` again"
         )
-    if reader.rows != manifest.rows:
-        raise InputError(
-            f"{inputs.features} holds {reader.rows} rows, {inputs.manifest} has {manifest.rows}: "
-            "run `pipeline extract --split database`"
-        )
+    require_same_rows(reader.store, manifest)
     reader.require_complete()
     pooled = chosen_inputs(inputs.config.inputs, reader)
     tail = (
@@ -183,7 +180,7 @@ def open_source(inputs: TrainInputs, files: Files, rows: npt.NDArray[np.bool_]) 
         If views are planned and wanted but not extracted.
     """
     plan = ViewPlan.load(inputs.partition / "views.parquet") if inputs.config.augment_views else None
-    reader = open_views(inputs.views, plan, files.reader) if plan else None
+    reader = open_views(inputs.views, plan, files.reader, files.manifest) if plan else None
     return FeatureSource(files.reader, files.inputs, files.labels, rows, reader, plan)
 
 

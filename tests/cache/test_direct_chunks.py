@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
+from cache.row_identity import RowIdentities, row_ids
 from cache.spec import StoreSpec
-from cache.store import create_or_open, open_store, row_ids
+from cache.store import create_or_open, open_store
 from cache.writer import ChunkWriter
 
 OUTPUTS = {"cls": 6, "avg": 4}
@@ -22,7 +23,7 @@ def store_at(path, dtype="float16"):
     """A store of three chunks, the second not extracted."""
     spec = StoreSpec(ROWS, OUTPUTS, dtype, 64)
     recipe = Recipe("tiny", "random", "ab" * 32, 28, {}, OUTPUTS, dtype, "float32")
-    store = create_or_open(path, spec, recipe, row_ids(map(str, range(ROWS))))
+    store = create_or_open(path, spec, recipe, RowIdentities.of(row_ids(map(str, range(ROWS)))))
     for chunk in (0, 2):
         rows = spec.chunk_slice(chunk)
         numbers = np.arange(rows.start, rows.stop)[:, None]

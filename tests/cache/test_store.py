@@ -22,9 +22,10 @@ from cache.errors import RecipeMismatch, StoreError
 from cache.integrity import check_chunk
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
+from cache.row_identity import RowIdentities, row_ids
 from cache.spec import MAX_CHUNK_ROWS, MIN_CHUNK_ROWS, StoreSpec
 from cache.storage.paths import AnyPath, storage_path
-from cache.store import create_or_open, drop_reusable, open_store, reusable, row_ids
+from cache.store import create_or_open, drop_reusable, open_store, reusable
 from cache.timings import log_timing, total_timings
 from cache.writer import ChunkWriter
 
@@ -41,8 +42,8 @@ RECIPE = Recipe(
 )
 
 
-def ids(rows: int, offset: int = 0) -> np.ndarray:
-    return row_ids(f"image{row + offset}" for row in range(rows))
+def ids(rows: int, offset: int = 0) -> RowIdentities:
+    return RowIdentities.of(row_ids(f"image{row + offset}" for row in range(rows)))
 
 
 def features(spec: StoreSpec, chunk: int) -> dict[str, np.ndarray]:

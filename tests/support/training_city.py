@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from cache.recipe import Recipe
+from cache.row_identity import RowIdentities, row_ids
 from cache.spec import StoreSpec
-from cache.store import create_or_open, row_ids
+from cache.store import create_or_open
 from cache.writer import ChunkWriter
 from stages.eval.config import EvalConfig, HybridConfig
 from stages.index.manifest import write_manifest
@@ -86,7 +87,7 @@ CONFIG_EVAL = EvalConfig(
 def write_store(path, features, recipe=RECIPE, bad=(), names=None):
     spec = StoreSpec(len(features), recipe.outputs, recipe.dtype, 64)
     names = names or [f"{row}.jpg" for row in range(len(features))]
-    writer = ChunkWriter(create_or_open(path, spec, recipe, row_ids(names)))
+    writer = ChunkWriter(create_or_open(path, spec, recipe, RowIdentities.of(row_ids(names))))
     for chunk in range(spec.chunks):
         rows = spec.chunk_slice(chunk)
         arrays, column = {}, 0
@@ -176,7 +177,7 @@ def build_city(folder, *, side=6, images=360, noise=0.6, bad=(), bad_queries=(),
     plan.save(folder / "partition" / "views.parquet")
     write_rows(folder / "database.parquet", positions, stamps)
     write_store(folder / "database.zarr", features, bad=bad)
-    names = [f"{row}#{view}" for row, view in zip(plan.row, plan.view, strict=True)]
+    names = [f"{row}.jpg#{view}" for row, view in zip(plan.row, plan.view, strict=True)]
     write_store(folder / "views.zarr", views, replace(RECIPE, augment={"seed": 0}), names=names)
     positions, features, stamps = draw(random.integers(side * side, size=100), 1)
     write_rows(folder / "queries.parquet", positions, stamps)

@@ -8,7 +8,7 @@ from pathlib import Path
 from cache.errors import RecipeMismatch
 from cache.reader import FeatureReader
 from cache.storage.paths import StoragePath
-from stages.errors import InputError
+from stages.extract.row_identity import require_same_rows
 from stages.index.manifest import Manifest
 from stages.models.localiser.localiser import Localiser
 
@@ -23,12 +23,10 @@ class Database:
     @classmethod
     def open(cls, features: StoragePath, manifest: Path, localiser: Localiser) -> Database:
         """Return the database; see `open_split` for the errors."""
-        return cls(*open_split("database", features, manifest, localiser))
+        return cls(*open_split(features, manifest, localiser))
 
 
-def open_split(
-    split: str, features: StoragePath, manifest: Path, localiser: Localiser
-) -> tuple[FeatureReader, Manifest]:
+def open_split(features: StoragePath, manifest: Path, localiser: Localiser) -> tuple[FeatureReader, Manifest]:
     """Return the features and the manifest of a split.
 
     Raises
@@ -36,7 +34,7 @@ def open_split(
     RecipeMismatch
         If the localiser was trained on features of another recipe.
     InputError
-        If store and manifest differ in length.
+        If the store was made for other images.
     StoreError
         If features are not extracted yet.
     """
@@ -47,10 +45,6 @@ def open_split(
             f"the localiser was trained on features with other settings than {features} "
             f"({'; '.join(differences)}): run `pipeline train-heads` again"
         )
-    if reader.rows != rows.rows:
-        raise InputError(
-            f"{features} holds {reader.rows} rows, {manifest} has {rows.rows}: "
-            f"run `pipeline extract --split {split}`"
-        )
+    require_same_rows(reader.store, rows)
     reader.require_complete()
     return reader, rows

@@ -16,6 +16,8 @@ from cache.reader import FeatureReader
 from cache.storage.paths import StoragePath
 from cache.store import store_exists
 from stages.errors import ConfigError
+from stages.extract.row_identity import require_same_rows
+from stages.index.manifest import Manifest
 from stages.models.backbones.registry import pooled_among
 from stages.models.heads.margin_loss import Buffers
 from stages.partition.views import ViewPlan
@@ -140,13 +142,17 @@ def _require_finite(features: npt.NDArray[np.floating], reader: FeatureReader, s
         )
 
 
-def open_views(path: StoragePath | None, plan: ViewPlan, database: FeatureReader) -> FeatureReader:
+def open_views(
+    path: StoragePath | None, plan: ViewPlan, database: FeatureReader, manifest: Manifest
+) -> FeatureReader:
     """Open the store of the planned views.
 
     Raises
     ------
     StoreError
-        If it does not exist, is incomplete or holds other views than planned.
+        If it does not exist or is incomplete.
+    InputError
+        If it holds other views than planned.
     RecipeMismatch
         If another backbone made it.
     """
@@ -156,11 +162,7 @@ def open_views(path: StoragePath | None, plan: ViewPlan, database: FeatureReader
             "`pipeline extract --split views`, or set train.augment_views to false"
         )
     reader = FeatureReader.open(path)
-    if reader.rows != len(plan):
-        raise StoreError(
-            f"{path} holds {reader.rows} views, the plan has {len(plan)}: "
-            "run `pipeline extract --split views`"
-        )
+    require_same_rows(reader.store, manifest, plan)
     reader.require_complete()
     plain = dataclasses.replace(reader.recipe, augment=None)
     differences = plain.differences(dataclasses.replace(database.recipe, augment=None))

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from cache.errors import RecipeMismatch, StoreError
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
+from cache.row_identity import RowIdentities, row_ids
 from cache.spec import StoreSpec
-from cache.store import create_or_open, row_ids
+from cache.store import create_or_open
 from cache.writer import ChunkWriter
 from pipeline.cli import cli
 from pipeline.project.params import load_params
@@ -53,7 +54,7 @@ def reader(tmp_path, features):
     outputs = {"cls": 4, "avg": 3, "cut2": 5}
     spec = StoreSpec.for_rows(ROWS, outputs, "float16")
     recipe = Recipe("tiny", "random", "ab" * 32, 28, {}, outputs, "float16", "float32")
-    store = create_or_open(tmp_path / "database.zarr", spec, recipe, row_ids(KEYS))
+    store = create_or_open(tmp_path / "database.zarr", spec, recipe, RowIdentities.of(row_ids(KEYS)))
     for chunk in range(spec.chunks):
         rows = spec.chunk_slice(chunk)
         tensor = np.zeros((rows.stop - rows.start, 5), np.float16)
