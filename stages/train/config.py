@@ -16,7 +16,7 @@ from stages.models.aggregators.config import AggregatorSettings
 class ValidationConfig:
     """`train.validation`: images held out of the database to choose the weights; queries never are."""
 
-    share: float  # of the images, held out in whole visits, at most half of a class
+    share: float  # of the images, held out: one visit each of some classes, at most half of a class
     max_images: int  # upper limit of the images held out
     times: int  # validations, evenly spread over the training
     patience: int  # stop after this many clearly worse ones in a row

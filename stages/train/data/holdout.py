@@ -1,4 +1,4 @@
-"""Choice of the images held out for validation: whole visits, never all images of a class."""
+"""Choice of the images held out for validation: one visit each of some classes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ def hold_out(
 ) -> npt.NDArray[np.bool_]:
     """Return whether each image is held out, shape (n,); about `wanted` are.
 
-    Photos of one walk come in bursts that share position and view. A held-out photo would be too easy if its
-    neighbours were trained on, so visits are held out as a whole: one visit each of classes in random order,
-    at most half of the class's images, until there are enough.
+    Photos of one walk come in bursts that share position and view. A held-out photo would be too easy if the
+    rest of its burst was trained on, so a class loses all of its photos of one visit, at most half of its
+    images; classes follow in random order until there are enough. Other classes train on the same walk: a
+    walk is not held out over the whole city.
+
+    This predicts queries of other walks best. Campus photos, LR@1 by cosine: held out 50.1 (seeds 0 to 4,
+    queries 48.3). Walks held out over the whole city: 60.1, from the same one or two walks with every seed.
+    Without the photos of the same walk within 25 m, too: 32.5, since a fourth of the city is then unknown.
 
     Parameters
     ----------

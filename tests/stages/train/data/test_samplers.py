@@ -71,7 +71,7 @@ def test_same_seed_same_batches():
     assert any((a.images != c.images).any() for a, c in zip(first, other, strict=True))
 
 
-def test_holdout_takes_whole_visits_and_never_a_whole_class():
+def test_holdout_takes_one_visit_each_of_some_classes():
     random = np.random.default_rng(0)
     classes, visits = random.integers(0, 30, 1000), random.integers(0, 4, 1000)
     classes[:5], visits[:5] = 99, 7  # a class of one visit
