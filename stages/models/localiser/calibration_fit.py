@@ -26,7 +26,7 @@ LEAST_IMAGES = 30
 _CLASSES_SEARCHED = 256
 """Best classes of a held-out image among which its true cell is searched."""
 _SHRINKAGE = 50.0
-"""Weight of the configured numbers in the fit: a hundred images from a few visits lie in few cells and must not
+"""Weight of the configured numbers in the fit: a hundred images of a few visits lie in few cells and must not
 decide alone."""
 
 
