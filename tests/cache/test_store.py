@@ -24,7 +24,7 @@ from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.row_identity import RowIdentities, row_ids
 from cache.spec import MAX_CHUNK_ROWS, MIN_CHUNK_ROWS, StoreSpec
-from cache.storage.paths import AnyPath, storage_path
+from cache.storage.paths import AnyPath, LocalPath, storage_path
 from cache.store import create_or_open, drop_reusable, open_store, reusable
 from cache.timings import log_timing, total_timings
 from cache.writer import ChunkWriter
@@ -286,6 +286,40 @@ def test_a_store_of_other_rows_is_moved_aside_and_reusable(folder):
     assert reusable(path, replace(RECIPE, image_size=98)) == []
     drop_reusable(path)
     assert [entry.name for entry in folder.glob("*")] == ["database.zarr"]
+
+
+def test_stores_aside_are_reused_newest_first(tmp_path):
+    path = tmp_path / "database.zarr"
+    for rows in range(140, 152):
+        filled(path, rows, chunks=[])
+    names = ["database.zarr.old", *(f"database.zarr.old{number}" for number in range(2, 12))]
+    assert [aside.path.name for aside in reusable(path, RECIPE)] == names[::-1]
+    assert [aside.spec.rows for aside in reusable(path, RECIPE)] == list(range(150, 139, -1))
+
+
+def test_a_store_replaced_during_a_write_gets_no_entry(tmp_path, monkeypatch):
+    path = tmp_path / "database.zarr"
+    store, write = filled(path, chunks=[]), LocalPath.write_atomic
+
+    def write_and_replace(file, content):
+        write(file, content)
+        if file.parts[-4:-1] == ("avg", "c", "1"):  # the last array of the chunk
+            filled(path, rows=160, chunks=[])
+
+    monkeypatch.setattr(LocalPath, "write_atomic", write_and_replace)
+    with pytest.raises(StoreError, match=r"was replaced while this run wrote to it"):
+        ChunkWriter(store).write(1, features(store.spec, 1))
+    monkeypatch.undo()
+    assert open_store(path).spec.rows == 160
+    assert open_store(path).ledger.listed() == []
+
+
+def test_entries_past_the_last_chunk_are_not_listed(folder):
+    store = filled(folder / "database.zarr")
+    for name in ("000003", "000004"):
+        (store.path / f"ledger/{name}.json").write_bytes((store.path / "ledger/000002.json").read_bytes())
+    assert store.ledger.listed() == [0, 1, 2]
+    assert store.ledger.valid_mask().all()
 
 
 def test_no_store_and_unknown_format_give_different_errors(folder):
