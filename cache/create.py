@@ -63,7 +63,25 @@ def adopt_rows(path: StoragePath, group: zarr.Group, rows: RowIdentities) -> Non
     file.write_atomic(json.dumps(values, indent=2).encode())
 
 
+def descriptions(spec: StoreSpec, recipe: Recipe) -> dict[str, bytes]:
+    """Return the content of zarr.json of the outputs, the row ids and the ledger, by name."""
+    files: dict[str, Any] = {}
+    _create_rows(_describe(zarr.storage.MemoryStore(files), spec, recipe), ROW_ID, spec.rows, "uint64", {})
+    suffix = f"/{DESCRIPTION}"
+    return {
+        path.removesuffix(suffix): file.to_bytes() for path, file in files.items() if path.endswith(suffix)
+    }
+
+
 def _build(new: Path, spec: StoreSpec, recipe: Recipe, rows: RowIdentities) -> None:
+    group = _describe(new, spec, recipe)
+    _write_rows(group, ROW_ID, rows.arrays.ids, _made_for(rows))
+    if rows.arrays.file_bytes is not None:
+        _write_rows(group, FILE_BYTES, rows.arrays.file_bytes)
+
+
+def _describe(new: Any, spec: StoreSpec, recipe: Recipe) -> zarr.Group:
+    """Write a store's metadata: of the group, its outputs and the ledger."""
     values = {
         "format": FORMAT,
         "rows": spec.rows,
@@ -83,10 +101,8 @@ def _build(new: Path, spec: StoreSpec, recipe: Recipe, rows: RowIdentities) -> N
             fill_value=float("nan"),
             config={"write_empty_chunks": True},
         )
-    _write_rows(group, ROW_ID, rows.arrays.ids, _made_for(rows))
-    if rows.arrays.file_bytes is not None:
-        _write_rows(group, FILE_BYTES, rows.arrays.file_bytes)
     group.create_group(LEDGER)
+    return group
 
 
 def _made_for(rows: RowIdentities) -> dict[str, Any]:
@@ -97,15 +113,19 @@ def _write_rows(
     group: zarr.Group, name: str, values: npt.NDArray[Any], attributes: dict[str, Any] | None = None
 ) -> None:
     """Write an array with one value per row."""
-    array = group.create_array(
+    _create_rows(group, name, len(values), str(values.dtype), attributes or {})[:] = values
+
+
+def _create_rows(group: zarr.Group, name: str, rows: int, dtype: str, attributes: dict[str, Any]) -> Any:
+    """Write the metadata of an array with one value per row."""
+    return group.create_array(
         name,
-        shape=values.shape,
-        chunks=(max(1, min(len(values), _IDS_PER_CHUNK)),),
-        dtype=values.dtype,
+        shape=(rows,),
+        chunks=(max(1, min(rows, _IDS_PER_CHUNK)),),
+        dtype=dtype,
         compressors=None,
         filters=None,
         config={"write_empty_chunks": True},
         attributes=attributes,
         overwrite=True,
     )
-    array[:] = values

@@ -7,9 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from cache.create import LEDGER, ROW_ID, descriptions
 from cache.errors import StoreError
 from cache.ledger import Entry
+from cache.metadata import read_json
+from cache.storage.paths import LocalPath
+from cache.storage.remote import DESCRIPTION
 from cache.store import FeatureStore
 
 
@@ -20,6 +25,15 @@ class ChunkFault:
     chunk: int
     output: str
     what: str
+
+
+@dataclass(frozen=True)
+class MetadataFault:
+    """A fault of the files that describe a store; a repairable one needs no features to be computed."""
+
+    name: str
+    what: str
+    repairable: bool
 
 
 def torn(store: FeatureStore, chunks: Iterable[int]) -> Iterator[ChunkFault]:
@@ -47,12 +61,60 @@ def check_chunk(store: FeatureStore, chunk: int) -> list[ChunkFault]:
     return [ChunkFault(chunk, "ledger", "entry is damaged")] if chunk in store.ledger.listed() else []
 
 
+def metadata_faults(store: FeatureStore) -> list[MetadataFault]:
+    """Return the faults of the files that describe a store's arrays and of its row ids."""
+    faults = [
+        MetadataFault(name, what, repairable=True)
+        for name in (*store.spec.outputs, ROW_ID)
+        if (what := store.array_fault(name))
+    ]
+    if not faults and (what := _row_id_fault(store)):
+        faults.append(MetadataFault(ROW_ID, what, repairable=False))
+    try:
+        sound = read_json(store.path / LEDGER / DESCRIPTION, "").get("node_type") == "group"
+    except StoreError:
+        sound = False
+    return faults if sound else [*faults, MetadataFault(LEDGER, "zarr.json is missing or damaged", True)]
+
+
+def repair_metadata(store: FeatureStore) -> list[str]:
+    """Write damaged zarr.json files again and return the names of their arrays; the features are kept."""
+    faults = [fault for fault in metadata_faults(store) if fault.repairable]
+    documents = descriptions(store.spec, store.recipe) if faults else {}
+    for fault in faults:
+        file = store.path / fault.name / DESCRIPTION
+        if isinstance(file, LocalPath):
+            file.parent.mkdir(exist_ok=True)
+        file.write_atomic(documents[fault.name])
+    return [fault.name for fault in faults]
+
+
+def _row_id_fault(store: FeatureStore) -> str:
+    """Return what is wrong with the row ids, "" if nothing is."""
+    try:
+        store.row_ids()
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
 def repair(store: FeatureStore, faults: Iterable[ChunkFault]) -> list[int]:
     """Mark the faulty chunks unfinished, so that the next run computes them; return their numbers."""
     chunks = sorted({fault.chunk for fault in faults})
     for chunk in chunks:
         store.ledger.reopen(chunk)
     return chunks
+
+
+def require_checksum(
+    store: FeatureStore, entry: Entry, output: str, features: npt.NDArray[np.floating]
+) -> None:
+    """Compare a chunk's rows, in the store's dtype, with their checksum; StoreError if they changed."""
+    if zlib.crc32(np.ascontiguousarray(features).view(np.uint8).data) != entry.crc32[output]:
+        raise StoreError(
+            f"chunk {entry.chunk} of {store.path} is damaged ({output}: bytes changed since they were "
+            f"written): run `pipeline extract --split {store.path.stem} --repair`"
+        )
 
 
 def require_sound(store: FeatureStore, chunk: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ class Ledger:
             "crc32": {name: crc32[name] for name in self.spec.outputs},
             "bad": [{"row": item.row, "key": item.key, "reason": item.reason} for item in bad],
         }
-        text = json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps({**entry, "checksum": _checksum(entry)}, indent=1, ensure_ascii=False) + "\n"
         path = self._path(chunk)
         path.remove_partials()
         path.write_atomic(text.encode())
@@ -118,10 +119,13 @@ class Ledger:
         path = self._path(chunk)
         try:
             values: dict[str, Any] = json.loads(content)
+            if values.pop("checksum", None) not in (None, _checksum(values)):  # entries had none at first
+                raise ValueError("its checksum differs")
             rows = slice(*values["rows"])
             bad = tuple(BadRow(**item) for item in values["bad"])
             entry = Entry(values["chunk"], rows, dict(values["crc32"]), bad)
-        except (ValueError, KeyError, TypeError) as error:
+            _require_values(entry)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(
                 f"{path} is damaged ({error}): run `pipeline extract` to write its chunk again"
             ) from error
@@ -136,3 +140,24 @@ class Ledger:
 
     def _path(self, chunk: int) -> StoragePath:
         return self.folder / f"{chunk:06d}.json"
+
+
+def _require_values(entry: Entry) -> None:
+    """Raise ValueError unless the values of an entry have the right types and ranges."""
+    numbers = [entry.chunk, entry.rows.start, entry.rows.stop, *entry.crc32.values()]
+    bad_rows = [item.row for item in entry.bad]
+    if any(type(number) is not int or not 0 <= number < 1 << 63 for number in (*numbers, *bad_rows)):
+        raise ValueError("a number is none, or out of range")
+    if any(crc >= 1 << 32 for crc in entry.crc32.values()):
+        raise ValueError("a checksum is out of range")
+    if bad_rows != sorted(set(bad_rows)) or not all(
+        entry.rows.start <= row < entry.rows.stop for row in bad_rows
+    ):
+        raise ValueError("its bad rows are out of order or of another chunk")
+    if any(type(text) is not str for item in entry.bad for text in (item.key, item.reason)):
+        raise ValueError("a key or reason is no text")
+
+
+def _checksum(values: Mapping[str, Any]) -> int:
+    """CRC-32 of an entry's values."""
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import StoreError
+from cache.ledger import Entry
 from cache.recipe import Recipe
 from cache.spec import number_ranges
 from cache.storage.paths import AnyPath
@@ -134,6 +135,11 @@ class FeatureReader:
     def valid(self) -> npt.NDArray[np.bool_]:
         """Whether each row holds a feature: (rows,), False for bad rows and those not extracted yet."""
         return self.store.ledger.valid_mask()
+
+    @cached_property
+    def entries(self) -> dict[int, Entry]:
+        """The ledger's entries of finished chunks, by chunk."""
+        return {entry.chunk: entry for entry in self.store.ledger.entries()}
 
     @cached_property
     def missing_rows(self) -> int:

@@ -17,6 +17,7 @@ from zarr.core.chunk_key_encodings import DefaultChunkKeyEncoding
 from cache.create import ATTRIBUTE, FILE_BYTES, FORMAT, LEDGER, ROW_ID, adopt_rows, create
 from cache.errors import RecipeMismatch, StoreError
 from cache.ledger import Ledger
+from cache.metadata import REPLACE, ZARR_ERRORS, array_fault, read_json
 from cache.recipe import Recipe
 from cache.row_identity import RowIdentities, same_length
 from cache.spec import StoreSpec
@@ -31,18 +32,37 @@ class FeatureStore:
     """An open feature store; `identity` tells whether another store has taken its path since."""
 
     path: StoragePath
-    group: zarr.Group
     spec: StoreSpec
     recipe: Recipe
     ledger: Ledger
     identity: str
 
+    @cached_property
+    def group(self) -> zarr.Group:
+        """The store as Zarr sees it."""
+        return zarr.open_group(self.path.zarr_store(), mode="r+", zarr_format=3)
+
     def array(self, name: str) -> zarr.Array[Any]:
-        """Return the array of that name; StoreError if there is none."""
-        array = self.group.get(name)
+        """Return the array of that name; StoreError if there is none or its zarr.json is damaged."""
+        if fault := self.array_fault(name):
+            raise StoreError(
+                f"{self.path / name}: {fault}; run `pipeline extract --split {self.path.stem} --repair`"
+            )
+        try:
+            array = self.group.get(name)
+        except ZARR_ERRORS as error:
+            raise StoreError(f"{self.path / name} cannot be read ({error}): {REPLACE}") from error
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{self.path} has no array {name!r}, only {', '.join(self.spec.outputs)}")
         return array
+
+    def array_fault(self, name: str) -> str:
+        """Return what is wrong with the zarr.json of an array of the store, "" if nothing is."""
+        if name in self.spec.outputs:
+            shape = (self.spec.rows, self.spec.outputs[name])
+            return array_fault(self.path / name, shape, self.spec.dtype, "NaN")
+        dtype = {ROW_ID: "uint64", FILE_BYTES: "int64"}.get(name)
+        return array_fault(self.path / name, (self.spec.rows,), dtype, 0) if dtype else ""
 
     @cached_property
     def plain_outputs(self) -> frozenset[str]:
@@ -55,12 +75,24 @@ class FeatureStore:
 
     def row_ids(self, rows: slice = slice(None)) -> npt.NDArray[np.uint64]:
         """Return the identities of the rows: (n,) uint64."""
-        return np.asarray(self.array(ROW_ID)[rows], dtype=np.uint64)
+        try:
+            ids = np.asarray(self.array(ROW_ID)[rows], dtype=np.uint64)
+        except ZARR_ERRORS as error:
+            ids, reason = np.zeros(1, np.uint64), str(error)
+        else:
+            reason = "a chunk is missing"
+        if not ids.all():  # Zarr reads a missing chunk as zeros, which no name has as its id
+            raise StoreError(
+                f"{self.path / ROW_ID} is damaged ({reason}): put it back from a copy of the store, "
+                f"or {REPLACE}"
+            )
+        return ids
 
     def file_bytes(self, rows: slice = slice(None)) -> npt.NDArray[np.int64] | None:
         """Return the lengths of the rows' image files, (n,), 0 where unknown; None if all are unknown."""
-        array = self.group.get(FILE_BYTES)
-        return np.asarray(array[rows], dtype=np.int64) if isinstance(array, zarr.Array) else None
+        if not (self.path / FILE_BYTES / DESCRIPTION).exists():
+            return None
+        return np.asarray(self.array(FILE_BYTES)[rows], dtype=np.int64)
 
     @property
     def made_for(self) -> str:
@@ -146,29 +178,26 @@ def create_or_open(
 def open_store(path: AnyPath) -> FeatureStore:
     """Return the store at `path`; StoreError if there is none or it is of another format."""
     path = storage_path(path)
-    identity = _identity(path)
-    if not identity:
+    if not path.has_store():
         raise StoreError(f"no feature store at {path}: run `pipeline extract` to create it")
-    try:
-        group = zarr.open_group(path.zarr_store(), mode="r+", zarr_format=3)
-        values: Any = group.attrs.asdict().get(ATTRIBUTE)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # not JSON, or not Zarr's
-        raise StoreError(
-            f"{path / DESCRIPTION} is damaged ({error}): put it back from a copy of the store, "
-            "or run `pipeline extract --replace` to compute the features again"
-        ) from error
+    identity, document = _identity(path), read_json(path / DESCRIPTION, REPLACE)
+    attributes: Any = document.get("attributes")
+    values = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         other = values.get("format") if isinstance(values, dict) else "none"
+        raise StoreError(f"{path} is of format {other}, this version reads {FORMAT}: {REPLACE}")
+    try:
+        recipe = Recipe.from_dict(values["recipe"])
+        spec = StoreSpec(values["rows"], dict(recipe.outputs), recipe.dtype, values["chunk_rows"])
+        numbers = (spec.rows, spec.chunk_rows, *spec.outputs.values())
+        sound = all(type(number) is int for number in numbers) and document.get("node_type") == "group"
+        if not sound or values["recipe_id"] != recipe.id:
+            raise ValueError("its values differ from those that were written")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
-            f"{path} is of format {other}, this version reads {FORMAT}: "
-            "run `pipeline extract --replace` to create it again"
-        )
-    spec = StoreSpec(
-        values["rows"], dict(values["recipe"]["outputs"]), values["recipe"]["dtype"], values["chunk_rows"]
-    )
-    return FeatureStore(
-        path, group, spec, Recipe.from_dict(values["recipe"]), Ledger(path / LEDGER, spec), identity
-    )
+            f"{path / DESCRIPTION} is damaged ({error}): put it back from a copy of the store, or {REPLACE}"
+        ) from error
+    return FeatureStore(path, spec, recipe, Ledger(path / LEDGER, spec), identity)
 
 
 def store_exists(path: AnyPath) -> bool:

@@ -75,7 +75,10 @@ def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
     """
     with replacing(path) as partial:
         pq.write_table(
-            table.replace_schema_metadata({NOTE_KEY: note_bytes(note)}), partial, compression="zstd"
+            table.replace_schema_metadata({NOTE_KEY: note_bytes(note)}),
+            partial,
+            compression="zstd",
+            write_page_checksum=True,
         )
 
 
@@ -113,7 +116,7 @@ def open_parquet(path: Path, *, made_by: str) -> pq.ParquetFile:
         If there is no such file or it is not Parquet.
     """
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: run `{made_by}`") from None
     except (pa.ArrowException, OSError) as error:

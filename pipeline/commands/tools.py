@@ -36,12 +36,13 @@ def doctor(context: click.Context, scheduler: str | None, device: str) -> int:
 @click.option("--split", "splits", type=SPLIT, multiple=True, help="Split to verify (default: all).")
 @click.pass_context
 def verify(context: click.Context, splits: tuple[str, ...]) -> int:
-    """Read every stored feature and look for damage.
+    """Read everything that is stored and look for damage.
 
-    The exit code is 1 if chunks are missing, torn or changed.
+    That is every feature, and without --split also manifests, packs, partition and localiser. The exit code
+    is 1 if something is missing, torn or changed.
     """
     from cache.store import store_exists
-    from pipeline.checks.verify import verify_split
+    from pipeline.checks.verify import verify_artifacts, verify_split
 
     _, paths = project_of(context)
     verdicts = []
@@ -52,10 +53,14 @@ def verify(context: click.Context, splits: tuple[str, ...]) -> int:
     console.table("feature stores", columns, (verdict.row() for verdict in verdicts))
     if faults := [row for verdict in verdicts for row in verdict.fault_rows()]:
         console.table("damage", ("split", "chunk", "rows", "array", "fault"), faults)
+    damaged = False
+    for finding in () if splits else verify_artifacts(paths):
+        damaged |= finding.blocks
+        console.finding(finding.mark, finding.subject, finding.text, finding.remedy)
     unsound = [verdict for verdict in verdicts if not verdict.sound]
     for verdict in unsound:
         console.line(f"{verdict.split}: run `{verdict.remedy}`")
-    return int(bool(unsound))
+    return int(damaged or bool(unsound))
 
 
 @click.command()

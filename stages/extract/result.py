@@ -65,6 +65,7 @@ class ExtractResult:
     missing_rows: int
     device: str
     damaged: tuple[ChunkFault, ...]
+    described: tuple[str, ...]
 
     @classmethod
     def of_shards(
@@ -76,6 +77,7 @@ class ExtractResult:
         seconds: float,
         device: str,
         damaged: tuple[ChunkFault, ...],
+        described: tuple[str, ...],
     ) -> ExtractResult:
         """Return the result of a run from those of its shards."""
         computed, reused = sum(item.computed for item in shards), sum(item.reused for item in shards)
@@ -94,6 +96,7 @@ class ExtractResult:
             missing_rows=missing_rows,
             device=device,
             damaged=damaged,
+            described=described,
         )
 
     def facts(self) -> list[tuple[str, object]]:
@@ -110,6 +113,8 @@ class ExtractResult:
         if self.damaged:
             chunks = number_ranges(sorted({fault.chunk for fault in self.damaged}))
             facts.append(("damaged chunks done again", f"{chunks} ({self.damaged[0].what})"))
+        if self.described:
+            facts.append(("zarr.json written again", ", ".join(self.described)))
         if self.computed:
             facts += [
                 ("images per second", round(self.images_per_s, 1)),

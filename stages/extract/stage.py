@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from cache.integrity import repair_metadata
 from cache.storage.paths import StoragePath
 from cache.storage.shard_claims import claimed
-from cache.store import drop_reusable
+from cache.store import drop_reusable, open_store, store_exists
 from stages.devices import describe_device, resolve_device
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import RowSource, ShardOrder, describe, open_for, recipe_for
@@ -89,6 +90,7 @@ def run(
     recipe = recipe_for(config, source.augment, source.seed, card)
     if inputs.replace:  # before old features are deleted, the backbone must be able to make new ones
         backbone_for(config, device.split(",")[0], recipe.weights_id)
+    described = repair_metadata(open_store(inputs.store)) if _is_to_repair(inputs) else []
     store = open_for(source, recipe, inputs.store, replace=inputs.replace, keep=inputs.keep)
     shards = {shard: store.spec.shard_chunks(shard, config.shards) for shard in sorted(set(inputs.shards))}
     rows = sum(count_rows(store, chunks) for chunks in shards.values())
@@ -109,7 +111,12 @@ def run(
         seconds=time.perf_counter() - started,
         device=describe_device(device),
         damaged=tuple(damaged),
+        described=tuple(described),
     )
+
+
+def _is_to_repair(inputs: ExtractInputs) -> bool:
+    return inputs.repair and not inputs.replace and store_exists(inputs.store)
 
 
 def _finish_shards(orders: Sequence[ShardOrder], mapper: Mapper, bad_limit: int) -> list[ShardResult]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +77,9 @@ class Manifest:
         """
         with open_parquet(path, made_by=_MADE_BY) as file:
             note = note_of(file, path, made_by=_MADE_BY)
+            texts = [note.get(name) for name in ("root", "zone", "source", "digest")]
+            if not all(isinstance(text, str) for text in texts):
+                raise InputError(f"{path} is no manifest: run `{_MADE_BY}` again")
             # A relative root is relative to the manifest, so that a project can be moved as a whole.
             root = Path(os.path.normpath(path.parent / note["root"]))
             told = (note["zone"], note["source"], note["digest"], note.get("skipped"))
@@ -149,7 +153,7 @@ class Manifest:
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows in order as record batches of bounded length, all columns or those named."""
-        with pq.ParquetFile(self.path, metadata=self.metadata) as file:
+        with self._opened() as file:
             yield from file.iter_batches(batch_size=ROW_GROUP_ROWS, columns=columns)
 
     def image_path(self, key: str) -> Path:
@@ -158,8 +162,19 @@ class Manifest:
 
     def _read(self, columns: list[str], row_groups: range) -> pa.Table:
         # Each read opens the file, because reader threads share a manifest.
-        with pq.ParquetFile(self.path, metadata=self.metadata) as file:
+        with self._opened() as file:
             return file.read_row_groups(list(row_groups), columns=columns)
+
+    @contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
+        """Yield the open file; InputError if what is read is damaged."""
+        try:
+            with pq.ParquetFile(self.path, metadata=self.metadata, page_checksum_verification=True) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno:  # the disk's fault, not the file's
+                raise
+            raise InputError(f"{self.path} is damaged ({error}): run `{_MADE_BY}` again") from error
 
 
 def write_manifest(
@@ -243,7 +258,9 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
             columns = ", ".join(f"{f.name} ({f.type})" for f in schema)
             raise InputError(f"a manifest needs a column {field.name} of type {field.type}: found {columns}")
     repetitive = [name for name in schema.names if name not in ("key", "utm_east", "utm_north")]
-    return pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=repetitive)
+    return pq.ParquetWriter(
+        path, schema, compression="snappy", use_dictionary=repetitive, write_page_checksum=True
+    )
 
 
 def _array(column: pa.ChunkedArray) -> npt.NDArray[Any]:

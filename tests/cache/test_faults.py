@@ -161,6 +161,7 @@ def test_an_unlisted_nan_is_found_despite_a_valid_checksum(folder):
     path = store.path / "ledger/000001.json"
     entry = json.loads(path.read_bytes())
     entry["bad"] = entry["bad"][:1]
+    del entry["checksum"]  # as earlier versions wrote it
     path.write_bytes(json.dumps(entry).encode())
     assert [(fault.output, fault.what) for fault in check_chunk(store, 1)] == [
         ("cls", "row 71 is not finite and not listed as bad"),

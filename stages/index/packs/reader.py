@@ -5,11 +5,15 @@ image in two integer columns, `SHARD` and `SLOT`. In a shard the dataset
 ``images`` holds the encoded images one after the other, ``offsets`` (n + 1)
 where each begins, ``key`` their keys, and ``reason`` why an image could not be
 read when the pack was made; such an image has no bytes. It is "" for the others.
+``crc32`` holds a checksum of each image, the attribute ``digest`` one of these lists.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +21,7 @@ from threading import Lock
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
@@ -27,6 +32,9 @@ from stages.index.manifest import Manifest
 FORMAT = 1
 SHARD, SLOT = "pack_shard", "pack_slot"
 _OPEN_SHARDS = 16
+_VERIFIED_ROWS = 1 << 16
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError, OverflowError)
+DAMAGED = "its bytes in the pack changed since they were written"
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,27 @@ class ImageSource:
         except OSError as error:
             raise UnreadableImage(path, (error.strerror or str(error)).lower()) from error
 
+    def verify_packs(self) -> int:
+        """Read every packed image and return how many there are, 0 for loose files.
+
+        Raises
+        ------
+        InputError
+            If a shard is missing or damaged.
+        """
+        rows = self.manifest.rows if self.packed else 0
+        for start in range(0, rows, _VERIFIED_ROWS):
+            for location in self.locations(start, min(start + _VERIFIED_ROWS, rows)):
+                try:
+                    self.content(location)
+                except UnreadableImage as error:
+                    if error.reason == DAMAGED:
+                        shard = shard_path(self.manifest.root, location.shard)
+                        raise InputError(
+                            f"{shard} is damaged at {location.key}: run `pipeline pack` again"
+                        ) from error
+        return rows
+
     def _shard(self, number: int) -> Shard:
         with self._lock:
             if number not in self._shards:
@@ -122,11 +151,26 @@ class Shard:
                 self._offsets = file["offsets"][:].astype(np.int64)
                 self.reasons: list[str] = file["reason"].asstr()[:].tolist()
                 self._images_offset = file["images"].id.get_offset() or 0
+                self._checksums = file["crc32"][:].astype(np.int64) if "crc32" in file else None
+                self._require_sound(file.attrs.get("digest"))
             self._descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             raise InputError(f"{path} does not exist: run `pipeline pack` again, or move it back") from None
-        except (OSError, KeyError) as error:
+        except _DAMAGE as error:
             raise InputError(f"{path} is not a readable pack ({error}): run `pipeline pack` again") from error
+
+    def _require_sound(self, digest: object) -> None:
+        """Raise ValueError unless the lists fit together and are those that were written."""
+        images = len(self.reasons)
+        sound = len(self.keys) == images == len(self._offsets) - 1
+        sound = sound and int(self._offsets[0]) == 0 and bool((np.diff(self._offsets) >= 0).all())
+        if self._checksums is None:  # packs of earlier versions have none
+            sound = sound and digest is None
+        else:
+            lists = (self.keys, self.reasons, self._offsets, self._checksums)
+            sound = sound and len(self._checksums) == images and digest == digest_of(*lists)
+        if not sound:
+            raise ValueError("its lists differ from those that were written")
 
     def __del__(self) -> None:
         if self._descriptor >= 0:
@@ -161,7 +205,17 @@ class Shard:
         content = os.pread(self._descriptor, end - begin, self._images_offset + begin)
         if len(content) < end - begin:
             raise UnreadableImage(path, f"{self.path.name} ends before it")
+        if self._checksums is not None and zlib.crc32(content) != self._checksums[location.slot]:
+            raise UnreadableImage(path, DAMAGED)
         return content
+
+
+def digest_of(
+    keys: list[str], reasons: list[str], offsets: npt.NDArray[np.int64], checksums: npt.NDArray[np.int64]
+) -> str:
+    """Return a digest of a shard's lists; the checksums in them stand for the images."""
+    text = json.dumps([keys, reasons, offsets.tolist(), checksums.tolist()])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shard_path(pack: Path, shard: int) -> Path:

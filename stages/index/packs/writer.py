@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zlib
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from stages.files import replacing
 from stages.images.read import UnreadableImage, decode_image
 from stages.index.manifest import Manifest
 from stages.index.packs.config import PackConfig
-from stages.index.packs.reader import FORMAT, ImageLocation, ImageSource, Shard, shard_path
+from stages.index.packs.reader import FORMAT, ImageLocation, ImageSource, Shard, digest_of, shard_path
 
 _JPEG = b"\xff\xd8\xff"
 
@@ -110,10 +111,14 @@ def _write(
             reason = error.reason
         images.append(content)
         reasons.append(reason)
-    offsets = np.cumsum([0, *map(len, images)]).astype(np.uint64)
+    offsets = np.cumsum([0, *map(len, images)]).astype(np.int64)
+    checksums = np.array([zlib.crc32(image) for image in images], np.int64)
     with replacing(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs.update({"format": FORMAT, "identity": identity, **asdict(config)})
-        file["offsets"] = offsets
-        file["key"] = [location.key for location in locations]
+        keys = [location.key for location in locations]
+        digest = digest_of(keys, reasons, offsets, checksums)
+        file.attrs.update({"format": FORMAT, "identity": identity, "digest": digest, **asdict(config)})
+        file["offsets"] = offsets.astype(np.uint64)
+        file["crc32"] = checksums
+        file["key"] = keys
         file["reason"] = reasons
         file["images"] = np.frombuffer(b"".join(images), np.uint8)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cache.errors import RecipeMismatch, StoreError
+from cache.integrity import require_checksum
 from cache.reader import FeatureReader
 from cache.storage.paths import StoragePath
 from cache.store import store_exists
@@ -24,6 +25,10 @@ from stages.partition.views import ViewPlan
 
 Rows = tuple[int, int]
 """First row of a range and the row after its last."""
+Checked = set[tuple[str, int]]
+"""Chunks whose checksums were compared, by number, and blocks known to be finite, by first row."""
+_CHECKED_SHARE = 1 / 8
+"""If fewer rows of a chunk are wanted, comparing its checksum would read much more than training does."""
 _READERS = 2
 """Threads that read: while one waits for the disk, the other checks and copies."""
 
@@ -55,7 +60,7 @@ def load_rows(
     place: torch.device,
     ranges: Sequence[Rows] | None = None,
     buffers: Buffers | None = None,
-    checked: set[int] | None = None,
+    checked: Checked | None = None,
 ) -> Tensor:
     """Return features (n, F) of the rows marked in `wanted`, read chunk by chunk onto a device.
 
@@ -67,8 +72,8 @@ def load_rows(
         Read only these ranges of rows, in this order.
     buffers : Buffers, optional
         Memory to read into; it overwrites the last features read into it.
-    checked : set of int, optional
-        First rows of blocks known to be finite, which are not checked again; blocks read now are added.
+    checked : Checked, optional
+        Blocks and chunks known to be sound, which are not checked again; those read now are added.
 
     Raises
     ------
@@ -97,10 +102,14 @@ def load_rows(
         if not len(target):
             return
         staged = (target if target.is_cpu else torch.empty(target.shape, dtype=dtype)).numpy()
+        chunk = ("chunk", start // reader.chunk_rows)
+        if chunk not in checked and len(target) >= _CHECKED_SHARE * (stop - start):
+            _require_checksums(reader, inputs, chunk[1])
+            checked.add(chunk)
         _copy_rows(staged, reader, inputs, start, wanted[start:stop])
-        if start not in checked:
+        if ("block", start) not in checked:
             _require_finite(staged, reader, start)
-            checked.add(start)
+            checked.add(("block", start))
         if not target.is_cpu:
             target.copy_(torch.from_numpy(staged))
 
@@ -125,6 +134,14 @@ def _copy_rows(
         length = reader.outputs[name]
         target[:, column : column + length] = reader.mapped(name, chunk)[rows]
         column += length
+
+
+def _require_checksums(reader: FeatureReader, inputs: tuple[str, ...], chunk: int) -> None:
+    """Compare a chunk with its checksums, while its bytes are read anyway; StoreError if they changed."""
+    if chunk not in reader.entries:
+        return
+    for name in inputs:
+        require_checksum(reader.store, reader.entries[chunk], name, reader.mapped(name, chunk))
 
 
 def _require_finite(features: npt.NDArray[np.floating], reader: FeatureReader, start: int) -> None:

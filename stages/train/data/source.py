@@ -16,7 +16,7 @@ from cache.reader import FeatureReader
 from stages.models.heads.margin_loss import Buffers
 from stages.partition.classes import in_class
 from stages.partition.views import ViewPlan
-from stages.train.data.load import Rows, load_rows
+from stages.train.data.load import Checked, Rows, load_rows
 from stages.train.data.samplers import BatchIndices
 
 Block = tuple[Tensor, npt.NDArray[np.int64]]
@@ -95,8 +95,8 @@ class FeatureSource:
         Store of the views; None for no augmentation.
     plan : ViewPlan or None
         The row that each view shows.
-    checked : tuple of set of int
-        First rows of blocks of images and of views that are known to be finite, so that each is checked once.
+    checked : tuple of Checked
+        What is known to be sound of images and of views, so that each block is checked once.
     """
 
     reader: FeatureReader
@@ -105,7 +105,7 @@ class FeatureSource:
     rows: npt.NDArray[np.bool_]
     view_reader: FeatureReader | None
     plan: ViewPlan | None
-    checked: tuple[set[int], set[int]] = field(init=False, default_factory=lambda: (set(), set()))
+    checked: tuple[Checked, Checked] = field(init=False, default_factory=lambda: (set(), set()))
 
     def of_classes(self, classes: npt.NDArray[np.bool_]) -> FeatureSource:
         """Return the same with only the images of the marked classes, shape (K,)."""
