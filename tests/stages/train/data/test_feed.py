@@ -1,5 +1,6 @@
 """Where batches come from: schedules, parts of a store, residency, sampled classes."""
 
+import zlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -285,7 +286,14 @@ def test_sampled_adam_is_adam_for_the_rows_it_touches():
 def test_a_feature_that_is_not_finite_is_named(tmp_path):
     city = build_city(tmp_path / "city")
     source = source_of(city)
-    source.reader.store.array("avg")[130, 3] = np.nan
+    store = source.reader.store
+    store.array("avg")[130, 3] = np.nan
+    with pytest.raises(StoreError, match=r"chunk 2 of .* is damaged \(avg: bytes changed"):
+        source.read([(0, source.reader.rows)], torch.device("cpu"))
+    rows = store.spec.chunk_slice(2)
+    checksums = {name: zlib.crc32(store.array(name)[rows].tobytes()) for name in store.spec.outputs}
+    store.ledger.mark(2, checksums, ())
+    source = source_of(city)
     with pytest.raises(StoreError, match="row 128"):
         city.train(CONFIG)
     wanted = np.ones(source.reader.rows, np.bool_)
