@@ -7,23 +7,31 @@ from contextlib import contextmanager
 
 from rich import progress as bars
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-out = Console(highlight=False, soft_wrap=True)
+# Names come from files: brackets are no markup in them, and ":car:" is no emoji.
+out = Console(highlight=False, soft_wrap=True, emoji=False)
 if not out.is_terminal:
     out.width = 120  # a pipe or a file has no width; the default of 80 would fold the tables
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def line(text: str) -> None:
     """Print one line of plain text."""
-    out.print(text, markup=False)
+    out.print(plain(text))
 
 
 def error(text: str) -> None:
     """Print one red line on standard error."""
-    err.print(f"error: {' '.join(text.split())}", style="red", markup=False)
+    err.print(plain(f"error: {' '.join(text.split())}"), style="red")
+
+
+def plain(text: str) -> Text:
+    """Return text as it is shown: never markup, and without control characters except line ends."""
+    from stages.files import printable  # imports numpy, which `--help` does not need
+
+    return Text("\n".join(printable(part) for part in text.split("\n")))
 
 
 class ProgressBar:
@@ -45,10 +53,10 @@ class ProgressBar:
 def progress(title: str, *, hidden: bool = False) -> Iterator[ProgressBar]:
     """Yield a progress bar; nothing is shown without a terminal."""
     columns = (
-        bars.TextColumn("{task.description}"),
+        bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
-        bars.TextColumn("{task.fields[note]}"),
+        bars.TextColumn("{task.fields[note]}", markup=False),
         bars.TimeRemainingColumn(),
     )
     disable = hidden or not err.is_terminal
@@ -58,11 +66,11 @@ def progress(title: str, *, hidden: bool = False) -> Iterator[ProgressBar]:
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print a table; the first column is left-aligned, the others right-aligned."""
-    shown = Table(title=title, title_justify="left", title_style="bold")
+    shown = Table(title=plain(title), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        shown.add_column(column, justify="right" if number else "left", overflow="fold")
+        shown.add_column(plain(column), justify="right" if number else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(cell(value) for value in row))
+        shown.add_row(*(plain(cell(value)) for value in row))
     out.print(shown)
 
 
@@ -72,17 +80,17 @@ def facts(title: str, rows: Iterable[tuple[str, object]]) -> None:
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
     for name, value in rows:
-        grid.add_row(f"  {name}", cell(value))
-    out.print(title, style="bold", markup=False)
+        grid.add_row(plain(f"  {name}"), plain(cell(value)))
+    out.print(plain(title), style="bold")
     out.print(grid)
 
 
 def finding(mark: str, subject: str, text: str, remedy: str) -> None:
     """Print the state of one subject, and the fix below it."""
     style = {"ok": "green", "note": "yellow", "blocks": "bold red"}[mark]
-    out.print(f"[{style}]{mark:6}[/]", f"{subject:17}", escape(text))
+    out.print(Text(f"{mark:6}", style), plain(f"{subject:17}"), plain(text))
     if remedy:
-        out.print(" " * 25 + "-> " + remedy, markup=False)
+        line(" " * 25 + "-> " + remedy)
 
 
 def cell(value: object) -> str:

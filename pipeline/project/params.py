@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.project.schema import build, shown
-from stages.errors import ConfigError
+from stages.errors import ConfigError, require
 from stages.eval.config import EvalConfig
 from stages.eval.report.config import ReportConfig
 from stages.extract.config import ExtractConfig
@@ -35,11 +35,21 @@ class DataConfig:
         The same, for the photos to localise.
     features
         Where feature stores are: a folder, or an address such as s3://bucket/features.
+
+    "~" at the start stands for the home folder in all three.
     """
 
     database: str
     queries: str
     features: str
+
+    def __post_init__(self) -> None:
+        for name, path in vars(self).items():
+            if path.startswith("~"):
+                try:
+                    object.__setattr__(self, name, str(Path(path).expanduser()))
+                except RuntimeError:
+                    require(f"data.{name}", path, False, "a folder: there is no such home folder")
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,27 @@
-"""Opening of image files, including HEIC (if its reader is installed) and JPEGs above Pillow's limit."""
+"""Opening of image files: the formats that are read, their names' endings, and JPEGs above Pillow's limit."""
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import io
+import stat
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-HEIC_SUFFIXES = (".heic", ".heif")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx"),
+)
+"""Endings of names that are taken for images, in lower case. A file's format is told by its content."""
+
+# Pillow knows more formats, but one of them (PostScript) starts another program and others are seldom
+# tested. JPEG includes MPO. HEIF has a package of its own and is tried last.
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000")
 HEIC_MISSING = "a HEIC photo, which needs one more package: run `pip install 'placecache[heic]'`"
 LARGEST_JPEG_PX = 1 << 29
 """Largest JPEG, in pixels, that is decoded at a reduced size: more than twice that of any phone."""
@@ -23,8 +34,32 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
+_KINDS = {
+    stat.S_IFDIR: "directory",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+
 class HeicReaderMissing(UnidentifiedImageError):
     """The file is HEIC and no reader for it is installed."""
+
+
+def require_file(path: Path) -> int:
+    """Return the size of a file in bytes; opening a FIFO, socket or device could wait forever.
+
+    Raises
+    ------
+    OSError
+        If it does not exist or is not a file.
+    """
+    status = path.stat()
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        raise OSError(errno.EINVAL, f"a {_KINDS.get(kind, 'special file')}, not a file", str(path))
+    return status.st_size
 
 
 def open_picture(source: Path | bytes, *, decode_at_least: int | None = None) -> Image.Image:
@@ -42,13 +77,15 @@ def open_picture(source: Path | bytes, *, decode_at_least: int | None = None) ->
     ------
     HeicReaderMissing
         If it is a HEIC photo and no reader for it is installed.
-    OSError, SyntaxError, ValueError
-        Other errors of Pillow for files that are missing or not images.
     PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning
         If it has more pixels than the limit.
+    Exception
+        If it is missing, not a file or not an image: decoders raise errors of any type.
     """
+    if isinstance(source, Path):
+        require_file(source)
     try:
-        image: Image.Image = Image.open(_opened(source))
+        image: Image.Image = Image.open(_opened(source), formats=_formats())
     except UnidentifiedImageError:
         if not _is_heic(source):
             raise
@@ -61,6 +98,13 @@ def open_picture(source: Path | bytes, *, decode_at_least: int | None = None) ->
     if decode_at_least is not None:
         image.draft(None, (decode_at_least, decode_at_least))
     return image
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Return those of the formats that this version of Pillow knows."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _large_jpeg(source: Path | bytes, decode_at_least: int) -> Image.Image | None:
@@ -90,7 +134,7 @@ def _open_heic(source: Path | bytes) -> Image.Image:
     import pillow_heif
 
     pillow_heif.register_heif_opener()
-    return Image.open(_opened(source))
+    return Image.open(_opened(source), formats=("HEIF",))
 
 
 def _opened(source: Path | bytes) -> Path | BinaryIO:

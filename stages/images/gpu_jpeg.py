@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
-from PIL import ExifTags, Image, JpegImagePlugin
+from PIL import ExifTags, JpegImagePlugin
 from torch import Tensor
 from torch.nn import functional
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from stages.images.formats import open_picture
 from stages.images.preprocess import Preprocess
-from stages.images.read import DAMAGE
+from stages.images.read import UnreadableImage, as_unreadable
 
 _END = b"\xff\xd9"
 
@@ -31,7 +32,7 @@ def plain_jpeg(content: bytes, preprocess: Preprocess) -> bool:
     if not content.rstrip(b"\0").endswith(_END):
         return False
     try:
-        with open_picture(content) as image:
+        with as_unreadable(Path()), open_picture(content) as image:
             return (
                 isinstance(image, JpegImagePlugin.JpegImageFile)
                 and (image.mode == "L" or (image.mode == "RGB" and _in_ycbcr(image)))
@@ -39,7 +40,7 @@ def plain_jpeg(content: bytes, preprocess: Preprocess) -> bool:
                 and max(image.size) < 2 * preprocess.decode_at_least
                 and max(image.size) <= 8 * min(image.size)
             )
-    except (*DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except UnreadableImage:  # `decode_image` finds the same fault and names it
         return False
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.errors import InputError
-from stages.images.formats import HeicReaderMissing, open_picture
-
-# What Pillow raises for damaged files, in addition to UnidentifiedImageError, an OSError.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, struct.error, zlib.error)
+from stages.files import printable
+from stages.images.formats import HeicReaderMissing, open_picture, require_file
 
 
 class UnreadableImage(InputError):
@@ -42,7 +40,7 @@ def read_image(path: Path, *, decode_at_least: int | None = None) -> Image.Image
     Raises
     ------
     UnreadableImage
-        If the file is missing, empty, truncated, too large or not an image.
+        If the file is missing, empty, truncated, too large, not a file or not an image.
     """
     return _decode(path, path, decode_at_least)
 
@@ -52,25 +50,49 @@ def decode_image(content: bytes, path: Path, *, decode_at_least: int | None = No
     return _decode(content, path, decode_at_least)
 
 
-def _decode(source: Path | bytes, path: Path, decode_at_least: int | None) -> Image.Image:
+def read_content(path: Path) -> bytes:
+    """Return the content of an image file.
+
+    Raises
+    ------
+    UnreadableImage
+        If it cannot be read or is not a file.
+    """
+    with as_unreadable(path):
+        require_file(path)
+        return path.read_bytes()
+
+
+@contextmanager
+def as_unreadable(path: Path) -> Iterator[None]:
+    """Raise UnreadableImage for whatever the block raises: decoders raise errors of any type."""
     try:
-        if not (len(source) if isinstance(source, bytes) else source.stat().st_size):
-            raise UnreadableImage(path, "empty file")
-        with open_picture(source, decode_at_least=decode_at_least) as image:
-            image.load()
-            return _rgb(_upright(image))
+        yield
+    except UnreadableImage:
+        raise
     except FileNotFoundError:
         raise UnreadableImage(path, "no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImage(path, "more pixels than the safe limit") from error
-    except DAMAGE as error:
+    except Exception as error:
         raise UnreadableImage(path, _reason(error, path)) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _decode(source: Path | bytes, path: Path, decode_at_least: int | None) -> Image.Image:
+    with as_unreadable(path):
+        if not (len(source) if isinstance(source, bytes) else require_file(source)):
+            raise UnreadableImage(path, "empty file")
+        with open_picture(source, decode_at_least=decode_at_least) as image:
+            image.load()
+            return _rgb(_upright(image, path))
+    raise AssertionError  # the block returns or raises
+
+
+def _upright(image: Image.Image, path: Path) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
-    except DAMAGE:  # only the EXIF data is damaged: keep the image as it is
+        with as_unreadable(path):
+            return ImageOps.exif_transpose(image)
+    except UnreadableImage:  # only the EXIF data is damaged: keep the image as it is
         return image
 
 
@@ -92,11 +114,11 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    text = " ".join(str(error).replace(str(path), "").split()) or type(error).__name__
+    text = printable(" ".join(str(error).replace(str(path), "").split())) or type(error).__name__
     if isinstance(error, HeicReaderMissing):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return "not an image"
+        return "not an image of a known format"
     if "truncated" in text.lower():
         return "truncated file"
     if isinstance(error, OSError) and error.strerror:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from stages.images.formats import open_picture
+from stages.images.read import UnreadableImage, as_unreadable
 from stages.index.skipped import SkipReason
 
 
@@ -27,11 +28,11 @@ class Photo:
 def read_exif(path: Path) -> Photo | SkipReason:
     """Return where, when and in which direction a photo was taken, or the reason to skip it."""
     try:
-        with open_picture(path, decode_at_least=1) as image:
+        with as_unreadable(path), open_picture(path, decode_at_least=1) as image:
             exif = image.getexif()
             gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
             taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, "")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except UnreadableImage:
         return SkipReason.UNREADABLE
     latitude = _degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "S")
     longitude = _degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "W")

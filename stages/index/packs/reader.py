@@ -26,7 +26,7 @@ import pyarrow as pa
 from PIL import Image
 
 from stages.errors import InputError
-from stages.images.read import UnreadableImage, decode_image, read_image
+from stages.images.read import UnreadableImage, decode_image, read_content, read_image
 from stages.index.manifest import Manifest
 
 FORMAT = 1
@@ -90,12 +90,7 @@ class ImageSource:
         path = self.manifest.image_path(location.key)
         if location.shard >= 0:
             return self._shard(location.shard).content(location, path)
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            raise UnreadableImage(path, "no such file") from None
-        except OSError as error:
-            raise UnreadableImage(path, (error.strerror or str(error)).lower()) from error
+        return read_content(path)
 
     def verify_packs(self) -> int:
         """Read every packed image and return how many there are, 0 for loose files.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from stages.errors import InputError
 from stages.files import replacing
-from stages.images.read import UnreadableImage, decode_image
+from stages.images.read import UnreadableImage, as_unreadable, decode_image
 from stages.index.manifest import Manifest
 from stages.index.packs.config import PackConfig
 from stages.index.packs.reader import FORMAT, ImageLocation, ImageSource, Shard, digest_of, shard_path
@@ -75,7 +75,7 @@ def encode(content: bytes, path: Path, config: PackConfig) -> bytes:
     Raises
     ------
     UnreadableImage
-        If the content is not an image.
+        If the content is not an image, or the image cannot be made a JPEG.
     """
     if not config.side:
         # Decoding at an eighth of the size is fast and still reads every byte.
@@ -85,11 +85,12 @@ def encode(content: bytes, path: Path, config: PackConfig) -> bytes:
     short = min(image.size)
     if short <= config.side and content.startswith(_JPEG):
         return content
-    if short > config.side:
-        width, height = (round(side * config.side / short) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=None)
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=config.quality)
+    with as_unreadable(path):  # a side beyond 65,500 pixels is too long for a JPEG
+        if short > config.side:
+            width, height = (round(side * config.side / short) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=None)
+        image.save(buffer, "JPEG", quality=config.quality)
     return buffer.getvalue()
 
 

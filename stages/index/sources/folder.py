@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from stages.images.formats import HEIC_SUFFIXES
+from stages.images.formats import SUFFIXES
 from stages.index.batch import EntryBatch
 from stages.index.exif import read_exif
 from stages.index.skipped import SkipReason
 from stages.index.sources.sfxl_names import parse_names
 
 BATCH_ROWS = 1 << 18
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", *HEIC_SUFFIXES)
 
 
 def read_folder(root: Path) -> Iterator[tuple[EntryBatch, int]]:

@@ -273,7 +273,7 @@ def test_unreadable_photos_among_many(model, tmp_path, capsys):
         "a.jpg": "truncated file",
         "b.jpg": None,
         "c.jpg": "empty file",
-        "d.txt": "not an image",
+        "d.txt": "not an image of a known format",
         "absent.jpg": "no such file",
         "e.png": None,
     }

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from pipeline.project.init import parse_setting, set_params
-from pipeline.project.params import Params, load_params
+from pipeline.project.params import DataConfig, Params, load_params
 from pipeline.project.schema import build
 from stages.errors import ConfigError
 
@@ -166,3 +166,12 @@ def test_trainable_blocks_need_cached_tensors(tmp_path):
 
 def test_scientific_notation_is_a_number():
     assert build(Inner, {"count": 1, "share": "1e-4"}).share == 1e-4
+
+
+def test_the_home_folder_is_expanded_in_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = DataConfig("~/db.csv", "photos/~x", "~/features")
+    assert (data.database, data.features) == (f"{tmp_path}/db.csv", f"{tmp_path}/features")
+    assert data.queries == "photos/~x"
+    with pytest.raises(ConfigError, match="data.queries is ~nobody-here/a: expected .*home folder"):
+        DataConfig("toycity", "~nobody-here/a", "data/features")

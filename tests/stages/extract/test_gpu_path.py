@@ -145,7 +145,7 @@ def test_pillow_decodes_files_that_the_gpu_cannot(manifest, monkeypatch):
     batch.jpegs[batch.spans[1]] = 0  # damaged in transit: neither decoder can read it
     monkeypatch.setattr(batches, "decode_batch", lambda files, preprocess, pixels: tuple(files))
     pixels = batches.pixels_on(torch.device("cpu"), batch, preprocess)
-    assert batch.reasons == {1: "not an image"}
+    assert batch.reasons == {1: "not an image of a known format"}
     expected = replace(reader, nvjpeg=False).read(images).pixels
     assert torch.equal(pixels[[0, 2]], expected[[0, 2]])
     assert not pixels[1].any()

@@ -253,7 +253,7 @@ def test_bad_images_are_listed_and_affect_no_other_row(manifest, broken, tmp_pat
     assert [(bad.row, bad.key, bad.reason) for bad in result.bad] == [
         (10, "0010.jpg", "truncated file"),
         (11, "0011.jpg", "empty file"),
-        (70, "0070.jpg", "not an image"),
+        (70, "0070.jpg", "not an image of a known format"),
         (149, "0149.jpg", "no such file"),
     ]
     assert result.computed == ROWS - 4
