@@ -27,6 +27,7 @@ class SkipReason(enum.IntEnum):
     UNREADABLE = 9
     RAGGED = 10
     DUPLICATE = 11
+    COMMA = 20
 
     @property
     def words(self) -> str:
@@ -47,6 +48,7 @@ _WORDS = {
     SkipReason.UNREADABLE: "no position in the name, not a readable image",
     SkipReason.RAGGED: "more or fewer fields than the header",
     SkipReason.DUPLICATE: "key seen before",
+    SkipReason.COMMA: "a comma that may separate decimals or thousands: write 543256.0",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,130 +10,134 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
+import pyarrow.csv
 
 from stages.errors import InputError
 from stages.index.batch import EntryBatch
-from stages.index.manifest import REQUIRED
+from stages.index.clock import iso_timestamps
+from stages.index.degrees import LATITUDE, LONGITUDE
 from stages.index.skipped import SkipReason
+from stages.index.sources.csv_form import DEGREES, METRES, CsvForm, form_of
+from stages.index.sources.encoding import fix, whole_lines
+from stages.index.sources.numbers import heading_degrees, position_degrees, position_metres
 from stages.index.utm_zone import Zone
 
-BLOCK_BYTES = 1 << 25
-HEADER_BYTES = 1 << 16
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-_METRES, _DEGREES = ("utm_east", "utm_north"), ("lat", "lon")
+BLOCK_BYTES = 1 << 24
+Columns = list[pa.StringArray]
 
 
 def read_csv(path: Path) -> Iterator[tuple[EntryBatch, int]]:
     """Yield the rows of a CSV in the file's order, and the number of bytes read so far.
 
-    Rows with too many or too few fields come last, as skipped entries.
-
     Raises
     ------
     InputError
-        If a column is missing or named twice, or the file is not a CSV.
+        If its columns are not those that are needed or it is not a CSV in UTF-8 or UTF-16.
     """
-    names = _header(path)
-    position = _position_columns(path, names)
-    ragged: list[str] = []
+    form = form_of(path)
+    skip_lines = form.skip_lines
+    # Each block is parsed on its own: pyarrow's streaming reader has a thread that outlives an error.
+    for block, done in whole_lines(path, form.encoding, BLOCK_BYTES):
+        line_end = b"\n" if b"\n" in block else b"\r"
+        while skip_lines and block:
+            block = block.partition(line_end)[2]
+            skip_lines -= 1
+        if not block.strip():
+            continue
+        columns, is_ragged = _columns(block, path, form)
+        yield _batch(columns, is_ragged, form), done
 
-    def keep_ragged(row: csv.InvalidRow) -> str:
-        ragged.append(row.text or f"line with {row.actual_columns} fields")
+
+def _columns(block: bytes, path: Path, form: CsvForm) -> tuple[Columns, npt.NDArray[np.bool_]]:
+    """Return the columns of whole lines, and which rows have more or fewer fields than the header."""
+    ragged = False
+
+    def note_ragged(_: object) -> str:
+        nonlocal ragged
+        ragged = True
         return "skip"
 
-    done = 0
+    names = [str(number) for number in range(len(form.names))]
     try:
-        reader = csv.open_csv(
-            path,
-            read_options=csv.ReadOptions(block_size=BLOCK_BYTES),
-            parse_options=csv.ParseOptions(invalid_row_handler=keep_ragged),
-            convert_options=csv.ConvertOptions(
+        table = pyarrow.csv.read_csv(
+            pa.py_buffer(block),
+            read_options=pyarrow.csv.ReadOptions(column_names=names),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=form.delimiter, invalid_row_handler=note_ragged),
+            convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
             ),
         )
-        for rows in reader:
-            done += rows.nbytes
-            yield _read_rows(rows, position), done
+        if ragged:
+            return _ragged_columns(block.decode(), form)
+    except UnicodeDecodeError:
+        raise _not_utf8(path, block) from None
     except pa.ArrowInvalid as error:
+        if "UTF8" in str(error):
+            raise _not_utf8(path, block) from None
         raise InputError(f"{path} is not a readable CSV: {error}") from error
-    if ragged:
-        batch = EntryBatch.blank(pa.array(ragged, pa.string()))
-        batch.skip_reasons[:] = SkipReason.RAGGED
-        batch.extra_columns = {name: pa.repeat("", len(ragged)) for name in _extra_names(names, position)}
-        yield batch, done
+    columns = [pa.chunked_array(column).combine_chunks() for column in table.columns]
+    return columns, np.zeros(table.num_rows, np.bool_)
 
 
-def _header(path: Path) -> list[str]:
+def _not_utf8(path: Path, block: bytes) -> InputError:
+    """Return the error that shows the first line that is not UTF-8."""
     try:
-        names: list[str] = csv.open_csv(
-            path,
-            read_options=csv.ReadOptions(block_size=HEADER_BYTES),
-            parse_options=csv.ParseOptions(invalid_row_handler=lambda _: "skip"),
-        ).schema.names
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path} is not a readable CSV: {error}") from error
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise InputError(f"{path} has two columns named {repeated[0]}: expected different names")
-    return names
+        block.decode()
+    except UnicodeDecodeError as error:
+        start = max(block.rfind(b"\n", 0, error.start), block.rfind(b"\r", 0, error.start)) + 1
+        line = block[start : start + 80].splitlines()[0].decode("utf-8", "backslashreplace")
+        return InputError(f"{path} is not a readable CSV: not UTF-8 in the line '{line}': {fix(path)}")
+    return InputError(f"{path} is not a readable CSV: not UTF-8: {fix(path)}")
 
 
-def _position_columns(path: Path, names: list[str]) -> tuple[str, str]:
-    """Return the two columns that state the position: metres if there are both kinds."""
-    for position in (_METRES, _DEGREES):
-        if {"path", *position} <= set(names):
-            break
-    else:
-        raise InputError(
-            f"{path} has the columns {', '.join(names)}: "
-            "expected path and either lat, lon or utm_east, utm_north"
-        )
-    reserved = [name for name in _extra_names(names, position) if name in REQUIRED.names]
-    if reserved:
-        raise InputError(
-            f"{path} has a column named {reserved[0]}, which the manifest uses itself: rename the column"
-        )
-    return position
+def _ragged_columns(block: str, form: CsvForm) -> tuple[Columns, npt.NDArray[np.bool_]]:
+    """Return the columns of lines that differ in length; fields without a name may be absent or empty."""
+    width = len(form.names)
+    needed = max(number for number, name in enumerate(form.names) if name) + 1
+    rows, is_ragged = [], []
+    for row in csv.reader(block.splitlines(), delimiter=form.delimiter):
+        if not row:
+            continue
+        fits = len(row) >= needed and not any(field.strip() for field in row[width:])
+        is_ragged.append(not fits)
+        padded = [*row[:width], *[""] * (width - len(row))] if fits else [""] * width
+        if not fits:
+            padded[form.names.index("path")] = form.delimiter.join(row)
+        rows.append(padded)
+    return [pa.array(column, pa.string()) for column in zip(*rows, strict=True)], np.array(is_ragged)
 
 
-def _extra_names(names: list[str], position: tuple[str, str]) -> list[str]:
-    """Return the columns that are copied to the manifest unread."""
-    used = {"path", "heading", "timestamp", *position} | ({"zone"} if position == _METRES else set())
-    return [name for name in names if name not in used]
-
-
-def _read_rows(rows: pa.RecordBatch, position: tuple[str, str]) -> EntryBatch:
-    batch = EntryBatch.blank(rows["path"])
-    batch.skip(_is_empty(rows["path"]), SkipReason.NO_KEY)
-    for axis, name in enumerate(position):
-        text = pc.utf8_trim_whitespace(rows[name])
-        batch.positions[:, axis] = _numbers(text)
-        batch.skip(_is_empty(text), SkipReason.NO_POSITION)
-    batch.latlon[:] = position == _DEGREES
-    names = rows.schema.names
-    if position == _METRES and "zone" in names:
-        _read_zones(rows["zone"], batch)
-    if "heading" in names:
-        batch.heading[:] = _numbers(pc.utf8_trim_whitespace(rows["heading"]))
-    if "timestamp" in names:
-        batch.timestamp = rows["timestamp"]
-    batch.extra_columns = {name: rows[name] for name in _extra_names(names, position)}
+def _batch(columns: Columns, is_ragged: npt.NDArray[np.bool_], form: CsvForm) -> EntryBatch:
+    by_name = dict(zip(form.names, columns, strict=True))
+    keys = by_name["path"]
+    batch = EntryBatch.blank(keys)
+    batch.skip(is_ragged, SkipReason.RAGGED)
+    batch.skip(_is_empty(pc.utf8_trim_whitespace(keys)), SkipReason.NO_KEY)
+    _read_positions([by_name[name] for name in form.position], form.position == DEGREES, batch)
+    if form.position == METRES and "zone" in by_name:
+        _read_zones(by_name["zone"], batch)
+    if "heading" in by_name:
+        batch.heading[:] = heading_degrees(pc.utf8_trim_whitespace(by_name["heading"]))
+    if "timestamp" in by_name:
+        batch.timestamp = iso_timestamps(by_name["timestamp"])
+    batch.extra_columns = {name: by_name[name] for name in form.extra_names}
     return batch
+
+
+def _read_positions(columns: Columns, latlon: bool, batch: EntryBatch) -> None:
+    batch.latlon[:] = latlon
+    for axis, (column, letters) in enumerate(zip(columns, (LATITUDE, LONGITUDE), strict=True)):
+        text = pc.utf8_trim_whitespace(column)
+        batch.skip(_is_empty(text), SkipReason.NO_POSITION)
+        if latlon:
+            batch.positions[:, axis] = position_degrees(text, letters)
+        else:
+            batch.positions[:, axis], is_ambiguous = position_metres(text)
+            batch.skip(is_ambiguous, SkipReason.COMMA)
 
 
 def _is_empty(text: pa.StringArray) -> npt.NDArray[np.bool_]:
     return np.asarray(pc.equal(text, ""), np.bool_)
-
-
-def _numbers(text: pa.StringArray) -> npt.NDArray[np.float64]:
-    """Return texts as numbers, NaN where one is not a number."""
-    try:
-        numbers = pc.cast(text, pa.float64())
-    except pa.ArrowInvalid:
-        usable = pc.match_substring_regex(text, _NUMBER)
-        numbers = pc.cast(pc.if_else(usable, text, None), pa.float64())
-    return np.asarray(pc.fill_null(numbers, np.nan), np.float64)
 
 
 def _read_zones(column: pa.StringArray, batch: EntryBatch) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from stages.index.clock import DAY_LENGTH, day_of
 from stages.index.manifest import Manifest
 
-_DATE_LENGTH = len("2025-12-31")
 _POSITION_M = 1.0
 
 
@@ -61,15 +61,15 @@ def hold_out(
 
 
 def visit_numbers(manifest: Manifest) -> npt.NDArray[np.int64]:
-    """Return the number of every row's visit, shape (rows,): its date, or its position if it has no date."""
-    dates: dict[str, int] = {"": -1}
+    """Return the number of every row's visit, shape (rows,): its day, or its position if none is stated."""
+    days: dict[str, int] = {"": -1}
     numbers = np.empty(manifest.rows, np.int64)
     start = 0
     for batch in manifest.batches(["timestamp", "utm_east", "utm_north"]):
         stop = start + batch.num_rows
-        days = pc.utf8_slice_codeunits(batch["timestamp"], 0, _DATE_LENGTH).dictionary_encode()
-        codes = [dates.setdefault(day, len(dates)) for day in days.dictionary.to_pylist()]
-        known = np.array(codes or [-1], np.int64)[days.indices.to_numpy()]
+        starts = pc.utf8_slice_codeunits(batch["timestamp"], 0, DAY_LENGTH).dictionary_encode()
+        codes = [days.setdefault(day_of(text), len(days)) for text in starts.dictionary.to_pylist()]
+        known = np.array(codes or [-1], np.int64)[starts.indices.to_numpy()]
         numbers[start:stop] = np.where(known < 0, _position_numbers(batch), known)
         start = stop
     return numbers

@@ -173,5 +173,5 @@ def test_the_home_folder_is_expanded_in_data(tmp_path, monkeypatch):
     data = DataConfig("~/db.csv", "photos/~x", "~/features")
     assert (data.database, data.features) == (f"{tmp_path}/db.csv", f"{tmp_path}/features")
     assert data.queries == "photos/~x"
-    with pytest.raises(ConfigError, match="data.queries is ~nobody-here/a: expected .*home folder"):
+    with pytest.raises(ConfigError, match=r"data.queries is ~nobody-here/a: expected .*home folder"):
         DataConfig("toycity", "~nobody-here/a", "data/features")

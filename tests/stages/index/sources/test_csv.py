@@ -68,10 +68,128 @@ def test_skipped_rows_of_a_csv_are_counted_by_reason(tmp_path):
     assert result.rows == 2
 
 
+FOUR = [
+    ("p0", 37.77, -122.41),
+    ("p1", 37.7701, -122.411),
+    ("p2", 37.7702, -122.412),
+    ("p3", 37.7703, -122.413),
+]
+
+
+def lines(header, form, decimal=".", rows=FOUR):
+    made = [
+        form.format(key, str(lat).replace(".", decimal), str(lon).replace(".", decimal), lat, -lon)
+        for key, lat, lon in rows
+    ]
+    return "\n".join([header, *made, ""])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines("path,lat,lon", "{},{},{}"),
+        lines("path;lat;lon", "{};{};{}"),
+        lines("path\tlat\tlon", "{}\t{}\t{}"),
+        lines("path|lat|lon", "{}|{}|{}"),
+        lines("sep=;\npath;lat;lon", "{};{};{}", ","),
+        lines("SEP=,\r\npath,lat,lon", "{},{},{}"),
+        lines("\n \npath,lat,lon", "{},{},{}"),
+        lines(" path , lat , lon ", "{}, {} , {} "),
+        lines("Path,LAT,Lon", "{},{},{}"),
+        lines('"path","lat","lon"', '"{}","{}","{}"', ","),
+        lines("File Name,Latitude,Longitude", "{},{},{}"),
+        lines("SourceFile,GPSLatitude,GPSLongitude", '{0},"{3} deg 0\' 0.00"" N","{4} deg W"'),
+        lines("image,lat,lng", "{},{},{}"),
+        lines("file,lat,long", "{},{},{}"),
+        lines("filename,x,y", "{0},{2},{1}"),
+        lines("path,Y,X", "{},{},{}"),
+        lines("path,lat,lon", "{},{}°,{} °"),
+        lines("path,lat,lon", "{0},{3}N,{4}w"),
+        lines("path,lat,lon", "{0},N {3},{4}° W"),
+        lines("path;lat;lon", "{};{}° N;{}", ","),
+        lines("path,lat,lon,,", "{},{},{},,"),
+        lines("path,lat,lon", "{},{},{},,"),
+        lines("path,lat,lon,,", "{},{},{}"),
+        lines(",path,lat,lon", "7,{},{},{}"),
+        lines("path,lat,lon", "{},{},{}").replace("\n", "\r"),
+        lines("path,lat,lon", "{},{},{}").replace("\n", "\r\n"),
+        lines("path,lat,lon", "{},{},{}").encode("utf-16"),
+        lines("path,lat,lon", "{},{},{}").encode("utf-8-sig"),
+        lines("path,lat,lon", "{},{},{}").encode("utf-32"),
+    ],
+)
+def test_exports_of_spreadsheets_are_read(tmp_path, text):
+    result, manifest = index(table(tmp_path, text), tmp_path)
+    assert (result.zone, result.skipped) == ("10S", {})
+    assert manifest.column("key").tolist() == ["p0", "p1", "p2", "p3"]
+    expected = [utm.from_latlon(lat, lon)[:2] for _, lat, lon in FOUR]
+    np.testing.assert_allclose(manifest.positions(), expected, atol=1e-3)
+
+
+def test_metres_in_columns_of_other_names(tmp_path):
+    for header in ("file,Easting,Northing,UTM Zone", "path,UTM-East,UTM_North,zone", "path,x,y,zone"):
+        text = f"{header}\na,543256.96,4178906.7,10S\n"
+        assert index(table(tmp_path, text), tmp_path)[1].positions().tolist() == [[543256.96, 4178906.7]]
+    text = 'path;utm_east;utm_north;zone\na;543256,96;4178906,7;10S\nb;"543,256.96";4,178,906;10S\n'
+    _, manifest = index(table(tmp_path, text), tmp_path)
+    assert manifest.positions().tolist() == [[543256.96, 4178906.7], [543256.96, 4178906.0]]
+
+
+def test_exact_names_come_before_others(tmp_path):
+    text = "path,file,lat,lon,Latitude,x,note\na,b,31.2,34.8,50,7,n\n"
+    _, manifest = index(table(tmp_path, text), tmp_path)
+    assert manifest.column_names[5:] == ["file", "Latitude", "x", "note"]
+    assert manifest.column("key").tolist() == ["a"]
+
+
+def test_a_sign_beside_its_letter_counts_once(tmp_path):
+    text = "path,lat,lon\na,-22.9 S,-43.1W\nb,22.9 S,43.1 w\nc,-22.9 N,43.1W\nd,22.9 E,43.1W\n"
+    result, manifest = index(table(tmp_path, text), tmp_path)
+    np.testing.assert_array_equal(*manifest.positions())
+    assert result.skipped == {"position is not a number": 2}
+
+
+def test_ragged_rows_keep_their_place(tmp_path):
+    text = "path,lat,lon,note\na,31.2,34.8,x\nb,31.2,34.8\nc,31.2,34.8,y,,\nd,31.2,34.8,z,q\ne,31.2,34.8,w\n"
+    result, manifest = index(table(tmp_path, text), tmp_path)
+    assert manifest.column("key").tolist() == ["a", "c", "e"]
+    assert manifest.column("note").tolist() == ["x", "y", "w"]
+    assert result.examples == {"more or fewer fields than the header": ("b,31.2,34.8", "d,31.2,34.8,z,q")}
+
+
+def test_blocks_of_any_size_give_the_same_rows(tmp_path, monkeypatch):
+    text = lines("path;lat;lon;note", "{};{};{};ü")
+    expected = index(table(tmp_path, text), tmp_path)[1].column("key").tolist()
+    for encoding in ("utf-8", "utf-16"):
+        for size in (1, 7, 64):
+            monkeypatch.setattr("stages.index.sources.csv.BLOCK_BYTES", size)
+            _, manifest = index(table(tmp_path, text.encode(encoding)), tmp_path)
+            assert manifest.column("key").tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,lat,long\na,1,2\n", "has the columns path, lat, long: expected path and either lat, lon"),
+        ("path,lat,depth\na,1,2\n", "has the columns path, lat, depth, separated by commas: expected path"),
+        ("a;b;;\n1;2;;\n", r"columns a, b, \(no name\), \(no name\), separated by semicolons: .* rename"),
+        ("file,filename,lat,lon\na,b,1,2\n", "two columns that can be path, 'file' and 'filename': rename"),
+        ("path,y,x\na,1,2\nb,100,300\n", "x and y that may be degrees or metres: rename them"),
+        ("path,y,x\na,1,2\nb,40,30\n", "x and y that may be degrees or metres: rename them"),
+        ("path,lat,lon\na,37,77,-122,41\n", r"most rows have 5 fields \(decimal commas between commas"),
+        ("path,utm_east,utm_north\na;543,256\n", "3 columns|no image"),
+        (
+            'path,utm_east,utm_north\na,"543,256","4,178"\n',
+            "1 a comma that may separate decimals or thousands",
+        ),
+        ("sep=;\n", "has no header"),
+        (b"caf\xe9,lat,lon\na,1,2\n", "is not UTF-8 .its header is not.: save it as CSV UTF-8"),
+        (b"path,lat,lon\nb\xe9,1,2\n", r"not UTF-8 in the line 'b\\xe9,1,2': save it as CSV UTF-8"),
+        (
+            "path,lat,lon\na,1,2\n".encode("utf-16-le"),
+            r"UTF-16 without its mark.*save it as CSV UTF-8",
+        ),
+        (b"\xff\xfe\x00\xdcp\x00", "begins as UTF-16, but is not"),
+        ("path,lat,lon\na,1,2\n".encode("utf-16") + b"x", "begins as UTF-16, but is not"),
         ("path,lat,lon,lon\na,1,2,3\n", "two columns named lon"),
         ("path,lat,lon,key\na,1,2,3\n", "column named key"),
         ("", "not a readable CSV"),
