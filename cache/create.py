@@ -20,6 +20,7 @@ from cache.storage.remote import DESCRIPTION
 FORMAT = 1
 ROW_ID = "row_id"
 FILE_BYTES = "file_bytes"
+ROW_DIMENSION = "row"
 LEDGER = "ledger"
 ATTRIBUTE = "placecache"
 _IDS_PER_CHUNK = 1 << 20
@@ -96,6 +97,7 @@ def _describe(new: Any, spec: StoreSpec, recipe: Recipe) -> zarr.Group:
             shape=(spec.rows, length),
             chunks=(spec.chunk_rows, length),
             dtype=spec.dtype,
+            dimension_names=(ROW_DIMENSION, f"{name}_component"),
             compressors=None,
             filters=None,
             fill_value=float("nan"),
@@ -123,6 +125,7 @@ def _create_rows(group: zarr.Group, name: str, rows: int, dtype: str, attributes
         shape=(rows,),
         chunks=(max(1, min(rows, _IDS_PER_CHUNK)),),
         dtype=dtype,
+        dimension_names=(ROW_DIMENSION,),
         compressors=None,
         filters=None,
         config={"write_empty_chunks": True},

@@ -88,7 +88,7 @@ class ChunkWriter:
             if not rows.start <= row < rows.stop:
                 raise StoreError(f"bad row {row} lies outside the chunk's rows {rows.start} to {rows.stop}")
             features[row - rows.start] = np.nan
-        not_finite = np.flatnonzero(_not_finite(features)) + rows.start
+        not_finite = np.flatnonzero(rows_not_finite(features)) + rows.start
         unlisted = not_finite[~np.isin(not_finite, list(bad))]
         if len(unlisted):
             raise StoreError(
@@ -120,7 +120,7 @@ class ChunkWriter:
             )
 
 
-def _not_finite(features: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+def rows_not_finite(features: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     """Return whether each row of (n, F) holds NaN or infinity: (n,)."""
     # All bits of the exponent are set then. np.isfinite converts float16 values one by one.
     unsigned = f"u{features.itemsize}"

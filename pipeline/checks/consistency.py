@@ -13,6 +13,7 @@ from cache.store import FeatureStore, open_store, store_exists
 from pipeline.checks.finding import Finding
 from pipeline.project.params import Params
 from pipeline.project.paths import Paths
+from pipeline.runners.imported import check_imported
 from stages.extract.plan import recipe_for
 from stages.extract.row_identity import has_rows
 from stages.index.manifest import Manifest
@@ -42,6 +43,18 @@ def check_index(params: Params, paths: Paths, split: str, rows: dict[str, int]) 
         yield Finding(subject, "blocks", text, f"mount {manifest.root}, or run `pipeline index`")
     else:
         yield Finding(subject, "ok", f"{manifest.rows:,} images in {manifest.root}")
+
+
+def check_import(params: Params, paths: Paths) -> Iterator[Finding]:
+    """Check that imported features of database and queries are complete and belong together."""
+    for split in ("database", "queries"):
+        try:
+            store = check_imported(params, paths, split)
+        except PlacecacheError as fault:
+            yield Finding.of(f"features {split}", fault)
+        else:
+            text = f"{store.spec.rows:,} rows, imported as {params.extract.imported}"
+            yield Finding(f"features {split}", "ok", text)
 
 
 def _absent_images(manifest: Manifest) -> list[Path]:

@@ -12,7 +12,7 @@ from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.storage.folder_lock import storage_time
 from cache.storage.paths import StoragePath, total_size
-from pipeline.checks.consistency import check_index, check_store, check_views
+from pipeline.checks.consistency import check_import, check_index, check_store, check_views
 from pipeline.checks.finding import Finding
 from pipeline.console import size
 from pipeline.project.params import Params
@@ -28,6 +28,16 @@ _LEDGER_BYTES = 4096  # a ledger file takes one block of the disk
 def examine(params: Params, paths: Paths, *, device: str, scheduler: str | None) -> Iterator[Finding]:
     """Check device, weights, data, stores, disk and, if a scheduler is named, the cluster."""
     yield from _device(params, device)
+    if params.extract.imported is None:
+        yield from _photos(params, paths)
+    else:
+        yield from check_import(params, paths)
+    if scheduler is not None:
+        yield from _cluster(scheduler, paths, device)
+
+
+def _photos(params: Params, paths: Paths) -> Iterator[Finding]:
+    """Check weights, data, stores and disk of a project on photos."""
     recipe: Recipe | None = None
     try:
         recipe = recipe_for(params.extract, None, params.seeds.views)
@@ -42,8 +52,6 @@ def examine(params: Params, paths: Paths, *, device: str, scheduler: str | None)
         for split in SPLITS:
             yield from check_store(params, paths, split, rows)
         yield _disk(paths, recipe, rows)
-    if scheduler is not None:
-        yield from _cluster(scheduler, paths, device)
 
 
 def needed_bytes(rows: int, recipe: Recipe) -> int:

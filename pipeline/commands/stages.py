@@ -27,6 +27,11 @@ def index(context: click.Context) -> None:
     from stages.index.stage import IndexInputs, run
 
     params, paths = project_of(context)
+    if params.extract.imported is not None:
+        from pipeline.runners.imported import restore_index
+
+        console.facts("index", restore_index(params, paths))
+        return
     zone = None
     for split in ("database", "queries"):
         source = source_of(params, paths, split)
@@ -79,6 +84,7 @@ def extract(
     Each passes through the frozen backbone once. Run it again to continue after an interruption.
     """
     from pipeline.runners.extract import ExtractOptions, extract_split, storage_line
+    from pipeline.runners.imported import keep_imported
     from stages.devices import describe_device, resolve_device
 
     params, paths = project_of(context)
@@ -86,6 +92,9 @@ def extract(
         resolve_device(device), shards_of(params, shards), replace, keep, repair, scheduler
     )
     for split in splits or SPLITS:
+        if params.extract.imported is not None:
+            console.line(keep_imported(params, paths, split))
+            continue
         console.line(f"extract {split}: {params.extract.backbone} on {describe_device(options.device)}")
         console.line(storage_line(params, paths, split))
         with console.progress(f"extract {split}") as progress:

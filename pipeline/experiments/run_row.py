@@ -41,10 +41,14 @@ def _naming_holder(work: str, path: AnyPath) -> Iterator[None]:
 def prepare(row: Row, device: str) -> None:
     """Partition the city and extract the features of a row, unless that is done already."""
     from pipeline.runners.extract import ExtractOptions, extract_split
+    from pipeline.runners.imported import check_imported
 
     params, paths = row.params(0), row.paths(0)
     _partition(row, params, paths)
     for split in row.splits:
+        if params.extract.imported is not None:
+            check_imported(params, paths, split)
+            continue
         store = paths.features(split)
         try:
             with (
@@ -53,7 +57,7 @@ def prepare(row: Row, device: str) -> None:
             ):
                 extract_split(params, paths, split, ExtractOptions(device), progress=progress)
         except WeightsError:
-            # A complete store, such as an imported one, can be used without the weights that made it.
+            # A complete store can be used without the weights that made it.
             if not store_exists(store) or FeatureReader.open(store).missing_rows:
                 raise
 

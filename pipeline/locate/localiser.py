@@ -18,6 +18,7 @@ from cache.errors import RecipeMismatch
 from cache.recipe import Recipe
 from pipeline.locate.answer import Answer, Candidate, distance_on_earth_m
 from stages.errors import InputError, WeightsError
+from stages.extract.config import IMPORTED
 from stages.images.read import UnreadableImage, read_image
 from stages.index.exif import Photo, read_exif
 from stages.index.sources.folder import keys_below
@@ -58,7 +59,7 @@ class PhotoLocaliser:
         Raises
         ------
         InputError
-            If there is no localiser or it has no classes.
+            If there is no localiser, it has no classes, or it was trained on imported features.
         WeightsError
             If the weights are not available, or are not those that it was trained on.
         RecipeMismatch
@@ -68,6 +69,12 @@ class PhotoLocaliser:
         if not len(trained.places):
             raise InputError(f"{folder} has no classes: train it on at least one class")
         recipe = trained.recipe
+        if recipe.backbone == IMPORTED:
+            raise InputError(
+                f"{folder} was trained on features imported as {recipe.weights}: locating photos needs the "
+                "model that made them. Make features of the photos with that model, import them with "
+                f"`pipeline import features --split queries --name {recipe.weights}`, and run `pipeline eval`"
+            )
         setting = _setting_of(recipe, weights, folder)
         _require_recipe(recipe, setting, folder)
         backbone = load_backbone(

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from pipeline.project.params import change_setting
 from stages.errors import ConfigError, InputError
+from stages.files import replacing
 
 FILES = ("params.yaml", "dvc.yaml", "experiments.yaml")
 IGNORED = (
@@ -75,11 +76,12 @@ def set_params(path: Path, settings: Mapping[str, object]) -> None:
         If there is no setting of that name.
     """
     yaml = YAML()
-    document = yaml.load(path.read_text())
+    yaml.preserve_quotes, yaml.width = True, 4096
+    document = yaml.load(path.read_text(encoding="utf-8"))
     for name, value in settings.items():
         if not change_setting(document, name, value):
             raise ConfigError(f"{name} is not a setting of {path}: use a name from that file")
-    with path.open("w") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         yaml.dump(document, file)
 
 

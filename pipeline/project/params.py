@@ -13,7 +13,7 @@ from pipeline.project.schema import build, shown
 from stages.errors import ConfigError, require
 from stages.eval.config import EvalConfig
 from stages.eval.report.config import ReportConfig
-from stages.extract.config import ExtractConfig
+from stages.extract.config import IMPORTED, ExtractConfig
 from stages.images.augment import AugmentConfig
 from stages.index.config import IndexConfig
 from stages.index.packs.config import PackConfig
@@ -86,10 +86,25 @@ class Params:
     report: ReportConfig
 
     def __post_init__(self) -> None:
+        self._require_import_complete()
         if self.train.tail and self.extract.cut == "none":
             raise ConfigError(
                 "train.tail is true, but extract.cut is none: set extract.cut to the number of frozen blocks "
                 "such as 4 for efficientnet_lite0 or 10 for dinov2_vits14, or train.tail to false"
+            )
+
+    def _require_import_complete(self) -> None:
+        imported = self.extract.imported is not None
+        if (self.data.database == IMPORTED, self.data.queries == IMPORTED) != (imported, imported):
+            raise ConfigError(
+                f"data.database is {self.data.database}, data.queries is {self.data.queries} and "
+                f"extract.backbone is {self.extract.backbone}: expected all three to be imported (`pipeline "
+                "import features` sets them) or none; edit them in params.yaml"
+            )
+        if imported and self.train.tail:
+            raise ConfigError(
+                f"train.tail is true, but {self.extract.backbone} has no blocks to train: "
+                "set train.tail to false"
             )
 
 

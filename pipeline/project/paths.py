@@ -60,6 +60,10 @@ class Paths:
         """Return the file that names the process which runs a command in this project."""
         return self.project / f".{command}.lock"
 
+    def imported(self, split: str) -> Path:
+        """Return the manifest that came with imported features: the source of the split's index."""
+        return self.tracked_features(split).with_suffix(".parquet")
+
     @property
     def models(self) -> Path:
         """Folder of the localiser and its checkpoints."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from stages.errors import ConfigError, require
 from stages.models.backbones.registry import require_split, spec_of, split_blocks, split_output
+
+IMPORTED = "imported"  # extract.backbone: imported:<name>, and the backbone in the recipe of such features
+_IMPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,31 @@ class ExtractConfig:
     max_bad_fraction: float
 
     def __post_init__(self) -> None:
+        if self.imported is None:
+            self._require_outputs()
+        for name in ("image_size", "shards", "batch_size"):
+            value = getattr(self, name)
+            require(f"extract.{name}", value, value >= 1, "1 or more")
+        for name in ("readers", "threads"):
+            value = getattr(self, name)
+            require(f"extract.{name}", value, value == "auto" or value >= 1, "auto, or 1 or more")
+        fraction = self.max_bad_fraction
+        require("extract.max_bad_fraction", fraction, 0 <= fraction <= 1, "0 to 1")
+
+    @property
+    def imported(self) -> str | None:
+        """Name of the imported features if the backbone is ``imported:<name>``, else None."""
+        prefix, colon, name = self.backbone.partition(":")
+        if prefix != IMPORTED:
+            return None
+        if not colon or not _IMPORT_NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} does not name imported features: expected up to 64 letters, digits and . _ - +, "
+                "beginning with a letter or digit"
+            )
+        return name
+
+    def _require_outputs(self) -> None:
         spec = spec_of(self.backbone)
         if not self.outputs:  # tokens at a cut alone are no feature
             raise ConfigError(
@@ -45,14 +74,6 @@ class ExtractConfig:
         for output in self.outputs if self.outputs != "default" else ():
             if (blocks := split_blocks(output)) is not None:
                 raise ConfigError(f"extract.outputs names {output}: set extract.cut to {blocks} instead")
-        for name in ("image_size", "shards", "batch_size"):
-            value = getattr(self, name)
-            require(f"extract.{name}", value, value >= 1, "1 or more")
-        for name in ("readers", "threads"):
-            value = getattr(self, name)
-            require(f"extract.{name}", value, value == "auto" or value >= 1, "auto, or 1 or more")
-        fraction = self.max_bad_fraction
-        require("extract.max_bad_fraction", fraction, 0 <= fraction <= 1, "0 to 1")
 
     @property
     def stored(self) -> tuple[str, ...]:

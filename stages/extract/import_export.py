@@ -1,30 +1,29 @@
-"""Export features (HDF5 in hloc's layout, .npy with a list of keys) and import .npy features."""
+"""Export features (HDF5 in hloc's layout, .npy with a list of keys, a folder of .npy) and import them."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.storage.paths import AnyPath, StoragePath
+from cache.storage.shard_claims import claimed
 from cache.store import create_or_open, drop_reusable
 from cache.writer import ChunkWriter
 from stages.errors import InputError
+from stages.extract.feature_files import DESCRIPTOR, FeatureFile
+from stages.extract.imported_features import OUTPUT, read_checked
 from stages.extract.row_identity import require_same_rows, row_identities
 from stages.files import Progress, replacing
 from stages.index.manifest import Manifest
 from stages.models.backbones.registry import pooled_among
-
-IMPORTED = "imported"
-OUTPUT = "imported"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def export_hdf5(
             features, valid = reader.read(start, stop, outputs), reader.valid[start:stop]
             for row, key in enumerate(manifest.keys(start, stop)):
                 if valid[row]:
-                    file.create_group(key)["global_descriptor"] = features[row]
+                    file.create_group(key)[DESCRIPTOR] = features[row]
             exported += int(valid.sum())
             if progress is not None:
                 progress(stop, reader.rows)
@@ -106,81 +105,72 @@ def export_npy(
     return TransferResult(good, reader.rows - good, reader.length(outputs), path)
 
 
-def import_npy(
-    source: Path,
-    manifest: Manifest,
-    store: StoragePath,
-    *,
-    name: str,
-    replace: bool,
-    progress: Progress | None = None,
+def export_folder(
+    reader: FeatureReader, manifest: Manifest, path: Path, *, progress: Progress | None = None
 ) -> TransferResult:
-    """Fill a store with features of another program: row i of the array belongs to row i of the manifest.
-
-    Rows that are not finite become bad rows. Every import writes all rows again.
-
-    Parameters
-    ----------
-    source : Path
-        An .npy file, (rows, F) float16 or wider; wider types are stored as float32.
-    manifest : Manifest
-        The images.
-    store : StoragePath
-        The store to fill; created if it does not exist.
-    name : str
-        The program or model that made the features. Database and queries need the same name, since
-        only features of one kind can be compared.
-    replace : bool
-        Replace a store of other features.
-    progress : callable, optional
-        Called with (rows done, rows to do).
+    """Write a folder with one (F,) array per image, ``<key>.npy``; bad images have none.
 
     Raises
     ------
+    StoreError
+        If features are missing.
     InputError
-        If the file is not a (rows, F) array of floats with a row for each image.
-    RecipeMismatch
-        If the store has other features and `replace` is not set.
+        If the features were made for another manifest, or the folder exists.
     """
-    array = _open_array(source, manifest)
-    dtype = "float16" if array.dtype == np.float16 else "float32"
-    outputs = {OUTPUT: array.shape[1]}
-    identity = hashlib.sha256(name.encode()).hexdigest()
-    recipe = Recipe(IMPORTED, name, identity, 0, {"made by": name}, outputs, dtype, dtype)
-    spec = StoreSpec.for_rows(manifest.rows, outputs, dtype)
-    opened = create_or_open(store, spec, recipe, row_identities(manifest), replace=replace)
-    writer, skipped = ChunkWriter(opened), 0
-    for chunk in range(spec.chunks):
-        rows = spec.chunk_slice(chunk)
-        with np.errstate(over="ignore"):
-            features = np.asarray(array[rows]).astype(dtype)
-        not_finite = np.flatnonzero(~np.isfinite(features).all(axis=1))
-        keys = manifest.keys(rows.start, rows.stop)
-        bad = {int(row) + rows.start: "not finite in the imported file" for row in not_finite}
-        names = {row: keys[row - rows.start] for row in bad}
-        writer.write(chunk, {OUTPUT: features}, bad, keys=names)
-        skipped += len(bad)
+    reader.require_complete()
+    require_same_rows(reader.store, manifest)
+    if path.exists():
+        raise InputError(f"{path} exists: delete it, or name another folder")
+    outputs, exported = pooled_among(reader.outputs), 0
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+    for start, stop in reader.blocks():
+        features, valid = reader.read(start, stop, outputs), reader.valid[start:stop]
+        keys = manifest.keys(start, stop)
+        for row in np.flatnonzero(valid):
+            file = partial / f"{keys[row]}.npy"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, features[row])
+        exported += int(valid.sum())
         if progress is not None:
-            progress(rows.stop, spec.rows)
+            progress(stop, reader.rows)
+    partial.mkdir(parents=True, exist_ok=True)  # also if no image is valid
+    partial.rename(path)
+    return TransferResult(exported, reader.rows - exported, reader.length(outputs), path)
+
+
+def import_features(
+    file: FeatureFile,
+    manifest: Manifest,
+    store: StoragePath,
+    *,
+    recipe: Recipe,
+    replace: bool,
+    progress: Progress | None = None,
+) -> TransferResult:
+    """Fill a store with the features of another program, which `imported_features.check` has accepted.
+
+    Every row is written again. All chunks lose their ledger entries first, so that a store never counts as
+    complete while it holds features of two imports.
+    """
+    spec = StoreSpec.for_rows(manifest.rows, recipe.outputs, recipe.dtype)
+    opened = create_or_open(store, spec, recipe, row_identities(manifest), replace=replace)
+    skipped = 0
+    with claimed(store, {0: range(spec.chunks)}):
+        for chunk in opened.ledger.listed():
+            opened.ledger.reopen(chunk)
+        writer = ChunkWriter(opened)
+        for chunk in range(spec.chunks):
+            rows = spec.chunk_slice(chunk)
+            keys = manifest.keys(rows.start, rows.stop)
+            features, reasons = read_checked(file, rows.start, keys)
+            bad = {rows.start + row: reason for row, reason in reasons.items()}
+            writer.write(chunk, {OUTPUT: features}, bad, keys={row: keys[row - rows.start] for row in bad})
+            skipped += len(bad)
+            if progress is not None:
+                progress(rows.stop, spec.rows)
     drop_reusable(store)
-    return TransferResult(spec.rows - skipped, skipped, array.shape[1], store)
-
-
-def _open_array(source: Path, manifest: Manifest) -> npt.NDArray[np.floating]:
-    try:
-        array: npt.NDArray[np.floating] = np.load(source, mmap_mode="r")
-    except FileNotFoundError:
-        raise InputError(f"{source} does not exist: expected an .npy file of features") from None
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise InputError(f"{source} is not a readable .npy file ({error})") from error
-    fits = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f"
-    if not fits or array.shape[0] != manifest.rows or not array.shape[1]:
-        content = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
-        raise InputError(
-            f"{source} holds {content}: expected floats ({manifest.rows}, F), "
-            f"a row for each image of {manifest.path}"
-        )
-    return array
+    return TransferResult(spec.rows - skipped, skipped, file.length, store)
 
 
 def _write_list(path: Path, manifest: Manifest) -> None:

