@@ -30,7 +30,7 @@ class DataConfig:
     ----------
     database
         "toycity", a folder, a .csv, a .txt list of paths or a pack's manifest.parquet: images with known
-        positions.
+        positions; "imported" if `pipeline import features` brought features and positions.
     queries
         The same, for the photos to localise.
     features

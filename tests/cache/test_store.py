@@ -208,6 +208,15 @@ def test_the_store_is_plain_zarr(folder):
     assert np.isfinite(last[:22]).all()
 
 
+def test_dimensions_are_named_for_xarray(folder):
+    filled(folder / "database.zarr")
+    group = zarr.open_group(storage_path(folder / "database.zarr").zarr_store(), mode="r")
+    names = {name: array.metadata.dimension_names for name, array in group.arrays()}
+    assert names.pop("row_id") == ("row",)
+    assert names == {name: ("row", f"{name}_component") for name in names}
+    assert names
+
+
 def test_checksums_cover_the_real_rows_and_find_damage(folder):
     store = filled(folder / "database.zarr")
     entry = store.ledger.entry(2)
