@@ -7,10 +7,9 @@ from pathlib import Path
 from pipeline import console
 
 Metrics = dict[str, object]
-BELOW_THE_TABLE = (
-    "queries", "unreadable", "skipped_at_index", "resampled", "units",
-    "chance", "near_cell", "ceiling", "radius_m", "score", "weights",
-)  # fmt: skip
+COUNTS = ("queries", "unreadable", "skipped_at_index", "resampled", "units")
+SCALE = ("chance", "near_cell", "ceiling", "radius_m", "score", "weights")
+"""Shown in two lines below the table."""
 
 
 def show(path: Path, *, localisers_only: bool) -> None:
@@ -24,11 +23,11 @@ def show(path: Path, *, localisers_only: bool) -> None:
             if title not in localisers:
                 console.facts(title, list(metrics.items()))
     first = next(iter(localisers.values()))
-    names = [name for name in first if not name.endswith((" low", " high")) and name not in BELOW_THE_TABLE]
+    names = [name for name in first if not name.endswith((" low", " high")) and name not in COUNTS + SCALE]
     rows = [[name.replace("_", " "), *(_cell(each, name) for each in localisers.values())] for name in names]
     console.table(f"queries within {first['radius_m']} m, percent (95 % interval)", ("", *localisers), rows)
-    notes = [f"{name.replace('_', ' ')} {first[name]}" for name in BELOW_THE_TABLE if name in first]
-    console.line("  ".join(notes))
+    for line in (COUNTS, SCALE):
+        console.line("  ".join(f"{name.replace('_', ' ')} {first[name]}" for name in line if name in first))
 
 
 def _cell(metrics: Metrics, name: str) -> object:

@@ -27,9 +27,7 @@ def hold_out(
     images; classes follow in random order until there are enough. Other classes train on the same walk: a
     walk is not held out over the whole city.
 
-    This predicts queries of other walks best. Campus photos, LR@1 by cosine: held out 50.1 (seeds 0 to 4,
-    queries 48.3). Walks held out over the whole city: 60.1, from the same one or two walks with every seed.
-    Without the photos of the same walk within 25 m, too: 32.5, since a fourth of the city is then unknown.
+    Measured beside walks held out over the whole city in docs/experiments.md ("What is held out").
 
     Parameters
     ----------
