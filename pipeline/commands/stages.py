@@ -38,7 +38,7 @@ def index(context: click.Context) -> None:
         with console.progress(f"index {split}") as progress:
             inputs = IndexInputs(params.index, source, paths.index(split), split, zone)
             result = run(inputs, progress=progress)
-        zone = result.zone or None
+        zone = result.zone
         console.facts(f"index {split}: {source}", result.facts())
 
 

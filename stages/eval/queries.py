@@ -15,6 +15,7 @@ from stages.eval.config import EvalConfig
 from stages.eval.localisers.database import Database
 from stages.eval.metrics.units import SamplingUnits
 from stages.index.manifest import Manifest
+from stages.index.utm_zone import Zone
 from stages.models.localiser.localiser import Localiser
 
 Floats = npt.NDArray[np.float64]
@@ -79,17 +80,24 @@ class Queries:
         return [keys[row] for row in self.rows]
 
 
-def require_zone(queries: Manifest, localiser: Localiser) -> None:
-    """Check that queries and classes lie in the same UTM zone, if both are known.
+def require_zone(manifest: Manifest, localiser: Localiser) -> None:
+    """Check that the positions of a manifest and the classes are metres of one UTM zone.
 
     Raises
     ------
     InputError
-        If they lie in different zones.
+        If they lie in different zones, or the zone of only one of them is known.
     """
-    zone = localiser.classes.zone
-    if queries.zone and zone and queries.zone != zone:
+    zone, other = localiser.classes.zone, manifest.zone
+    if zone == other or (zone and other and Zone.of(zone).same_grid(Zone.of(other))):
+        return
+    if zone and other:
         raise InputError(
-            f"the queries lie in UTM zone {queries.zone}, the classes in {zone}: "
-            "index both from one data set with `pipeline index`"
+            f"{manifest.path} lies in UTM zone {other}, the classes in {zone}: "
+            "index database and queries of one city with `pipeline index`"
         )
+    states, lacks = (manifest.path, "the classes") if other else ("the classes", manifest.path)
+    raise InputError(
+        f"{states} lies in UTM zone {other or zone}, {lacks} in an unknown zone: add a column zone to the "
+        "positions without one, then run `pipeline index` and the stages after it"
+    )

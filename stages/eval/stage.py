@@ -73,6 +73,7 @@ def run(inputs: EvalInputs) -> EvalResult:
     database = None
     if inputs.database is not None and inputs.database_manifest is not None:
         database = Database.open(inputs.database, inputs.database_manifest, localiser)
+        require_zone(database.manifest, localiser)
     queries = Queries.load(reader, manifest, localiser, database, config)
     answers = QueryAnswers.of(localiser, database, queries, config, inputs.predictions.parent)
     result = measure(localiser, queries, answers, config)

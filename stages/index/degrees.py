@@ -15,6 +15,7 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d*)?|[.,]\d+")
 # What may stand between the numbers: units of degrees, minutes and seconds in any spelling, and space.
 _UNITS = re.compile(r"(?:deg(?:rees?)?|min(?:utes?)?|sec(?:onds?)?|[\s:;d°º˚'′’\"″”])+", re.IGNORECASE)
 
+_ROUNDING = 1e-4  # rationals of whole numbers may be off by this much
 _ANGLE = re.compile(
     r"(?P<before>[A-Za-z]*) ?(?:\+|(?P<minus>[-\u2212]))? ?(?P<numbers>[\d., ]+?) ?(?P<after>[A-Za-z]*)"
 )
@@ -78,15 +79,15 @@ def exif_degrees(value: Any, letters: str) -> tuple[float, int] | None:
 def sexagesimal(parts: Sequence[float]) -> float | None:
     """Return degrees of one to three numbers: degrees, minutes, seconds; None if they make no angle.
 
-    A number behind a decimal one adds nothing: where minutes are decimal, seconds may be unknown (NaN).
+    A number behind a decimal one must add nothing: where minutes are decimal, seconds are 0 or unknown (NaN).
     """
-    total = 0.0
+    total, is_decimal = 0.0, False
     for place, part in enumerate(parts):
         if not math.isfinite(part):
-            # Unknown and needed, unless the number before it is decimal already.
-            return total if place and not float(parts[place - 1]).is_integer() else None
-        if place and part >= 60.0 + 1e-9:
+            return total if is_decimal else None
+        if place and (part >= 60.0 + 1e-9 or (part and is_decimal)):
             return None
+        is_decimal = is_decimal or abs(part - round(part)) > _ROUNDING
         total += part / 60.0**place
     return total
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import ExifTags
 
 from stages.images.formats import open_picture
 from stages.images.read import UnreadableImage, as_unreadable
+from stages.index.degrees import LATITUDE, LONGITUDE, exif_degrees, hemisphere, number
 from stages.index.skipped import SkipReason
 
 
@@ -34,32 +33,33 @@ def read_exif(path: Path) -> Photo | SkipReason:
             taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, "")
     except UnreadableImage:
         return SkipReason.UNREADABLE
-    latitude = _degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "S")
-    longitude = _degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "W")
-    if latitude is None or longitude is None:
+    if not {ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLongitude} & set(gps):
         return SkipReason.NO_GPS
-    heading = _number(gps.get(ExifTags.GPS.GPSImgDirection))
-    return Photo(latitude, longitude, heading, _timestamp(str(taken)))
+    latitude = _degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, LATITUDE)
+    longitude = _degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, LONGITUDE)
+    for axis in (latitude, longitude):
+        if isinstance(axis, SkipReason):
+            return axis
+    if not latitude and not longitude:
+        return SkipReason.NO_FIX
+    heading = number(gps.get(ExifTags.GPS.GPSImgDirection))
+    return Photo(float(latitude), float(longitude), heading, _timestamp(str(taken)))
 
 
-def _degrees(gps: dict[int, Any], tag: int, reference_tag: int, negative: str) -> float | None:
-    """Return signed degrees from degrees, minutes and seconds; None if they are absent or malformed."""
-    parts = gps.get(tag)
-    if not isinstance(parts, tuple) or len(parts) != 3:
-        return None
-    degrees, minutes, seconds = (_number(part) for part in parts)
-    total = degrees + minutes / 60 + seconds / 3600
-    if not math.isfinite(total):
-        return None
-    return -total if str(gps.get(reference_tag, "")).strip("\0 ").upper() == negative else total
-
-
-def _number(value: Any) -> float:
-    """Return a rational as a float, NaN if it is absent or divides by zero."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return np.nan
+def _degrees(gps: dict[int, Any], tag: int, reference_tag: int, letters: str) -> float | SkipReason:
+    """Return signed degrees, or why the value and its reference state none."""
+    angle = exif_degrees(gps.get(tag), letters)
+    if angle is None:
+        return SkipReason.BAD_EXIF
+    degrees, sign_in_text = angle
+    signs = {sign_in_text, hemisphere(gps.get(reference_tag), letters)} - {0}
+    if not degrees:
+        return 0.0
+    if len(signs) > 1 or (degrees < 0 and 1 in signs):
+        return SkipReason.NO_HEMISPHERE  # the value contradicts its reference
+    if degrees < 0:
+        return degrees  # the sign is there already, so a reference to the south or west adds none
+    return degrees * signs.pop() if signs else SkipReason.NO_HEMISPHERE
 
 
 def _timestamp(text: str) -> str:

@@ -27,6 +27,9 @@ class SkipReason(enum.IntEnum):
     UNREADABLE = 9
     RAGGED = 10
     DUPLICATE = 11
+    NO_FIX = 12
+    NO_HEMISPHERE = 13
+    BAD_EXIF = 14
     COMMA = 20
 
     @property
@@ -42,12 +45,15 @@ _WORDS = {
     SkipReason.NO_POSITION: "no position",
     SkipReason.NOT_A_NUMBER: "position is not a number",
     SkipReason.OUT_OF_RANGE: "position out of range",
-    SkipReason.BAD_ZONE: "not a UTM zone",
+    SkipReason.BAD_ZONE: "not a UTM zone: expected number and letter, such as 10S",
     SkipReason.TOO_FAR: "too far from the UTM zone of the others",
     SkipReason.NO_GPS: "no position in the name, none in the EXIF data",
     SkipReason.UNREADABLE: "no position in the name, not a readable image",
     SkipReason.RAGGED: "more or fewer fields than the header",
     SkipReason.DUPLICATE: "key seen before",
+    SkipReason.NO_FIX: "position is 0, 0: no GPS fix",
+    SkipReason.NO_HEMISPHERE: "GPS position without its hemisphere",
+    SkipReason.BAD_EXIF: "EXIF position cannot be read",
     SkipReason.COMMA: "a comma that may separate decimals or thousands: write 543256.0",
 }
 

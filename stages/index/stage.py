@@ -21,7 +21,8 @@ from stages.index.manifest import DuplicateKeyError, Manifest, write_manifest
 from stages.index.result import IndexResult
 from stages.index.skipped import SkipReason, Tally
 from stages.index.sources.registry import read_source
-from stages.index.utm_zone import Zone, check_range, convert_to_zone, zone_of_first
+from stages.index.utm_zone import Zone, check_range, convert_to_zone, settle_letter_s
+from stages.index.zone_count import ZoneCount
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class IndexInputs:
     split
         "database" or "queries".
     zone
-        UTM zone to convert all positions to, for instance "10S"; None: that of the first image.
+        UTM zone of the database, for instance "10S", to which all positions are converted; "" if the
+        database states none; None: the zone of most images.
     """
 
     config: IndexConfig
@@ -61,17 +63,7 @@ def run(inputs: IndexInputs, *, progress: Progress | None = None) -> IndexResult
         or if an entry is unusable and `index.on_error` is "stop".
     """
     start = time.perf_counter()
-    scan = _Scan(inputs, progress)
-    try:
-        zone = scan.write()
-    except DuplicateKeyError as duplicates:
-        if inputs.config.on_error == "stop":
-            raise
-        # Duplicates are known only at the end of a scan, so a second one leaves them out.
-        scan = _Scan(inputs, progress, duplicates.rows)
-        zone = scan.write()
-        scan.tally.add(SkipReason.DUPLICATE, len(duplicates.rows), duplicates.keys)
-    tally = scan.tally
+    tally, zone = _scan(inputs, progress)
     return IndexResult(
         split=inputs.split,
         rows=tally.rows,
@@ -84,32 +76,73 @@ def run(inputs: IndexInputs, *, progress: Progress | None = None) -> IndexResult
     )
 
 
+def _scan(inputs: IndexInputs, progress: Progress | None) -> tuple[Tally, str]:
+    """Write the manifest in as many passes as needed; return the tally and the name of the zone.
+
+    The zone of most images and repeated keys are known only at the end of a pass. Where the first
+    images lie in another zone, or keys are repeated, another pass follows.
+    """
+    zone = Zone.of(inputs.zone) if inputs.zone else None
+    repeated: DuplicateKeyError | None = None
+    while True:
+        scan = _Scan(inputs, progress, zone, None if repeated is None else repeated.rows)
+        try:
+            name = scan.write()
+            break
+        except _OtherZoneError as other:
+            zone = other.zone
+        except DuplicateKeyError as error:
+            if inputs.config.on_error == "stop":
+                raise
+            zone, repeated = scan.zone, error
+    if repeated is not None:
+        scan.tally.add(SkipReason.DUPLICATE, len(repeated.rows), repeated.keys)
+    return scan.tally, name
+
+
+class _OtherZoneError(Exception):
+    """Most images lie in this zone, but the scan converted positions to another one."""
+
+    def __init__(self, zone: Zone) -> None:
+        super().__init__(zone.name)
+        self.zone = zone
+
+
 class _Scan:
-    """One pass over the source, without the usable rows numbered in `leave_out`."""
+    """One pass over the source, without the usable rows numbered in `leave_out`.
+
+    Without a zone, positions are converted to the zone of most images of the first batch.
+    """
 
     def __init__(
-        self, inputs: IndexInputs, progress: Progress | None, leave_out: npt.NDArray[np.int64] | None = None
+        self,
+        inputs: IndexInputs,
+        progress: Progress | None,
+        zone: Zone | None,
+        leave_out: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self._inputs = inputs
         self._progress = progress
         self._leave_out = leave_out
         self._usable_rows = 0
-        self._zone = Zone.of(inputs.zone) if inputs.zone else None
+        self._zone_is_given = zone is not None or inputs.zone is not None
+        self.zone = zone
         self._first_in_degrees = False
+        self._zones = ZoneCount()
         self.tally = Tally()
 
     def write(self) -> str:
         """Write the manifest and return its zone."""
         source = self._inputs.source
         batches = (rows for rows in _read_ahead(self._record_batches()) if rows.num_rows)
-        # Read one batch before writing starts: the zone is that of the first usable image.
+        # Read one batch before writing starts: the zone is that of most of its images.
         first = next(batches, None)
         if first is None:
             raise InputError(
                 f"{source} holds no image with a usable position; skipped: {self.tally.words()}; "
                 "expected SF-XL names, photos with GPS, or a .csv with path, lat, lon"
             )
-        zone = self._zone.name if self._zone else ""
+        zone = self.zone.name if self.zone else ""
         root, told_by = self._origin(source)
         output, rows = self._inputs.output, chain([first], batches)
         write_manifest(output, rows, root=root, zone=zone, source=told_by, skipped=self._skipped)
@@ -139,19 +172,36 @@ class _Scan:
         total = 0 if source.is_dir() else source.stat().st_size
         for batch, done in batches:
             check_range(batch)
+            settle_letter_s(batch)
+            self._zones.add(batch)
             if self.tally.rows == 0:
                 self._first_in_degrees = bool(batch.latlon[batch.usable][:1].any())
-                self._zone = self._zone or zone_of_first(batch)
-            convert_to_zone(batch, self._zone)
+                if not self._zone_is_given:
+                    self.zone = self._zones.most()
+            self._zones.add_outside(batch, convert_to_zone(batch, self.zone))
             self.tally.count_skipped(batch.keys, batch.skip_reasons)
-            if self._inputs.config.on_error == "stop" and self.tally.counts:
-                raise InputError(
-                    f"{source} has unusable entries: {self.tally.words()}; "
-                    "fix them or set index.on_error to skip"
-                )
+            self._stop_at_skipped(set(self.tally.counts) - {SkipReason.TOO_FAR})
             yield self._usable(batch)
             if self._progress:
                 self._progress(min(done, total) if total else done, total or done)
+        self._check_zone()
+        self._stop_at_skipped(set(self.tally.counts))
+
+    def _stop_at_skipped(self, reasons: set[SkipReason]) -> None:
+        """Stop if entries were skipped for one of these reasons and `index.on_error` says so."""
+        if self._inputs.config.on_error == "stop" and reasons:
+            raise InputError(
+                f"{self._inputs.source} has unusable entries: {self.tally.words()}; "
+                "fix them or set index.on_error to skip"
+            )
+
+    def _check_zone(self) -> None:
+        """Check at the end of the pass that its zone is that of most images, and that positions fit it."""
+        most = self._zones.most()
+        if most and not self._zone_is_given and not (self.zone and self.zone.same_grid(most)):
+            raise _OtherZoneError(most)
+        inputs = self._inputs
+        self._zones.require_agreement(inputs.source, inputs.split, self.zone, inputs.zone)
 
     def _usable(self, batch: EntryBatch) -> pa.RecordBatch:
         """Return and count the rows to index."""

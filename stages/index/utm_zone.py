@@ -1,4 +1,4 @@
-"""The UTM zone of a manifest: which one it is, and conversion of all positions to it."""
+"""UTM zones: their names, the zones of positions, and conversion of all positions to one zone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from stages.index.skipped import SkipReason
 # A city may lie on a zone's border or on the equator, so positions this far beyond are still converted.
 BEYOND_DEG = 3.0
 MAX_METRES = 2e7
-_ZONE = re.compile(r"([1-9]|[1-5]\d|60)([C-HJ-NP-X])")
+BAND_S_M = 3.44e6, 4.53e6
+"""Northings of band S (32 to 40 degrees), and 100 km more, because a city may reach into the next band."""
+
+_ZONE = re.compile(r"0?([1-9]|[1-5]\d|60) ?([C-HJ-NP-X])")
+_SOUTHERN_BORDERS_M = [utm.from_latlon(latitude, 3.0, 31)[1] for latitude in range(-72, 0, 8)]
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,19 @@ class Zone:
         InputError
             If the text is not a zone.
         """
-        match = _ZONE.fullmatch(text.upper())
+        match = _ZONE.fullmatch(text.strip().upper())
         if match is None:
-            raise InputError(f"'{text}' is not a UTM zone: expected a number and a band, such as 10S")
+            raise InputError(f"'{text}' is not a UTM zone: expected number and letter, such as 10S")
         return cls(int(match[1]), match[2])
 
     @property
     def name(self) -> str:
         """The zone as text, for instance "10S"."""
         return f"{self.number}{self.band}"
+
+    def same_grid(self, other: Zone) -> bool:
+        """Whether metres of both zones count from the same origin."""
+        return self.number == other.number and self.northern == other.northern
 
     @property
     def northern(self) -> bool:
@@ -66,23 +74,41 @@ class Zone:
         return positions
 
 
-def zone_of_first(batch: EntryBatch) -> Zone | None:
-    """Return the zone of the first usable entry; None if there is no such entry or it states no zone."""
-    usable = np.flatnonzero(batch.usable)
-    if not len(usable):
-        return None
-    row = usable[0]
-    if batch.latlon[row]:
-        latitude, longitude = batch.positions[row].tolist()
-        number = utm.latlon_to_zone_number(latitude, longitude)
-        return Zone(number, str(utm.latitude_to_zone_letter(latitude)))
-    if not batch.zone_numbers[row]:
-        return None
-    return Zone(int(batch.zone_numbers[row]), chr(batch.bands[row]))
+def zones_of(latlon: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return the zone numbers and bands of (n, 2) latitudes and longitudes, (n,) each.
+
+    `utm` knows only one position at a time. Zones are wider at Norway's coast and around Svalbard.
+    """
+    latitude, longitude = latlon.T
+    longitude = (longitude + 180) % 360 - 180
+    numbers = ((longitude + 180) // 6 + 1).astype(np.uint8)
+    numbers[(latitude >= 56) & (latitude < 64) & (longitude >= 3) & (longitude < 12)] = 32
+    svalbard = (latitude >= 72) & (longitude >= 0) & (longitude < 42)
+    numbers[svalbard] = np.array([31, 33, 35, 37])[np.searchsorted([9, 21, 33], longitude[svalbard], "right")]
+    letters = np.frombuffer(b"CDEFGHJKLMNPQRSTUVWXX", np.uint8)
+    return numbers, letters[np.clip((latitude + 80) // 8, 0, len(letters) - 1).astype(np.int64)]
+
+
+def southern_bands(north: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Return the bands of (n,) northings of the southern hemisphere, (n,)."""
+    return np.frombuffer(b"CDEFGHJKLM", np.uint8)[np.searchsorted(_SOUTHERN_BORDERS_M, north)]
+
+
+def settle_letter_s(batch: EntryBatch) -> None:
+    """Replace the letter S by a band of the south where the northing cannot lie in band S.
+
+    People write S for the south as well as for the band of San Francisco.
+    """
+    letter_s = (batch.bands == ord("S")) & ~batch.latlon
+    north = batch.positions[:, 1]
+    with np.errstate(invalid="ignore"):
+        letter_s &= (north < BAND_S_M[0]) | (north > BAND_S_M[1])
+    if letter_s.any():
+        batch.bands[letter_s] = southern_bands(north[letter_s])
 
 
 def check_range(batch: EntryBatch) -> None:
-    """Skip entries whose position is not a number or not on Earth."""
+    """Skip entries whose position is not a number, not on Earth, or 0, 0, which means no GPS fix."""
     first, second = batch.positions.T
     finite = np.isfinite(first) & np.isfinite(second)
     with np.errstate(invalid="ignore"):
@@ -90,15 +116,27 @@ def check_range(batch: EntryBatch) -> None:
         metres_fit = (np.abs(first) <= MAX_METRES) & (np.abs(second) <= MAX_METRES)
     batch.skip(~finite, SkipReason.NOT_A_NUMBER)
     batch.skip(~np.where(batch.latlon, degrees_fit, metres_fit), SkipReason.OUT_OF_RANGE)
+    # Metres without a zone may count from any point, such as the corner of a map.
+    batch.skip(_at_zero(batch) & (batch.latlon | (batch.zone_numbers > 0)), SkipReason.NO_FIX)
 
 
-def convert_to_zone(batch: EntryBatch, zone: Zone | None) -> None:
+def _at_zero(batch: EntryBatch) -> npt.NDArray[np.bool_]:
+    return np.asarray((batch.positions[:, 0] == 0) & (batch.positions[:, 1] == 0))
+
+
+def convert_to_zone(batch: EntryBatch, zone: Zone | None) -> npt.NDArray[np.float64]:
     """Convert all positions to metres of one zone in place; skip entries too far from it.
 
     Entries that state no zone are taken to lie in this one. Without a zone all positions stay unchanged.
+
+    Returns
+    -------
+    ndarray
+        (m, 2) latitudes and longitudes of the entries that are skipped as too far.
     """
     if zone is None:
-        return
+        return np.zeros((0, 2))
+    batch.skip(_at_zero(batch), SkipReason.NO_FIX)
     usable = batch.usable
     same_hemisphere = (batch.bands >= ord("N")) == zone.northern
     foreign = usable & ~batch.latlon & (batch.zone_numbers > 0)
@@ -112,8 +150,11 @@ def convert_to_zone(batch: EntryBatch, zone: Zone | None) -> None:
         batch.positions[rows] = np.stack(degrees, axis=1)
     convert = np.flatnonzero(foreign | (usable & batch.latlon))
     if not len(convert):
-        return
-    batch.positions[convert] = zone.metres(batch.positions[convert])
+        return np.zeros((0, 2))
+    degrees = batch.positions[convert]
+    metres = zone.metres(degrees)
+    too_far = np.isnan(metres[:, 0])
+    batch.positions[convert] = metres
     batch.latlon[convert] = False
-    too_far = convert[np.isnan(batch.positions[convert, 0])]
-    batch.skip_reasons[too_far] = SkipReason.TOO_FAR
+    batch.skip_reasons[convert[too_far]] = SkipReason.TOO_FAR
+    return degrees[too_far]

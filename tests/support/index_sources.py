@@ -15,8 +15,9 @@ def name(
     heading="090",
     stamp="201408",
     pano="z8tOq_kN-8h",
+    latitude="037.75689",
 ):
-    return f"@{east}@{north}@{zone}@{band}@037.75689@-122.50896@{pano}@@{heading}@@@@{stamp}@@.jpg"
+    return f"@{east}@{north}@{zone}@{band}@{latitude}@-122.50896@{pano}@@{heading}@@@@{stamp}@@.jpg"
 
 
 def index(source, tmp_path, config=SKIP, zone=None, progress=None):

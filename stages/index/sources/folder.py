@@ -21,7 +21,7 @@ BATCH_ROWS = 1 << 18
 def read_folder(root: Path) -> Iterator[tuple[EntryBatch, int]]:
     """Yield the images below a folder sorted by key, and the number of images so far.
 
-    The position comes from the name if it states one, otherwise from the EXIF
+    The position comes from the name if it is an SF-XL name, otherwise from the EXIF
     data. Hidden files and files that are not images are ignored.
     """
     keys: list[str] = []
@@ -80,11 +80,13 @@ def _read_images(root: Path, keys: list[str]) -> EntryBatch:
     for row in np.flatnonzero(~batch.usable).tolist():
         if printable[row] != keys[row]:
             batch.skip_reasons[row] = SkipReason.NOT_TEXT
-        elif batch.skip_reasons[row] == SkipReason.NO_POSITION:
+        else:
             photo = read_exif(root / keys[row])
             if isinstance(photo, SkipReason):
-                batch.skip_reasons[row] = photo
+                if batch.skip_reasons[row] == SkipReason.NO_POSITION:
+                    batch.skip_reasons[row] = photo
                 continue
+            batch.zone_numbers[row] = batch.bands[row] = 0
             batch.skip_reasons[row] = SkipReason.NONE
             batch.latlon[row] = True
             batch.positions[row] = photo.latitude, photo.longitude

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from stages.index.batch import EntryBatch
 from stages.index.skipped import SkipReason
-from stages.index.sources.sfxl_name import SEPARATORS, Fields, parse_name
+from stages.index.sources.sfxl_name import SEPARATORS, Fields, read_fields
+from stages.index.utm_zone import southern_bands
 
 AT, SLASH = ord("@"), ord("/")
 BLOCK_BYTES = 1 << 20  # a block's bytes stay in the processor's cache
@@ -40,6 +41,8 @@ class Layout:
         Offsets of the separators.
     fields
         What the sample name states.
+    letter
+        The code of the zone's letter as it is written, in upper case; 0 without one.
     lowest, span
         (bytes,) of the whole key: "0" and 9 for a digit; the byte itself and 0 for separators,
         slashes, decimal points, zone and band, which all names of a layout share; "A" and 254
@@ -55,6 +58,7 @@ class Layout:
 
     at: tuple[int, ...]
     fields: Fields
+    letter: int
     lowest: Bytes
     span: Bytes
     slashes: int
@@ -66,7 +70,7 @@ class Layout:
     def of(cls, name: bytes, end: bytes = b"") -> Layout | None:
         """Return the layout of a sample name and its line end, or None if the name is not complete."""
         at = tuple(i for i, byte in enumerate(name) if byte == AT)
-        fields = parse_name(name.decode())
+        fields = read_fields(name.decode())
         if len(at) != SEPARATORS or b"/" in name[at[0] :] or isinstance(fields, SkipReason):
             return None
         lowest = np.full(len(name + end), AT + 1, np.uint8)
@@ -86,7 +90,8 @@ class Layout:
             powers[digits, number] = 10.0 ** np.arange(len(digits))[::-1]
         lowest[fixed], span[fixed] = np.frombuffer(name + end, np.uint8)[fixed], 0
         metres, degrees = powers[at[0] + 1 : at[2], :2], powers[at[8] + 1 : at[9], 2:]
-        return cls(at, fields, lowest, span, name.count(b"/"), metres, degrees, scales)
+        letter = ord(name[at[3] + 1 : at[4]].upper() or b"\0")
+        return cls(at, fields, letter, lowest, span, name.count(b"/"), metres, degrees, scales)
 
     @property
     def block_rows(self) -> int:
@@ -125,7 +130,13 @@ class Layout:
             degrees = above[:, self.at[8] + 1 : self.at[9]].astype(np.float64)
             batch.heading[rows] = (degrees @ self.degrees)[:, 0] / self.scales[2]
         batch.zone_numbers[rows] = self.fields.zone_number
-        batch.bands[rows] = ord(self.fields.band) if self.fields.band else 0
+        batch.bands[rows] = self.letter
+        if self.letter == ord("S") and self.at[5] - self.at[4] > 1:
+            south = above[:, self.at[4] + 1] == np.uint8((ord("-") - int(self.lowest[self.at[4] + 1])) % 256)
+            if south.any():
+                bands = np.full(len(above), self.letter)
+                bands[south] = southern_bands(metres[south, 1] / self.scales[1])
+                batch.bands[rows] = bands
 
     def timestamps(self, block: Bytes) -> Bytes:
         """Return the (n, bytes) timestamps of (n, bytes) names."""
@@ -168,7 +179,7 @@ class TimestampColumn:
 
     def add(self, rows: Rows, text: Bytes) -> None:
         """Add the (n, bytes) timestamps of n rows."""
-        if text.shape[1]:
+        if text.size:
             self._lengths[rows] = text.shape[1]
             self._parts.append((rows, np.ascontiguousarray(text)))
 

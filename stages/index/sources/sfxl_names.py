@@ -8,7 +8,7 @@ import pyarrow as pa
 from stages.index.batch import EntryBatch
 from stages.index.skipped import SkipReason
 from stages.index.sources.sfxl_columns import Bytes, Layout, Rows, TimestampColumn
-from stages.index.sources.sfxl_name import parse_name
+from stages.index.sources.sfxl_name import can_be_utm, parse_name
 
 MAX_PATH_BYTES = 1 << 16
 MAX_LAYOUTS = 48  # names of further layouts in a batch are parsed one by one
@@ -41,6 +41,7 @@ def parse_names(keys: pa.StringArray) -> EntryBatch:
             single.append(first)
             matched[0] = True
         rest = rest[~matched]
+    batch.skip(~can_be_utm(batch.positions), SkipReason.OUT_OF_RANGE)
     for row in [*single, *rest.tolist()]:
         _parse_one(keys[row].as_py(), row, batch, timestamps)
     batch.timestamp = timestamps.array()
@@ -73,6 +74,7 @@ def parse_uniform_lines(text: Bytes) -> EntryBatch | None:
             return None
         layout.store(above, block, batch)
         body[block] = lines[block, :length]
+    batch.skip(~can_be_utm(batch.positions), SkipReason.OUT_OF_RANGE)
     batch.timestamp = _strings(np.ascontiguousarray(layout.timestamps(body)))
     return batch
 
@@ -94,6 +96,7 @@ def _count_special(text: Bytes) -> int:
 
 def _parse_one(name: str, row: int, batch: EntryBatch, timestamps: TimestampColumn) -> None:
     fields = parse_name(name)
+    batch.skip_reasons[row] = SkipReason.NONE
     if isinstance(fields, SkipReason):
         batch.skip_reasons[row] = fields
         return

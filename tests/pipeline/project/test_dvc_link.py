@@ -115,7 +115,7 @@ def test_a_store_and_a_link_never_overwrite_each_other(base, features, capsys):
 
 
 def test_imported_features_get_a_link_too(base, features, tmp_path, capsys):
-    lines = ["path,utm_east,utm_north,zone", *(f"{row:02d}.jpg,{row},0,10S" for row in range(3))]
+    lines = ["path,utm_east,utm_north,zone", *(f"{row:02d}.jpg,{500_000 + row},4e6,10S" for row in range(3))]
     (tmp_path / "mine.csv").write_text("\n".join(lines))
     np.save(tmp_path / "mine.npy", np.eye(3, dtype=np.float16))
     project = tmp_path / "project"

@@ -159,6 +159,9 @@ def test_queries_that_do_not_match_are_rejected(city, tmp_path):
     write_rows(tmp_path / "zone.parquet", np.zeros((100, 2)), [""] * 100, zone="36R")
     with pytest.raises(InputError, match="36R"):
         run(EvalInputs(CONFIG_EVAL, **{**city.outputs(), "manifest": tmp_path / "zone.parquet"}))
+    write_rows(tmp_path / "unknown.parquet", np.zeros((100, 2)), [""] * 100, zone="")
+    with pytest.raises(InputError, match="in an unknown zone: add a column zone"):
+        run(EvalInputs(CONFIG_EVAL, **{**city.outputs(), "manifest": tmp_path / "unknown.parquet"}))
     write_store(tmp_path / "part.zarr", features)
     next((tmp_path / "part.zarr" / "ledger").glob("*.json")).unlink()
     with pytest.raises(StoreError, match="pipeline extract"):

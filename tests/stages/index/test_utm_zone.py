@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import utm
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from stages.errors import InputError
+from stages.index.utm_zone import southern_bands, zones_of
 from tests.support.index_sources import index, listed, name
 
 
@@ -41,3 +44,36 @@ def test_a_given_zone_is_used(tmp_path):
     assert result.zone == "10S"
     with pytest.raises(InputError, match="'99X' is not a UTM zone"):
         index(listed(tmp_path, [name()]), tmp_path, zone="99X")
+
+
+@given(st.floats(-80, 84), st.floats(-180, 180))
+@example(84.0, 180.0)
+@example(60.0, 3.0)
+@example(72.0, 9.0)
+@example(75.0, 42.0)
+@example(-80.0, -180.0)
+def test_zones_of_degrees_agree_with_utm(latitude, longitude):
+    numbers, bands = zones_of(np.array([[latitude, longitude]]))
+    assert numbers[0] == utm.latlon_to_zone_number(latitude, longitude)
+    assert chr(bands[0]) == utm.latitude_to_zone_letter(latitude)
+
+
+@pytest.mark.parametrize("latitude", [-72.5, -71.5, -54.8, -33.87, -12.05, -0.1])
+def test_bands_of_southern_northings_agree_with_utm(latitude):
+    _, north, _, band = utm.from_latlon(latitude, 3.0)
+    assert southern_bands(np.array([north])).tobytes().decode() == band
+
+
+@pytest.mark.parametrize(
+    ("north", "zone"), [(6_250_000, "10H"), (8_667_000, "10L"), (1_360_000, "10C"), (4_180_000, "10S")]
+)
+def test_letter_s_beside_a_southern_northing_means_south(tmp_path, north, zone):
+    result, manifest = index(listed(tmp_path, [f"@500000@{north}@10@S@@x.jpg"]), tmp_path)
+    assert result.zone == zone
+    assert manifest.positions().tolist() == [[500_000, north]]
+
+
+def test_letter_s_of_a_city_that_crosses_the_40th_parallel(tmp_path):
+    lines = [f"@500000@{north}@50@S@@x.jpg" for north in (4_427_000, 4_430_000, 4_460_000)]
+    result, manifest = index(listed(tmp_path, lines), tmp_path)
+    assert (result.zone, manifest.rows) == ("50S", 3)

@@ -37,10 +37,22 @@ def test_a_csv_in_metres_with_and_without_zones(tmp_path):
     )
     assert manifest.zone == "10S"
     assert manifest.positions().tolist() == [[500000, 4e6], [500001, 4000001]]
-    _, manifest = index(table(tmp_path, "path,utm_east,utm_north\na,-5,7\n"), tmp_path)
+    _, manifest = index(table(tmp_path, "path,utm_east,utm_north\na,-500,7\nb,0,0\n"), tmp_path)
     assert manifest.zone == ""
-    _, manifest = index(table(tmp_path, "path,utm_east,utm_north\na,-5,7\n"), tmp_path, zone="36R")
-    assert manifest.zone == "36R"
+    assert manifest.positions().tolist() == [[-500, 7], [0, 0]]
+
+
+@pytest.mark.parametrize("zone", ["10s", "10 S", " 10S ", "010S"])
+def test_zones_are_read_in_every_spelling(tmp_path, zone):
+    text = f"path,utm_east,utm_north,zone\na,500000,4e6,{zone}\n"
+    assert index(table(tmp_path, text), tmp_path)[0].zone == "10S"
+
+
+@pytest.mark.parametrize("zone", ["10", "S", "10I", "61S", "00S", "32610"])
+def test_a_zone_without_number_and_letter_names_the_form(tmp_path, zone):
+    text = f"path,utm_east,utm_north,zone\na,500000,4e6,{zone}\n"
+    with pytest.raises(InputError, match="expected number and letter, such as 10S"):
+        index(table(tmp_path, text), tmp_path)
 
 
 def test_skipped_rows_of_a_csv_are_counted_by_reason(tmp_path):

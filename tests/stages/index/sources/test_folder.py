@@ -87,13 +87,29 @@ def test_names_take_precedence_over_exif(tmp_path):
     assert np.hypot(*(second - first)) < 100
 
 
+def test_other_names_with_at_signs_use_exif(tmp_path):
+    root = tmp_path / "images"
+    own = ["2024@05@06@cam.jpg", "@shop@front@x.jpg", "@543256@4178906@a@b@x.jpg", name(north="O4178906.70")]
+    for key in own:
+        photo(root / key, (37.757, -122.509))
+    photo(root / "@no@exif@x.jpg")
+    photo(root / name(zone="61"))
+    result, manifest = index(root, tmp_path)
+    assert sorted(manifest.column("key").tolist()) == sorted(own)
+    assert np.ptp(manifest.positions(), axis=0).tolist() == [0, 0]
+    assert result.skipped == {
+        "no position in the name, none in the EXIF data": 1,
+        "not a UTM zone: expected number and letter, such as 10S": 1,
+    }
+
+
 def test_gps_that_divides_by_zero_is_skipped(tmp_path):
     exif = Image.Exif()
     zero = TiffImagePlugin.IFDRational(0, 0)
     exif.get_ifd(ExifTags.IFD.GPSInfo).update({1: "N", 2: (zero, zero, zero), 3: "E", 4: (zero, zero, zero)})
     (tmp_path / "walk").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "walk/1.jpg", exif=exif)
-    with pytest.raises(InputError, match="1 no position in the name, none in the EXIF data"):
+    with pytest.raises(InputError, match="1 EXIF position cannot be read"):
         index(tmp_path / "walk", tmp_path)
 
 

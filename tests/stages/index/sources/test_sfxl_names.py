@@ -34,7 +34,8 @@ def assert_same(batch, names):
 
 digits = st.text("0123456789", min_size=1, max_size=7)
 decimals = st.one_of(
-    st.floats(0, 1e7).map(lambda value: f"{value:010.2f}"),
+    st.floats(1e5, 1e6).map(lambda value: f"{value:010.2f}"),
+    st.floats(0, 1.1e7).map(lambda value: f"{value:010.2f}"),
     st.builds("{}.{}".format, digits, digits),
     st.sampled_from(
         ["", "nan", "inf", "-3.5", "1e5", "1_0", " 7", "5.", ".5", "+4.25", "0543256@96", "05432/6.96"]
@@ -48,9 +49,10 @@ sf_xl_names = st.builds(
     band=st.sampled_from(["S", "S", "T", "s", "", "I", "SS"]),
     heading=st.sampled_from(["090", "7", "", "-12.5", "north"]),
     stamp=st.sampled_from(["201408", "", "2014-08-01T10:00", "août"]),
+    latitude=st.sampled_from(["037.75689", "-37.75689", "", "-"]),
     pano=st.sampled_from(["z8tOq_kN-8h", "z8t@q_kN-8h", "z8t/q_kN-8h", "é"]),
 )
-paths = st.builds("{}{}".format, st.sampled_from(["", "train/37.70/", "a@b/", "@/"]), sf_xl_names)
+paths = st.builds("{}{}".format, st.sampled_from(["", "train/37.70/", "a@b/", "@/", "x"]), sf_xl_names)
 
 
 @given(st.lists(st.one_of(paths, st.text(max_size=30)), max_size=30))
@@ -60,11 +62,13 @@ def test_batches_agree_with_names_parsed_one_by_one(names):
 
 
 def test_bad_names_among_regular_ones_are_found():
-    regular = [f"train/{name(east=f'{i:07d}.25', heading=f'{i % 360:03d}')}" for i in range(20_000)]
+    regular = [f"train/{name(east=f'{500_000 + i:07d}.25', heading=f'{i % 360:03d}')}" for i in range(20_000)]
     for row, change in {
         3: ("@10@", "@1x@"),
         77: ("z8tOq", "z8@Oq"),
         9_000: (".25@", "x25@"),
+        10_000: ("@0510000", "@9510000"),
+        11_000: ("@037.", "@-37."),
         12_345: ("4178906.70", "41789O6.70"),
         19_999: ("train/", "tr@in/"),
     }.items():
@@ -72,7 +76,7 @@ def test_bad_names_among_regular_ones_are_found():
     assert_parsed_the_same(regular)
 
 
-REGULAR = [f"ab/cd/{name(east=f'{i:07d}.25', heading=f'{i % 360:03d}')}" for i in range(9_000)]
+REGULAR = [f"ab/cd/{name(east=f'{500_000 + i:07d}.25', heading=f'{i % 360:03d}')}" for i in range(9_000)]
 
 
 def test_uniform_lines_are_parsed_together():
@@ -98,6 +102,8 @@ def test_uniform_lines_are_parsed_together():
         ("ab/cd", "abc/d"),
         ("ab/cd", "abccd"),
         ("090", "-90"),
+        ("@0543256", "@0043256"),
+        ("@037.", "@-37."),
     ],
     ids=lambda change: repr(change[1]),
 )
@@ -117,7 +123,52 @@ def test_many_layouts_in_one_batch():
     assert_parsed_the_same(
         [
             "x" * int(rng.integers(0, 40))
-            + name(east=f"{rng.uniform(0, 1e6):.{rng.integers(0, 6)}f}", heading=str(rng.integers(0, 360)))
+            + "/"
+            + name(east=f"{rng.uniform(1e5, 1e6):.{rng.integers(0, 6)}f}", heading=str(rng.integers(0, 360)))
             for _ in range(3000)
         ]
     )
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "2024@05@06@cam.jpg",
+        "@2024@05@06@cam.jpg",
+        "@handle_2024@shop@x.jpg",
+        "@543256@4178906@front@left@x.jpg",
+        "x" + name(),
+        "@543256.jpg",
+    ],
+)
+def test_own_names_with_at_signs_state_no_position(own):
+    assert parse_name(own) == SkipReason.NO_POSITION
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ({"east": "O543256"}, SkipReason.NOT_A_NUMBER),
+        ({"east": "-122.4194", "north": "37.7749"}, SkipReason.OUT_OF_RANGE),
+        ({"zone": "10", "band": ""}, SkipReason.BAD_ZONE),
+        ({"zone": "", "band": "S"}, SkipReason.BAD_ZONE),
+    ],
+)
+def test_a_faulty_sfxl_name_has_its_own_reason(fault, reason):
+    assert parse_name(name(**fault)) == reason
+
+
+@pytest.mark.parametrize(
+    ("north", "band", "latitude", "expected"),
+    [
+        ("6250000.00", "S", "-33.8700", "H"),
+        ("6250000.00", "s", "-33.8700", "H"),
+        ("3926000.00", "S", "-54.8000", "F"),
+        ("4178906.70", "S", "037.7568", "S"),
+        ("6250000.00", "H", "-33.8700", "H"),
+    ],
+)
+def test_the_latitude_settles_the_letter_s(north, band, latitude, expected):
+    text = name(north=north, band=band, latitude=latitude)
+    assert parse_name(text).band == expected
+    assert_parsed_the_same([text, text])

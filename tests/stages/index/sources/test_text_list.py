@@ -65,7 +65,7 @@ def test_skipped_entries_are_counted_by_reason(tmp_path):
         "no position": 2,
         "position is not a number": 2,
         "position out of range": 1,
-        "not a UTM zone": 1,
+        "not a UTM zone: expected number and letter, such as 10S": 1,
     }
     assert result.examples["no position"] == ("no_position.jpg", "@1@2.jpg")
     assert result.rows == 3
