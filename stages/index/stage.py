@@ -42,8 +42,8 @@ class IndexInputs:
     split
         "database" or "queries".
     zone
-        UTM zone of the database, for instance "10S", to which all positions are converted; "" if the
-        database states none; None: the zone of most images.
+        UTM zone of the split that is indexed already, for instance "10S", to which all positions are
+        converted; "" if it states none; None: the zone of most images.
     """
 
     config: IndexConfig

@@ -81,46 +81,43 @@ class ZoneCount:
         stop = 256 if first_band else ord("N")
         return Zone(number, chr(first_band + int(self.by_zone[number, first_band:stop].argmax())))
 
-    def require_agreement(
-        self, source: Path, split: str, zone: Zone | None, database_zone: str | None
-    ) -> None:
-        """Check that all positions of a source can be compared with each other and with the database's.
+    def require_agreement(self, source: Path, split: str, zone: Zone | None, other_zone: str | None) -> None:
+        """Check that all positions of a source can be compared with each other and with the other split's.
 
         Parameters
         ----------
-        source
-            The source, for messages.
-        split
-            The split, for messages.
+        source, split
+            What is indexed, for messages.
         zone
             The zone that positions were converted to; None if no image states or implies one.
-        database_zone
-            The zone of the database, "" if it states none; None while the database itself is indexed.
+        other_zone
+            The zone of the split that is indexed already, "" if it states none; None if none is indexed.
 
         Raises
         ------
         InputError
             If metres are degrees, a zone is known for some positions only, or most images lie elsewhere.
         """
+        other = "the database" if split == "queries" else "the other split"
         if self.with_zone + self.without_zone and not self.has_metres:
             raise InputError(
                 f"{source} states degrees where metres are expected: no utm_east, utm_north is beyond "
                 "180, 90; name the columns lat and lon (if they are metres of a small map, add 1000 to both)"
             )
-        if database_zone == "" and (implied := self.most()):
+        if other_zone == "" and (implied := self.most()):
             raise InputError(
-                f"the database states no UTM zone, the {split} in {source} lie in {implied.name}: "
-                f"add the zone to the database and index both again ({_HOW_TO_STATE})"
+                f"{other} states no UTM zone, the {split} in {source} lie in {implied.name}: "
+                f"add the zone to {other} and index both again ({_HOW_TO_STATE})"
             )
         if zone and self.without_zone > self.with_zone:
-            known = f"the database lies in {zone.name}" if database_zone else f"others lie in {zone.name}"
+            known = f"{other} lies in {zone.name}" if other_zone else f"others lie in {zone.name}"
             raise InputError(
                 f"{self.without_zone:,} images in {source} state metres without a UTM zone (first: "
                 f"{self.first_without_zone}), but {known}: add the zone ({_HOW_TO_STATE})"
             )
         images = self.with_zone + self.without_zone + self.degrees
         if zone and 2 * self.outside > images:
-            whose = "the zone of the database" if database_zone else "the zone of the largest part"
+            whose = f"the zone of {other}" if other_zone else "the zone of the largest part"
             raise InputError(
                 f"{self.outside:,} of {images:,} images in {source} lie too far from UTM zone {zone.name}, "
                 f"{whose} (first: {self.first_outside}): index one city per project, or fix these positions"

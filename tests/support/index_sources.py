@@ -22,7 +22,8 @@ def name(
 
 def index(source, tmp_path, config=SKIP, zone=None, progress=None):
     output = tmp_path / "out" / "database.parquet"
-    result = run(IndexInputs(config, source, output, "database", zone), progress=progress)
+    split = "database" if zone is None else "queries"
+    result = run(IndexInputs(config, source, output, split, zone), progress=progress)
     return result, Manifest.open(output)
 
 
