@@ -63,10 +63,10 @@ def _bootstrap(
     count = units.count
     size = np.bincount(units.number, minlength=count)
     sums = np.stack([np.bincount(units.number, column, count) for column in right.T], axis=1)
-    random, shares = np.random.default_rng(seed), np.empty((redrawn, right.shape[1]))
-    for turn in range(redrawn):
-        drawn = random.integers(0, count, count)
-        shares[turn] = sums[drawn].sum(axis=0) / size[drawn].sum()
+    # Units with the same numbers are drawn together: a resample is how often each kind of unit occurs.
+    kinds, often = np.unique(np.column_stack([sums, size]), axis=0, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(count, often / count, redrawn) @ kinds
+    shares = drawn[:, :-1] / drawn[:, -1:]
     bounds = [(float(low), float(high)) for low, high in 100 * np.quantile(shares, [0.025, 0.975], axis=0).T]
     # If all units are right, or all wrong, resampling changes nothing: take the units' exact interval.
     for column, total in enumerate(sums.sum(axis=0)):
