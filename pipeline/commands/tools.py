@@ -140,10 +140,10 @@ def export() -> None:
 @click.option("--split", type=click.Choice(("database", "queries")), required=True, help="Split to export.")
 @click.pass_context
 def export_features(context: click.Context, file: Path, split: str) -> None:
-    """Export a split's features to FILE (.h5 or .npy) or to a folder.
+    """Export a split's features to FILE.
 
-    An .h5 file has hloc's layout. Beside an .npy file goes a .csv with the images' keys. A folder gets one
-    .npy per image.
+    FILE is an .h5, an .npy or, without a suffix, a folder. An .h5 file has hloc's layout. Beside an .npy file
+    goes a .csv with the images' keys. A folder gets one .npy per image.
     """
     from pipeline.runners.import_export import export_split
 
@@ -159,7 +159,7 @@ def export_features(context: click.Context, file: Path, split: str) -> None:
 @DEVICE
 @click.pass_context
 def export_pairs(context: click.Context, file: Path, top: int, device: str) -> None:
-    """Export the most similar database images of each query to FILE.
+    """Export the database images most similar to each query.
 
     The form is that of hloc's pairs_from_retrieval. The images are those that eval's retrieve finds.
     """
