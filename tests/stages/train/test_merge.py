@@ -41,6 +41,11 @@ def test_heads_trained_apart_and_merged(tmp_path):
         assert torch.equal(after[name], alone[group][name])
     assert (merged.groups, merged.projection) == ((1, 3), "frozen")
     assert merged.samples == sum(result.samples for result in results)
+    assert merged.drawn == {
+        bucket: results[0].drawn[bucket] + results[1].drawn[bucket] for bucket in ("head", "mid", "tail")
+    }
+    assert merged.loss == pytest.approx((results[0].loss + results[1].loss) / 2)
+    assert merged.classes == sum(np.isin(city.classes.group, (1, 3)))
     assert not any(folder.exists() for folder in folders.values())
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.calibration import Calibration
@@ -195,6 +197,39 @@ def test_thirty_images_are_enough_to_calibrate():
     fitted = fit_calibration(scores_of_thirty(30), **options)
     assert fitted.images == 30
     assert fitted.nll_after < fitted.nll_before
+
+
+def test_a_fit_is_pulled_to_the_configured_numbers_as_stated():
+    """It minimises the loss plus 50 times the squared logarithms of fitted over configured numbers."""
+    random = np.random.default_rng(8)
+    groups, true = np.tile([0, 0, 0, 1, 1, 1], (200, 1)), random.integers(0, 6, 200)
+    inside = np.arange(6) == true[:, None]
+    cosines = random.normal(size=(200, 6)) * 0.1 + 0.2 * inside
+    likeness = random.normal(size=(200, 6)) * 0.3 + 0.2 * inside
+    centres = np.tile(np.stack([np.arange(6) * 100.0, np.zeros(6)], axis=1), (200, 1, 1))
+    scores = HoldoutScores(cosines, groups, centres, likeness, true, centres[0, true])
+    fitted = fit_calibration(scores, group_count=2, clearance_m=45.0, radius_m=25.0, fusion=FUSION)
+
+    def objective(numbers):
+        shared, own, weight = numbers[0], numbers[1:3], numbers[3]
+        evidence = cosines / (0.1 * np.exp(shared + own))[groups] + 8.0 * np.exp(weight) * likeness
+        nll = logsumexp(evidence, axis=1) - evidence[inside]
+        return nll.sum() + 50 * np.square(numbers).sum()
+
+    best = minimize(objective, np.zeros(4))
+    assert abs(best.x).min() > 0.01
+    expected = 0.1 * np.exp(best.x[0] + best.x[1:3])
+    np.testing.assert_allclose(fitted.temperatures, expected, rtol=1e-3)
+    assert fitted.likeness == pytest.approx(8 * np.exp(best.x[3]), rel=1e-3)
+
+
+def test_evidence_at_the_radius_counts_half():
+    points = np.array([[[0.0, 0.0], [25.0, 0.0], [-25.0, 0.0], [0.0, 30.0], [0.0, -30.0]]])
+    fused = fuse(points, np.array([[6.0, 1, 1, 1, 1]]), 1, radius_m=25.0, edge_m=5.0, covered=0.7)
+    np.testing.assert_allclose(fused.positions[0, 0], [0, 0], atol=1e-9)
+    # 1 / (1 + exp((d - 25) / 5)) for distances of 0, 25 and 30 m
+    expected = 0.6 / (1 + np.exp(-5)) + 0.2 * 0.5 + 0.2 / (1 + np.e)
+    assert fused.mass[0, 0] == pytest.approx(expected)
 
 
 def test_an_outside_photo_lacks_the_classes_within_radius_and_cell(monkeypatch):
