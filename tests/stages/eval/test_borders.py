@@ -55,7 +55,7 @@ def test_outside_means_beyond_the_radius_of_every_known_photo(tmp_path):
     assert outside.tolist() == [False, True, False]
 
 
-def test_an_answer_at_the_radius_is_right_and_one_beyond_is_wrong():
+def test_an_answer_at_the_radius_is_right_beyond_wrong():
     truth = np.tile(ORIGIN, (3, 1))
     errors = errors_m(truth[:, None] + [[[15.0, 20.0]], [[15.0, 20.001]], [[np.nan, 0.0]]], truth)
     assert errors[0, 0] == 25

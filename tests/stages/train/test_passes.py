@@ -74,7 +74,7 @@ def view_names(city):
     return [f"{row}.jpg#{view}" for row, view in zip(city.plan.row, city.plan.view, strict=True)]
 
 
-def test_a_calibrating_pass_has_exemplars_of_trained_photos_only(city):
+def test_calibration_sees_exemplars_of_trained_photos_only(city):
     config = validated()
     files = open_files(city.train_inputs(config))
     rows, holdout = split_rows(config, files, (0, 1, 2, 3), 0)

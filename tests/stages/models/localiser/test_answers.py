@@ -70,7 +70,7 @@ def plain(likeness, confidence=None):
     return Calibration(TEMPERATURES, likeness, confidence, 100, None, None)
 
 
-def test_a_calibrated_score_is_a_softmax_over_cosine_by_temperature():
+def test_a_calibrated_score_divides_by_the_temperature():
     localiser = make(plain(3.0))
     evidence = cosines_of(localiser, features()) / np.array(TEMPERATURES)[localiser.classes.group]
     expected = softmax(evidence)
@@ -94,7 +94,7 @@ def test_an_answer_weighs_cosines_and_likeness_as_calibrated(weight):
     )
 
 
-def test_evidence_is_the_cosine_over_the_temperature_of_its_group():
+def test_evidence_is_the_cosine_over_its_groups_temperature():
     evidence = plain(1.0).evidence(np.array([[0.8, 0.6, -0.2]]), np.array([[3, 0, 1]]))
     np.testing.assert_allclose(evidence, [[0.8 / 0.4, 0.6 / 0.02, -0.2 / 0.05]])
     both, likeness = plain(3.0).add_likeness(evidence, np.array([[0.8, 0.6, -0.2]]), np.array([[0.5, 0, -1]]))
@@ -102,7 +102,7 @@ def test_evidence_is_the_cosine_over_the_temperature_of_its_group():
     assert likeness.tolist() == [[0.5, 0, -1]]
 
 
-def test_places_of_several_partitions_are_calibrated_by_their_group():
+def test_places_of_partitions_are_calibrated_by_their_group():
     """Each place has the temperature of the group of its first class."""
     votes = np.array([[0, 2], [1, 2], [1, 3]])
     ones, origin = np.ones(3, np.int64), np.zeros((3, 2))
@@ -139,7 +139,7 @@ def test_the_best_columns_may_lie_past_the_last_whole_run(columns):
     assert value[:, 0].tolist() == [9.0, 8.0, 7.0]
 
 
-def test_no_answer_lies_within_the_covered_share_of_an_earlier_one():
+def test_answers_lie_beyond_the_covered_share_of_the_radius():
     # At a soft edge much evidence is left 10 m beside the first answer, yet 0.7 * 25 m are taken.
     points = np.array([[[0.0, 0], [10, 0], [20, 0], [200, 0]]])
     weights = np.array([[0.5, 0.3, 0.199, 0.001]])
@@ -232,7 +232,7 @@ def test_evidence_at_the_radius_counts_half():
     assert fused.mass[0, 0] == pytest.approx(expected)
 
 
-def test_an_outside_photo_lacks_the_classes_within_radius_and_cell(monkeypatch):
+def test_an_outside_photo_lacks_the_classes_around_it(monkeypatch):
     """A cell of side M whose centre is up to radius + M away can hold a photo within the radius."""
     asked = {}
     monkeypatch.setattr(

@@ -44,7 +44,7 @@ def test_weights_are_the_leading_components(rows, length):
 
 
 @pytest.mark.parametrize(("rows", "length"), [(400, 20), (60, 2100)])
-def test_whitened_components_have_the_deviation_of_the_strongest(rows, length):
+def test_whitened_components_have_equal_deviations(rows, length):
     features, blocks = sample(rows, length)
     projection = Projection(length, 4)
     principal_components(projection, blocks, whiten=True)
