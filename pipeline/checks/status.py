@@ -13,6 +13,7 @@ from cache.timings import total_timings
 from pipeline.console import size
 from pipeline.project.paths import SPLITS, Paths
 from stages.index.manifest import Manifest
+from stages.index.skipped import read_skipped, skipped_path
 
 COLUMNS = ("artifact", "rows", "done", "bad", "size", "images/s")  # fits 80 columns at 100 million rows
 Row = tuple[object, ...]
@@ -30,7 +31,10 @@ def artifacts(paths: Paths) -> Iterator[Row]:
 
 
 def bad_images(paths: Paths) -> Iterator[Row]:
-    """Yield split, row, key and reason of every unreadable image."""
+    """Yield split, row, key and reason of every image that was not indexed (no row) or is unreadable."""
+    for split in ("database", "queries"):
+        for key, reason in read_skipped(skipped_path(paths.index(split))):
+            yield split, "", key, reason
     for split in SPLITS:
         store = paths.features(split)
         if store_exists(store):

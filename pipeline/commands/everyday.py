@@ -83,7 +83,7 @@ def locate(
 
 
 @click.command()
-@click.option("--bad", is_flag=True, help="List the unreadable images, with reasons.")
+@click.option("--bad", is_flag=True, help="List the skipped and unreadable images, with reasons.")
 @click.pass_context
 def status(context: click.Context, bad: bool) -> None:
     """Show what is done, missing and unreadable, size and speed."""
@@ -95,7 +95,9 @@ def status(context: click.Context, bad: bool) -> None:
     if running := list(checks.running_extractions(paths)):
         console.facts("being extracted", running)
     if bad:
-        console.table("unreadable images", ("split", "row", "key", "reason"), checks.bad_images(paths))
+        console.table(
+            "skipped and unreadable images", ("split", "row", "key", "reason"), checks.bad_images(paths)
+        )
 
 
 COMMANDS = (init, demo, locate, status)

@@ -24,6 +24,8 @@ from pipeline.project.paths import SPLITS
 @one_at_a_time
 def index(context: click.Context) -> None:
     """Find the images and their positions."""
+    from stages.index.manifest import Manifest
+    from stages.index.overlap import shared_images
     from stages.index.stage import IndexInputs, run
 
     params, paths = project_of(context)
@@ -40,6 +42,11 @@ def index(context: click.Context) -> None:
             result = run(inputs, progress=progress)
         zone = result.zone
         console.facts(f"index {split}: {source}", result.facts())
+    count, keys = shared_images(Manifest.open(paths.index("database")), Manifest.open(paths.index("queries")))
+    if count:
+        console.line(
+            f"{count:,} queries are also in the database, such as {', '.join(keys)}: retrieval finds them"
+        )
 
 
 @click.command()

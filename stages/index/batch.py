@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from stages.index.skipped import SkipReason
 
+UNKNOWN_HEADINGS = (-1.0, -999.0, -9999.0)
+"""What programs write for a heading that they do not know."""
+
 
 @dataclass
 class EntryBatch:
@@ -34,6 +37,8 @@ class EntryBatch:
         (n,) uint8, a `SkipReason` each.
     extra_columns
         The source's own columns, as strings.
+    unknown_headings
+        Number of stated headings that `settle_headings` made unknown.
     """
 
     keys: pa.StringArray
@@ -45,6 +50,7 @@ class EntryBatch:
     timestamp: pa.StringArray
     skip_reasons: npt.NDArray[np.uint8]
     extra_columns: dict[str, pa.StringArray] = field(default_factory=dict)
+    unknown_headings: int = 0
 
     @classmethod
     def blank(cls, keys: pa.StringArray) -> EntryBatch:
@@ -72,3 +78,12 @@ class EntryBatch:
     def skip(self, rows: npt.NDArray[np.bool_], reason: SkipReason) -> None:
         """Give a reason to those of the rows that have none yet, so that the first reason counts."""
         self.skip_reasons[rows & self.usable] = reason
+
+    def settle_headings(self) -> None:
+        """Make headings unknown that are none: placeholders and what is beyond a full turn."""
+        with np.errstate(invalid="ignore"):
+            is_none = np.isin(self.heading, UNKNOWN_HEADINGS) | (np.abs(self.heading) > 360)
+            is_negative = self.heading < 0
+        self.unknown_headings = int((is_none & self.usable).sum())
+        self.heading[is_negative] += 360
+        self.heading[is_none] = np.nan

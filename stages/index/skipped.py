@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import enum
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from stages.files import replacing
 
 MAX_EXAMPLES = 3
 
@@ -31,6 +36,11 @@ class SkipReason(enum.IntEnum):
     NO_HEMISPHERE = 13
     BAD_EXIF = 14
     COMMA = 20
+    OTHER_KIND = 21
+    NOT_A_FILE = 22
+    HIDDEN = 23
+    CLOSED_FOLDER = 24
+    OUTSIDE = 25
 
     @property
     def words(self) -> str:
@@ -55,6 +65,11 @@ _WORDS = {
     SkipReason.NO_HEMISPHERE: "GPS position without its hemisphere",
     SkipReason.BAD_EXIF: "EXIF position cannot be read",
     SkipReason.COMMA: "a comma that may separate decimals or thousands: write 543256.0",
+    SkipReason.OTHER_KIND: "not an image by its ending",
+    SkipReason.NOT_A_FILE: "not a file: a FIFO, socket, device, broken or circular link",
+    SkipReason.HIDDEN: "hidden: its name begins with a dot",
+    SkipReason.CLOSED_FOLDER: "a folder that cannot be opened",
+    SkipReason.OUTSIDE: "path leads out of the folder of the list: move the list above its images",
 }
 
 
@@ -62,7 +77,8 @@ _WORDS = {
 class Tally:
     """Counts of indexed images and of skipped entries, with a few example keys per reason.
 
-    `low` and `high` are the corners of the box around all indexed positions, in metres.
+    `low` and `high` are the corners of the box around all indexed positions, in metres. `endings` counts
+    the files that are not images by their ending, and `unknown_headings` the headings that are none.
     """
 
     rows: int = 0
@@ -70,6 +86,14 @@ class Tally:
     examples: dict[SkipReason, list[str]] = field(default_factory=dict)
     low: tuple[float, float] = (np.inf, np.inf)
     high: tuple[float, float] = (-np.inf, -np.inf)
+    endings: Counter[str] = field(default_factory=Counter)
+    unknown_headings: int = 0
+    _list: list[tuple[pa.StringArray, SkipReason]] = field(default_factory=list)
+
+    @property
+    def unusable(self) -> set[SkipReason]:
+        """Reasons of skipped entries, without those of files that may lie beside images."""
+        return set(self.counts) - {SkipReason.OTHER_KIND, SkipReason.HIDDEN}
 
     def count_indexed(self, positions: npt.NDArray[np.float64]) -> None:
         """Count images by their (n, 2) positions."""
@@ -83,7 +107,25 @@ class Tally:
         """Count those of n entries that have a reason."""
         for code in np.unique(reasons[reasons > 0]):
             rows = np.flatnonzero(reasons == code)
-            self.add(SkipReason(code), len(rows), [keys[int(row)].as_py() for row in rows[:MAX_EXAMPLES]])
+            reason, skipped = SkipReason(code), keys.take(pa.array(rows))
+            self.add(reason, len(rows), skipped[:MAX_EXAMPLES].to_pylist())
+            self.list_skipped(skipped, reason)
+            if reason == SkipReason.OTHER_KIND:
+                self.endings.update(
+                    PurePosixPath(key).suffix.lower() or "no ending" for key in skipped.to_pylist()
+                )
+
+    def list_skipped(self, keys: pa.StringArray, reason: SkipReason) -> None:
+        """Add entries to the list of all that are skipped, without counting them."""
+        self._list.append((keys, reason))
+
+    def write_list(self, path: Path) -> None:
+        """Write the keys and reasons of all skipped entries as a CSV, atomically."""
+        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("key", "reason"))
+            for keys, reason in self._list:
+                writer.writerows((key, reason.words) for key in keys.to_pylist())
 
     def add(self, reason: SkipReason, count: int, keys: list[str]) -> None:
         """Count skipped entries; `keys` are the first few."""
@@ -98,3 +140,16 @@ class Tally:
             for reason, count in self.counts.items()
         ]
         return "; ".join(parts) or "none"
+
+
+def skipped_path(manifest: Path) -> Path:
+    """Return the file that lists the entries skipped while a manifest was made."""
+    return manifest.with_name(f"{manifest.stem}-skipped.csv")
+
+
+def read_skipped(path: Path) -> list[tuple[str, str]]:
+    """Return key and reason of every entry in such a file; none if it does not exist."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(row[0], row[1]) for row in list(csv.reader(file))[1:] if len(row) == 2]

@@ -19,8 +19,8 @@ from stages.index.batch import EntryBatch
 from stages.index.config import IndexConfig
 from stages.index.manifest import DuplicateKeyError, Manifest, write_manifest
 from stages.index.result import IndexResult
-from stages.index.skipped import SkipReason, Tally
-from stages.index.sources.registry import read_source
+from stages.index.skipped import SkipReason, Tally, skipped_path
+from stages.index.sources.registry import absent_images, read_source
 from stages.index.utm_zone import Zone, check_range, convert_to_zone, settle_letter_s
 from stages.index.zone_count import ZoneCount
 
@@ -34,9 +34,8 @@ class IndexInputs:
     config
         The `index` section of params.yaml.
     source
-        A folder of images with SF-XL names or EXIF positions; a .csv with
-        path and lat, lon or utm_east, utm_north[, zone]; a .txt list of SF-XL
-        paths; or a .parquet manifest, such as a pack's.
+        A folder of images with SF-XL names or EXIF positions; a .csv with path and lat, lon or
+        utm_east, utm_north[, zone]; a .txt list of SF-XL paths; or a .parquet manifest, such as a pack's.
     output
         The manifest to write.
     split
@@ -60,10 +59,16 @@ def run(inputs: IndexInputs, *, progress: Progress | None = None) -> IndexResult
     ------
     InputError
         If the source is missing, is of no known kind or holds no usable image;
-        or if an entry is unusable and `index.on_error` is "stop".
+        or if an entry is unusable or one of the first images is absent and `index.on_error` is "stop".
     """
     start = time.perf_counter()
     tally, zone = _scan(inputs, progress)
+    tally.write_list(skipped_path(inputs.output))
+    absent = absent_images(inputs.source, Manifest.open(inputs.output))
+    if absent and inputs.config.on_error == "stop":
+        raise InputError(
+            f"{absent[0]} does not exist: correct the paths in {inputs.source}, or set index.on_error to skip"
+        )
     return IndexResult(
         split=inputs.split,
         rows=tally.rows,
@@ -73,6 +78,9 @@ def run(inputs: IndexInputs, *, progress: Progress | None = None) -> IndexResult
         low=tally.low,
         high=tally.high,
         seconds=time.perf_counter() - start,
+        endings=dict(tally.endings),
+        unknown_headings=tally.unknown_headings,
+        absent=absent,
     )
 
 
@@ -150,7 +158,7 @@ class _Scan:
 
     def _skipped(self) -> int:
         """Return how many entries are left out, here or when the images of a pack were first indexed."""
-        source, count = self._inputs.source, sum(self.tally.counts.values())
+        source, count = self._inputs.source, sum(self.tally.counts[reason] for reason in self.tally.unusable)
         if self._leave_out is not None:
             count += len(self._leave_out)
         return count + ((Manifest.open(source).skipped or 0) if source.suffix.lower() == ".parquet" else 0)
@@ -180,12 +188,19 @@ class _Scan:
                     self.zone = self._zones.most()
             self._zones.add_outside(batch, convert_to_zone(batch, self.zone))
             self.tally.count_skipped(batch.keys, batch.skip_reasons)
-            self._stop_at_skipped(set(self.tally.counts) - {SkipReason.TOO_FAR})
+            self._stop_at_skipped(self.tally.unusable - {SkipReason.TOO_FAR})
+
+            self.tally.unknown_headings += batch.unknown_headings
+            if self._inputs.config.on_error == "stop" and self.tally.unusable:
+                raise InputError(
+                    f"{source} has unusable entries: {self.tally.words()}; "
+                    "fix them or set index.on_error to skip"
+                )
             yield self._usable(batch)
             if self._progress:
                 self._progress(min(done, total) if total else done, total or done)
         self._check_zone()
-        self._stop_at_skipped(set(self.tally.counts))
+        self._stop_at_skipped(self.tally.unusable)
 
     def _stop_at_skipped(self, reasons: set[SkipReason]) -> None:
         """Stop if entries were skipped for one of these reasons and `index.on_error` says so."""
@@ -209,7 +224,9 @@ class _Scan:
         numbers = self._usable_rows + np.cumsum(keep) - 1
         self._usable_rows += int(keep.sum())
         if self._leave_out is not None:
-            keep &= ~np.isin(numbers, self._leave_out)
+            repeated = keep & np.isin(numbers, self._leave_out)
+            self.tally.list_skipped(batch.keys.filter(pa.array(repeated)), SkipReason.DUPLICATE)
+            keep &= ~repeated
         self.tally.count_indexed(batch.positions[keep])
         rows = pa.record_batch(
             {

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stages.errors import InputError
 from stages.index.batch import EntryBatch
+from stages.index.manifest import Manifest
 from stages.index.sources.csv import read_csv
 from stages.index.sources.folder import read_folder
+from stages.index.sources.keys import KeyForms
 from stages.index.sources.manifest import read_manifest
 from stages.index.sources.text_list import read_list
+
+LOOKED_FOR = 10  # enough of the first images to notice a wrong folder
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[EntryBatch, int]]]] = {
     ".csv": read_csv,
@@ -28,7 +33,7 @@ def read_source(source: Path) -> Iterator[tuple[EntryBatch, int]]:
         If the source does not exist or its kind is unknown; while reading, if it is damaged.
     """
     if source.is_dir():
-        return read_folder(source)
+        return _settled(read_folder(source), None)
     if not source.exists():
         raise InputError(
             f"{source} does not exist: expected a folder, a .csv or a .txt list; edit data in params.yaml"
@@ -39,4 +44,25 @@ def read_source(source: Path) -> Iterator[tuple[EntryBatch, int]]:
             f"{source} is of no known kind: expected a folder of images, a .csv, a .txt list of paths "
             "or the manifest of a pack"
         )
-    return reader(source)
+    batches = reader(source)
+    # A pack's keys are those in its shards.
+    return _settled(batches, None if reader is read_manifest else KeyForms(source.parent))
+
+
+def _settled(
+    batches: Iterator[tuple[EntryBatch, int]], forms: KeyForms | None
+) -> Iterator[tuple[EntryBatch, int]]:
+    """Yield the batches with keys and headings in their normal form."""
+    for batch, done in batches:
+        if forms is not None:
+            forms.settle(batch)
+        batch.settle_headings()
+        yield batch, done
+
+
+def absent_images(source: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Return those of the first images of a list that do not exist; the images of folders and packs do."""
+    if source.is_dir() or source.suffix.lower() == ".parquet":
+        return ()
+    paths = map(manifest.image_path, manifest.keys(0, LOOKED_FOR))
+    return tuple(str(path) for path in paths if not os.path.lexists(path))

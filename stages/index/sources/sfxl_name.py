@@ -61,7 +61,7 @@ def can_be_utm(positions: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 def read_fields(name: str) -> Fields | SkipReason:
     """Return what one name states, without the check that the numbers can be UTM metres."""
-    fields = name.rpartition("/")[2].split("@")
+    fields = name.replace("\\", "/").rpartition("/")[2].split("@")
     if len(fields) < 4 or fields[0] or not (fields[1] or fields[2]):
         return SkipReason.NO_POSITION
     is_complete = len(fields) > SEPARATORS

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from stages.errors import InputError
 from stages.index.batch import EntryBatch
 from stages.index.skipped import SkipReason
+from stages.index.sources.encoding import encoding_of, whole_lines
 from stages.index.sources.sfxl_columns import Bytes
 from stages.index.sources.sfxl_names import parse_names, parse_uniform_lines
 
@@ -62,6 +63,11 @@ def blocks(path: Path, spare: list[Bytes]) -> Iterator[tuple[Bytes, Bytes, int]]
 
     Append a buffer to `spare` when its lines are parsed: allocating a new one costs as much as reading.
     """
+    encoding = encoding_of(path)
+    if not encoding.startswith("utf-8"):
+        for converted, done in whole_lines(path, encoding, BLOCK_BYTES):
+            yield np.zeros(0, np.uint8), np.frombuffer(converted.rstrip(b"\n") + b"\n", np.uint8), done
+        return
     rest = np.zeros(0, np.uint8)
     with path.open("rb", buffering=0) as file:
         while True:

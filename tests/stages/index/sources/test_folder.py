@@ -1,5 +1,7 @@
 """Folders of images: order, positions from names and from EXIF data."""
 
+import os
+
 import numpy as np
 import pytest
 import utm
@@ -8,8 +10,10 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from stages.errors import InputError
+from stages.images.formats import SUFFIXES
+from stages.index.skipped import read_skipped, skipped_path
 from stages.index.sources.folder import keys_below
-from tests.support.index_sources import index, name
+from tests.support.index_sources import SKIP, STOP, index, name
 
 
 def photo(path, position=None, heading=None, taken=None):
@@ -46,7 +50,9 @@ def test_a_folder_of_names_is_sorted_and_reads_no_image(tmp_path):
     assert keys == sorted(keys)
     assert len(keys) == 4
     assert manifest.source == "names"
-    assert result.skipped == {}
+    assert result.skipped == {"hidden: its name begins with a dot": 1, "not an image by its ending": 1}
+    assert result.endings == {".md": 1}
+    assert ("endings", "1 .md") in result.facts()
 
 
 def test_a_folder_of_photos_uses_exif_positions(tmp_path):
@@ -139,3 +145,47 @@ def test_a_link_to_a_parent_folder_is_not_followed(tmp_path):
     (tmp_path / "a/loop").symlink_to(tmp_path)
     (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
     assert list(keys_below(tmp_path / "a")) == ["1.jpg"]
+
+
+def test_photos_of_every_known_ending_are_indexed(tmp_path):
+    root = tmp_path / "walk"
+    for ending in SUFFIXES:
+        photo(root / f"a{ending}.jpg", (31.26, 34.80))
+        (root / f"a{ending}.jpg").rename(root / f"a{ending.upper()}")
+    result, _ = index(root, tmp_path)
+    assert (result.rows, result.skipped) == (len(SUFFIXES), {})
+
+
+def test_what_is_no_file_is_skipped_with_a_reason(tmp_path):
+    root = tmp_path / "walk"
+    photo(root / "a.jpg", (31.26, 34.80))
+    photo(root / "album.jpg/b.jpg", (31.26, 34.80))
+    os.mkfifo(root / "fifo.jpg")
+    (root / "broken.jpg").symlink_to("nowhere")
+    (root / "circle.jpg").symlink_to("circle.jpg")
+    (root / "device.jpg").symlink_to("/dev/zero")
+    (root / "up").symlink_to(root)
+    (root / "x").mkdir()
+    (root / "y").mkdir()
+    (root / "x/to-y").symlink_to(root / "y")
+    (root / "y/to-x").symlink_to(root / "x")
+    (root / ".hidden").mkdir()
+    for name_of_other in ("clip.MP4", "other.mp4", "notes", ".DS_Store"):
+        (root / name_of_other).touch()
+    result, manifest = index(root, tmp_path, SKIP)
+    assert manifest.column("key").tolist() == ["a.jpg", "album.jpg/b.jpg"]
+    assert result.endings == {".mp4": 2, "no ending": 1}
+    listed = dict(read_skipped(skipped_path(manifest.path)))
+    no_file = "not a file: a FIFO, socket, device, broken or circular link"
+    assert {key: reason for key, reason in listed.items() if reason == no_file} == dict.fromkeys(
+        ("broken.jpg", "circle.jpg", "device.jpg", "fifo.jpg", "up/", "x/to-y/to-x/", "y/to-x/to-y/"), no_file
+    )
+    assert listed[".hidden"] == "hidden: its name begins with a dot"
+    assert listed["notes"] == "not an image by its ending"
+    assert len(listed) == sum(result.skipped.values()) == 11
+
+
+def test_other_files_do_not_stop_a_strict_index(tmp_path):
+    photo(tmp_path / "walk/a.jpg", (31.26, 34.80))
+    (tmp_path / "walk/readme.md").touch()
+    assert index(tmp_path / "walk", tmp_path, STOP)[0].rows == 1
