@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -101,6 +102,13 @@ class Ledger:
         for name, content in self.folder.read_each(list(chunk_of_name)):
             with contextlib.suppress(StoreError):
                 yield self._parse(chunk_of_name[name], content)
+
+    def digest(self) -> str:
+        """Return a SHA-256 of all entries: it changes with every feature and every bad row."""
+        digest = hashlib.sha256()
+        for entry in self.entries():
+            digest.update(json.dumps([entry.chunk, entry.crc32, [bad.row for bad in entry.bad]]).encode())
+        return digest.hexdigest()
 
     def bad_rows(self) -> list[BadRow]:
         """Rows that could not be computed, in order."""

@@ -21,6 +21,7 @@ __all__ = [
     "note_bytes",
     "note_of",
     "open_parquet",
+    "path_at_home",
     "printable",
     "read_json",
     "read_table",
@@ -59,6 +60,19 @@ def read_json(path: Path, *, made_by: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} is damaged (it holds no JSON object): run `{made_by}` again")
     return content
+
+
+def path_at_home(path: Path) -> Path:
+    """Return the path's counterpart in the project that a temporary workspace of DVC belongs to.
+
+    `dvc exp run --temp` and `--queue` run in ``<project>/.dvc/tmp/exps/<name>``, where relative paths of data
+    lead nowhere. Any other path is returned as it is.
+    """
+    parts = path.absolute().parts
+    for position in range(len(parts) - 3):
+        if parts[position : position + 3] == (".dvc", "tmp", "exps"):
+            return Path(*parts[:position], *parts[position + 4 :])
+    return path
 
 
 def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pipeline.project.paths import Paths
 from pipeline.runners.imported import check_imported
 from stages.extract.plan import recipe_for
 from stages.extract.row_identity import has_rows
+from stages.files import path_at_home
 from stages.index.manifest import Manifest
 from stages.partition.views import ViewPlan
 
@@ -25,7 +26,7 @@ SAMPLE = 100  # images to check: enough to notice a wrong folder
 def check_index(params: Params, paths: Paths, split: str, rows: dict[str, int]) -> Iterator[Finding]:
     """Check that a split's manifest and images exist; add its row count to `rows`."""
     subject, setting = f"index {split}", getattr(params.data, split)
-    source = paths.project / setting
+    source = path_at_home(paths.project) / setting
     if not paths.index(split).exists():
         if setting != "toycity" and not source.exists():
             yield Finding(subject, "blocks", f"{source} does not exist", f"set data.{split} in params.yaml")

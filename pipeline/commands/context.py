@@ -37,11 +37,12 @@ def project_of(context: click.Context) -> tuple[Params, Paths]:
     """Return the settings and the paths of the project that the command runs in."""
     from cache.storage.paths import storage_path
     from pipeline.project.params import load_params
+    from stages.files import path_at_home
 
     project: Path = context.obj
     params = load_params(project / "params.yaml")
     extract = params.extract
-    home = storage_path(params.data.features, project)
+    home = storage_path(params.data.features, path_at_home(project))
     return params, Paths(project, f"{extract.backbone}-{extract.image_size}", home)
 
 
@@ -83,9 +84,11 @@ def shards_of(params: Params, shards: tuple[int, ...] | None) -> Sequence[int]:
 
 def source_of(params: Params, paths: Paths, split: str) -> Path:
     """Return where a split's images are; the toy city is drawn first if it does not exist yet."""
+    from stages.files import path_at_home
+
     source: str = getattr(params.data, split)
     if source != "toycity":
-        return paths.project / source
+        return path_at_home(paths.project) / source
     from stages.toycity.draw import draw
 
     with console.progress("draw the toy city") as progress:

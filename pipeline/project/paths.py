@@ -52,8 +52,12 @@ class Paths:
             return storage_path(self.tracked_features(split))
         return storage_path(self.features_home) / self.features_name / f"{split}.zarr"
 
+    def features_link(self, split: str) -> Path:
+        """Return what DVC tracks for one split's features, wherever their store is."""
+        return self.tracked_features(split).with_suffix(".json")
+
     def tracked_features(self, split: str) -> Path:
-        """Return what DVC tracks for one split's features: the store, or a note that says where it is."""
+        """Return the default place of one split's features."""
         return self.project / "data" / "features" / self.features_name / f"{split}.zarr"
 
     def lock(self, command: str) -> Path:

@@ -18,7 +18,7 @@ from stages.eval.metrics.blocks import (
 from stages.eval.metrics.reach import Reach
 from stages.eval.queries import Queries, require_zone
 from stages.eval.result import EvalResult
-from stages.eval.write import write_curve, write_json, write_predictions
+from stages.eval.write import digest_of, write_curve, write_json, write_predictions
 from stages.models.localiser.localiser import Localiser
 
 __all__ = ["EvalInputs", "EvalResult", "run"]
@@ -79,7 +79,13 @@ def run(inputs: EvalInputs) -> EvalResult:
     result = measure(localiser, queries, answers, config)
     write_json(inputs.metrics, result.metrics())
     write_curve(inputs.curve, config, answers)
-    write_predictions(inputs.predictions, config, localiser.places, queries, answers)
+    # Last, with digests of the others: a kill in between leaves files that the report rejects.
+    origin = {
+        "metrics": digest_of(inputs.metrics),
+        "curve": digest_of(inputs.curve),
+        "queries": manifest.digest,
+    }
+    write_predictions(inputs.predictions, config, localiser.places, queries, answers, origin)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def digest_of(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def write_curve(path: Path, config: EvalConfig, answers: QueryAnswers) -> None:
     """Write LR@N in percent for N = 1, 2, ... as CSV, a column per localiser."""
     tops = range(1, config.depth + 1)
@@ -33,7 +39,12 @@ def write_curve(path: Path, config: EvalConfig, answers: QueryAnswers) -> None:
 
 
 def write_predictions(
-    path: Path, config: EvalConfig, places: Places, queries: Queries, answers: QueryAnswers
+    path: Path,
+    config: EvalConfig,
+    places: Places,
+    queries: Queries,
+    answers: QueryAnswers,
+    origin: dict[str, str],
 ) -> None:
     """Write one row per query: truth, answers of each localiser, errors, confidence.
 
@@ -42,6 +53,7 @@ def write_predictions(
     ``cell`` is the size of the true cell (head, mid, tail or none), ``unit`` the independent unit that
     intervals and tests resample;
     ``answers_east`` and ``answers_north`` its answers, best first.
+    The note keeps `origin`, digests of the files that belong to these predictions.
     """
     columns: dict[str, Any] = {
         "key": pa.array(queries.keys(), pa.string()),
@@ -70,5 +82,10 @@ def write_predictions(
     within = answers.errors_m["classify"] <= config.radius_m
     for top in config.top:
         columns[f"correct@{top}"] = within[:, :top].any(axis=1)
-    note = {"score": config.score, "radius_m": config.radius_m, "zone": queries.manifest.zone}
+    note = {
+        "score": config.score,
+        "radius_m": config.radius_m,
+        "zone": queries.manifest.zone,
+        "origin": origin,
+    }
     write_table(path, pa.table(columns), note)

@@ -20,6 +20,7 @@ from stages.images.augment import AugmentConfig
 from stages.images.preprocess import Preprocess
 from stages.index.manifest import Manifest
 from stages.models.backbones.backbone import BackboneCard, describe_backbone
+from stages.partition.identity import require_own_views
 from stages.partition.views import ViewPlan
 
 
@@ -33,6 +34,8 @@ class RowSource:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.views is not None:
+            require_own_views(self.views, self.manifest)
         if (self.views is None) != (self.augment is None):
             raise ValueError("views and augment go together: give both or neither")
         if self.views is not None and len(self.views) and int(self.views.row[-1]) >= self.manifest.rows:

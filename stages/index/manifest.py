@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.errors import InputError
-from stages.files import NOTE_KEY, note_bytes, note_of, open_parquet, replacing
+from stages.files import NOTE_KEY, note_bytes, note_of, open_parquet, path_at_home, replacing
 from stages.index.hashing import FILE_BYTES, ManifestDigest, RowDigest, key_hashes
 
 ROW_GROUP_ROWS = 1 << 17  # reading a range of rows decodes at most this many others at each end
@@ -82,6 +82,8 @@ class Manifest:
                 raise InputError(f"{path} is no manifest: run `{_MADE_BY}` again")
             # A relative root is relative to the manifest, so that a project can be moved as a whole.
             root = Path(os.path.normpath(path.parent / note["root"]))
+            if not root.exists():
+                root = Path(os.path.normpath(path_at_home(path.parent) / note["root"]))
             told = (note["zone"], note["source"], note["digest"], note.get("skipped"))
             return cls(path, file.metadata, root, *told, note.get("row_digest", ""))
 

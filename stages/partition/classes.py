@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class ClassTable:
         Number of cuts of the same images.
     heading_groups
         L, number of heading groups.
+    origin
+        Digests that tell which run made the table; see `stages.partition.identity`.
     """
 
     group: npt.NDArray[np.int32]
@@ -70,6 +72,7 @@ class ClassTable:
     heading: npt.NDArray[np.int64] | None = None
     partitions: int = 1
     heading_groups: int = 1
+    origin: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.group)
@@ -115,11 +118,17 @@ class ClassTable:
             "bucket": pa.array(self.bucket.tolist(), pa.string()),
             "p_aug": self.p_aug,
         }
-        note = {"cell_m": self.cell_m, "groups_per_side": self.groups_per_side, "zone": self.zone}
+        note: dict[str, Any] = {
+            "cell_m": self.cell_m,
+            "groups_per_side": self.groups_per_side,
+            "zone": self.zone,
+        }
         # A plain grid has none of these, and its file stays as it was before other schemes existed.
         columns |= {name: vars(self)[name] for name in ("span", "heading") if vars(self)[name] is not None}
         counts = {"partitions": self.partitions, "heading_groups": self.heading_groups}
         note |= {name: count for name, count in counts.items() if count != 1}
+        if self.origin:
+            note["origin"] = self.origin
         write_table(path, pa.table(columns), note)
 
     @classmethod

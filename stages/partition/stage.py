@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from stages.partition import grid
 from stages.partition.cells import CellPartition
 from stages.partition.classes import ClassTable, in_class
 from stages.partition.config import PartitionConfig
+from stages.partition.identity import origin_of
 from stages.partition.places import Places
 from stages.partition.result import PartitionResult
 from stages.partition.schemes.registry import SCHEMES
@@ -60,9 +61,10 @@ def run(inputs: PartitionInputs, *, progress: Progress | None = None) -> Partiti
         )
     plan = ViewPlan.of_counts(counts)
     labels = _joined_labels(cuts)
-    classes.save(output / "classes.parquet")
+    origin = origin_of(source, classes, labels, plan)
+    replace(classes, origin=origin).save(output / "classes.parquet")
     _save_labels(output / "labels.npy", labels)
-    plan.save(output / "views.parquet")
+    replace(plan, origin=origin).save(output / "views.parquet")
     inside = int(in_class(labels).sum())
     slices = [classes.group_slice(group) for group in range(classes.groups)]
     return PartitionResult(

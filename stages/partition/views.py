@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,13 @@ class ViewPlan:
         (V,) int64, manifest row of the image.
     view
         (V,) int16, number of the view among those of its image, from 0.
+    origin
+        Digests that tell which run made the plan; see `stages.partition.identity`.
     """
 
     row: npt.NDArray[np.int64]
     view: npt.NDArray[np.int16]
+    origin: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -66,7 +69,9 @@ class ViewPlan:
 
     def save(self, path: Path) -> None:
         """Write the plan as Parquet, atomically."""
-        write_table(path, pa.table({"row": self.row, "view": self.view}), {"views": len(self)})
+        write_table(
+            path, pa.table({"row": self.row, "view": self.view}), {"views": len(self), "origin": self.origin}
+        )
 
     @classmethod
     def load(cls, path: Path) -> ViewPlan:
@@ -77,8 +82,8 @@ class ViewPlan:
         InputError
             If the file is missing or is not a view plan.
         """
-        columns, _ = read_table(path, made_by=_MADE_BY)
+        columns, note = read_table(path, made_by=_MADE_BY)
         try:
-            return cls(**columns)
+            return cls(**columns, origin=note.get("origin", {}))
         except TypeError as error:
             raise InputError(f"{path} is not a view plan ({error}): run `{_MADE_BY}` again") from error

@@ -18,6 +18,7 @@ from stages.models.localiser.exemplars import MOST_BYTES, Exemplars, choose_exem
 from stages.models.localiser.localiser import Localiser
 from stages.models.trainable_blocks import TrainableBlocks, TrainableBlocksSettings
 from stages.partition.classes import ClassTable, in_class, load_labels
+from stages.partition.identity import require_one_partition
 from stages.partition.places import Places
 from stages.partition.views import ViewPlan
 from stages.train.config import TrainConfig
@@ -36,6 +37,8 @@ class Files:
     classes: ClassTable
     labels: npt.NDArray[np.int32]
     reader: FeatureReader
+    plan: ViewPlan | None
+    views: FeatureReader | None
     pooled: tuple[str, ...]
     tail: TrainableBlocksSettings | None
 
@@ -53,7 +56,7 @@ def open_files(inputs: TrainInputs) -> Files:
     InputError
         If one does not exist or they belong to different manifests.
     StoreError
-        If features are not extracted yet.
+        If features or planned views are not extracted yet.
     """
     manifest, reader = Manifest.open(inputs.manifest), FeatureReader.open(inputs.features)
     classes = ClassTable.load(inputs.partition / "classes.parquet")
@@ -63,15 +66,18 @@ def open_files(inputs: TrainInputs) -> Files:
             f"{inputs.partition} was made for another manifest than {inputs.manifest}: "
             "run `pipeline partition` again"
         )
+    plan = ViewPlan.load(inputs.partition / "views.parquet") if inputs.config.augment_views else None
+    require_one_partition(inputs.partition, manifest, classes, labels, plan)
     require_same_rows(reader.store, manifest)
     reader.require_complete()
+    views = open_views(inputs.views, plan, reader, manifest) if plan else None
     pooled = chosen_inputs(inputs.config.inputs, reader)
     tail = (
         TrainableBlocksSettings.of(reader.recipe, pooled, inputs.config.aggregator)
         if inputs.config.tail
         else None
     )
-    return Files(manifest, classes, labels, reader, pooled, tail)
+    return Files(manifest, classes, labels, reader, plan, views, pooled, tail)
 
 
 def choose_groups(groups: Groups, classes: ClassTable) -> tuple[int, ...]:
@@ -171,17 +177,9 @@ def _finest(labels: npt.NDArray[np.int32], trained: npt.NDArray[np.bool_]) -> np
     return finest
 
 
-def open_source(inputs: TrainInputs, files: Files, rows: npt.NDArray[np.bool_]) -> FeatureSource:
-    """Return the features to train on: the marked rows and their views.
-
-    Raises
-    ------
-    StoreError
-        If views are planned and wanted but not extracted.
-    """
-    plan = ViewPlan.load(inputs.partition / "views.parquet") if inputs.config.augment_views else None
-    reader = open_views(inputs.views, plan, files.reader, files.manifest) if plan else None
-    return FeatureSource(files.reader, files.inputs, files.labels, rows, reader, plan)
+def open_source(files: Files, rows: npt.NDArray[np.bool_]) -> FeatureSource:
+    """Return the features to train on: the marked rows and their views."""
+    return FeatureSource(files.reader, files.inputs, files.labels, rows, files.views, files.plan)
 
 
 def load_validation(

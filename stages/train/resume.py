@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,29 +24,57 @@ _FREE_SETTINGS = ("residency", "checkpoint_s")
 """Settings that may change between a checkpoint and its resumption: no number depends on them."""
 
 
-def identity_of_run(inputs: TrainInputs, files: Files, groups: tuple[int, ...], processes: int) -> str:
+def identity_of_run(
+    inputs: TrainInputs,
+    files: Files,
+    groups: tuple[int, ...],
+    holdout: npt.NDArray[np.bool_],
+    processes: int,
+) -> str:
     """Return a digest of everything the numbers of a run depend on: only equal runs share checkpoints."""
     settings = {key: value for key, value in asdict(inputs.config).items() if key not in _FREE_SETTINGS}
-    arrays = (files.labels, files.classes.outlines, files.reader.valid)
+    classes, plan = files.classes, files.plan
+    arrays: list[npt.NDArray[Any]] = [
+        files.labels,
+        classes.outlines,
+        classes.centres,
+        classes.p_aug,
+        files.reader.valid,
+        holdout,
+    ]
+    arrays += [] if plan is None else [plan.row, plan.view]
+    stores = [reader.store for reader in (files.reader, files.views) if reader is not None]
     facts = {
         "settings": settings,
         "groups": groups,
         "seed": inputs.seed,
-        "recipe": files.reader.recipe.id,
+        "fusion": None if inputs.fusion is None else asdict(inputs.fusion),
+        "images": [files.manifest.digest, files.manifest.row_digest],
+        "features": [(store.recipe.id, store.ledger.digest()) for store in stores],
         "data": [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays],
+        "base": None if inputs.train_projection else _digest_of(inputs.base or inputs.output),
         "processes": processes,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _digest_of(localiser: Path) -> str:
+    """Return a digest of the localiser that lends its projection; "" if there is none."""
+    digest = hashlib.sha256()
+    for file in sorted(localiser.glob("*")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 def snapshot(
-    name: str, first: PassRecord | None, trainer: Trainer, validation: Validation
+    name: str, first: PassRecord | None, trainer: Trainer, validation: Validation, *, streamed: bool
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the meta of a checkpoint of the pass of that name."""
     state = trainer.state
     meta = {
         "pass": name,
         "step": state.step,
+        "streamed": streamed,
         "first": first.as_dict() if first else None,
         "validation": validation.numbers(),
         "log": [asdict(line) for line in state.log],

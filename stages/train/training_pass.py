@@ -74,7 +74,7 @@ class TrainingRun:
         device = torch.device(resolve_device(inputs.device))
         if ranks.count > 1 and config.schedule != "joint":
             raise ConfigError("several processes train together only with train.schedule: joint")
-        identity = identity_of_run(inputs, files, groups, ranks.count)
+        identity = identity_of_run(inputs, files, groups, holdout, ranks.count)
         checkpoints = Checkpoints(inputs.checkpoints, identity, config.checkpoint_s, ranks)
         return cls(inputs, files, groups, rows, holdout, device, ranks, checkpoints, progress, report)
 
@@ -117,13 +117,16 @@ def train_pass(
     config = inputs.config
 
     # Open the features; each process reads only those of its own groups.
-    everything = open_source(inputs, files, plan.rows)
+    everything = open_source(files, plan.rows)
     schedule = schedule_of(config, everything, files.classes, training.groups)
     groups = ranks.own(schedule.groups)
     source = everything if ranks.count == 1 else everything.of_classes(np.isin(files.classes.group, groups))
 
     # Start with a new localiser, and with features in memory if they fit.
     localiser, resident = _start(training, plan, source)
+    streamed = resident is None
+    if checkpoint is not None and checkpoint.meta["streamed"] != streamed:
+        checkpoint = None  # streaming draws other batches, so the checkpoint's numbers would be of neither
     if checkpoint is None:
         initialise(inputs, localiser, everything, resident if ranks.count == 1 else None, training.groups)
     validation = load_validation(config, files, plan.holdout, training.device)
@@ -142,7 +145,9 @@ def train_pass(
         def on_log_line(state: LoopState) -> None:
             _report(training, plan, state)
             if training.checkpoints.due:
-                training.checkpoints.save(*snapshot(plan.name, plan.first, trainer, validation))
+                training.checkpoints.save(
+                    *snapshot(plan.name, plan.first, trainer, validation, streamed=streamed)
+                )
 
         state = trainer.run(steps if schedule.groups else 0, validation, training.progress, on_log_line)
     ranks.share(localiser, schedule.groups)

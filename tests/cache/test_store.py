@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from cache.errors import RecipeMismatch, StoreError
 from cache.integrity import check_chunk
+from cache.ledger import BadRow
 from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from cache.row_identity import RowIdentities, row_ids
@@ -400,3 +401,18 @@ def test_a_killed_writer_loses_only_its_current_chunk(tmp_path):
         ChunkWriter(store).write(int(chunk), features(store.spec, int(chunk)))
     filled(tmp_path / "undisturbed.zarr")
     assert content(path) == content(tmp_path / "undisturbed.zarr")
+
+
+def test_the_ledger_digest_changes_with_features_and_bad_rows(folder):
+    spec = StoreSpec(150, OUTPUTS, "float16", 64)
+    ledger = create_or_open(folder / "database.zarr", spec, RECIPE, ids(150)).ledger
+    digests = [ledger.digest()]
+    crc32 = dict.fromkeys(OUTPUTS, 7)
+    for sums, bad in (
+        (crc32, ()),
+        (crc32 | {next(iter(OUTPUTS)): 8}, ()),
+        (crc32, (BadRow(70, "a", "torn"),)),
+    ):
+        ledger.mark(1, sums, bad)
+        digests.append(ledger.digest())
+    assert len(set(digests)) == 4

@@ -12,6 +12,7 @@ from sklearn.neighbors import KDTree
 from stages.errors import InputError
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.outcomes import Outcomes
+from stages.eval.write import digest_of
 from stages.index.manifest import Manifest
 from stages.partition.classes import ClassTable, load_labels
 from stages.partition.places import Places
@@ -80,6 +81,7 @@ class ReportData:
                 f"({database.rows} rows, {len(labels)} labels) and {inputs.classes} ({len(places)} cells): "
                 "run `dvc repro`"
             )
+        _require_one_evaluation(inputs, outcomes, queries)
         if places.votes is not None:
             labels = places.at(database.positions())
         reachable = np.zeros(len(outcomes), dtype=bool)
@@ -87,3 +89,20 @@ class ReportData:
             distance_m = KDTree(places.centres).query(outcomes.truth)[0][:, 0]
             reachable = distance_m <= outcomes.radius_m
         return cls(inputs.config, outcomes, reachable, classes, places, queries, database, labels, query_row)
+
+
+def _require_one_evaluation(inputs: ReportInputs, outcomes: Outcomes, queries: Manifest) -> None:
+    """Raise InputError unless metrics, curve and predictions come from one evaluation of these queries."""
+    for file in (inputs.metrics, inputs.recall_curve):
+        if not file.exists():
+            raise InputError(f"{file} does not exist: run `pipeline eval`")
+    digests = {
+        inputs.metrics: ("metrics", digest_of(inputs.metrics)),
+        inputs.recall_curve: ("curve", digest_of(inputs.recall_curve)),
+        inputs.queries: ("queries", queries.digest),
+    }
+    for file, (name, digest) in digests.items():
+        if outcomes.origin.get(name, digest) != digest:
+            raise InputError(
+                f"{file} does not belong to {inputs.predictions}, or changed since: run `pipeline eval` again"
+            )

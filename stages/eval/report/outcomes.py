@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Outcomes:
     places: list[npt.NDArray[np.float64]]
     others: dict[str, npt.NDArray[np.float64]]
     radius_m: float
+    origin: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.key)
@@ -110,6 +111,7 @@ class Outcomes:
                 if name.endswith(_ERROR)
             },
             radius_m=float(note["radius_m"]),
+            origin=note.get("origin", {}),  # not in files of earlier versions
         )
 
 

@@ -23,7 +23,7 @@ from stages.errors import InputError
 from stages.models.localiser.io import save_tensors
 from stages.train.loop.distributed import Ranks
 
-FORMAT = 1
+FORMAT = 2  # of format 1, the identity did not cover views, checksums and held-out images
 
 
 class Checkpoint(NamedTuple):

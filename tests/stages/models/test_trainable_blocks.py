@@ -82,7 +82,7 @@ def tail_city(folder, name="dinov2_vits14_reg", *, dtype="float32", **more):
     database = photos(city.labels)
     store("database", database)
     plan = city.plan
-    names = [f"{row}#{view}" for row, view in zip(plan.row, plan.view, strict=True)]
+    names = [f"{row}.jpg#{view}" for row, view in zip(plan.row, plan.view, strict=True)]
     store("views", photos(city.labels[plan.row]), replace(plain, augment={"seed": 0}), names)
     where = Manifest.open(city.folder / "queries.parquet").positions()
     store("queries", photos(np.maximum(Places.of(city.classes).at(where), 0)))
@@ -95,7 +95,7 @@ def batches(config, city, steps, seed=0):
     files = prepare.open_files(inputs)
     groups = prepare.choose_groups("all", files.classes)
     rows, _ = prepare.split_rows(config, files, groups, seed)
-    source = prepare.open_source(inputs, files, rows)
+    source = prepare.open_source(files, rows)
     resident = source.read([(0, source.reader.rows)], torch.device("cpu"))
     per_epoch = max(1, schedule_of(config, source, files.classes, groups).steps(1.0))
     with open_feed(config, source, resident, files.classes, groups, per_epoch, seed) as feed:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from jinja2 import UndefinedError
 from PIL import Image
@@ -24,6 +25,7 @@ from stages.eval.report.gallery import Album, DatabasePhotos, chosen_queries, ne
 from stages.eval.report.outcomes import Outcomes, images_of_true_cell
 from stages.eval.report.page import json_text, render
 from stages.eval.report.stage import ReportInputs, run
+from stages.eval.write import digest_of
 from stages.files import write_table
 from stages.index.manifest import Manifest, write_manifest
 from stages.partition.places import Places
@@ -391,3 +393,18 @@ def test_templates_and_assets_are_package_data():
 def test_a_page_with_a_missing_value_is_an_error():
     with pytest.raises(UndefinedError, match="cards"):
         render("located.html", map_data={}, items=[], unreadable=[])
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "lr_curve.csv"])
+def test_files_of_another_evaluation_are_rejected(tmp_path, name):
+    inputs = build(tmp_path)
+    rows = pq.read_table(inputs.predictions)
+    origin = {"metrics": digest_of(inputs.metrics), "curve": digest_of(inputs.recall_curve)}
+    write_table(inputs.predictions, rows, {"radius_m": 60.0, "zone": "10S", "origin": origin})
+    run(inputs)
+    page = inputs.output.read_bytes()
+    file = tmp_path / name
+    file.write_text(file.read_text().replace("41.7", "99.9"))
+    with pytest.raises(InputError, match=rf"{name} does not belong to .*run `pipeline eval` again"):
+        run(inputs)
+    assert inputs.output.read_bytes() == page

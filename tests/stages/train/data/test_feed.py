@@ -39,7 +39,7 @@ def source_of(city, config=CONFIG, rows=None):
     inputs = city.train_inputs(config)
     files = open_files(inputs)
     usable = (files.labels >= 0) & files.reader.valid
-    return open_source(inputs, files, usable if rows is None else usable & rows)
+    return open_source(files, usable if rows is None else usable & rows)
 
 
 def test_rotation_by_step_and_by_epoch_and_joint():

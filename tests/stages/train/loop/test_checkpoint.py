@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,16 +12,27 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from pipeline.project.schema import build
 from stages.errors import ConfigError, InputError
+from stages.index.manifest import Manifest
+from stages.partition.views import ViewPlan
 from stages.train.config import TrainConfig
 from stages.train.loop.checkpoint import Checkpoints
 from stages.train.loop.distributed import Ranks
-from tests.support.training_city import CONFIG, VALIDATION, build_city
+from tests.support.training_city import (
+    CONFIG,
+    FUSION,
+    RECIPE,
+    VALIDATION,
+    build_city,
+    write_rows,
+    write_store,
+)
 
 SLOW = replace(
     CONFIG,
@@ -196,3 +208,30 @@ def test_processes_need_the_joint_schedule_and_a_group_each(tmp_path, monkeypatc
 def test_settings_survive_json():
     fields = json.loads(json.dumps(asdict(SLOW)))
     assert build(TrainConfig, fields) == SLOW
+
+
+@pytest.mark.parametrize("change", ["p_aug", "view plan", "checksums", "fusion", "positions", "streaming"])
+def test_checkpoints_of_other_data_are_ignored(tmp_path, change):
+    city, config = build_city(tmp_path / "city"), replace(SLOW, max_steps=30)
+    folder, more = interrupted(city, config, 10), {}
+    if change == "p_aug":
+        replace(city.classes, p_aug=city.classes.p_aug / 2).save(city.folder / "partition/classes.parquet")
+    elif change == "view plan":
+        views = replace(RECIPE, augment={"seed": 0})
+        shutil.rmtree(city.folder / "views.zarr")
+        write_store(city.folder / "views.zarr", np.ones((1, 24)), views, names=["3.jpg#0"])
+        ViewPlan.of_counts(np.eye(1, len(city.labels), 3, dtype=int)[0]).save(
+            city.folder / "partition/views.parquet"
+        )
+    elif change == "checksums":
+        random = np.random.default_rng(1).normal(size=(len(city.labels), 24))
+        shutil.rmtree(city.folder / "database.zarr")
+        write_store(city.folder / "database.zarr", random)
+    elif change == "fusion":
+        more["fusion"] = FUSION
+    elif change == "positions":
+        manifest = Manifest.open(city.folder / "database.parquet")
+        write_rows(manifest.path, manifest.positions() + 1.0, manifest.column("timestamp").tolist())
+    else:
+        config = replace(config, residency="stream")
+    assert city.train(config, checkpoints=folder, **more).resumed_step == 0
