@@ -1,0 +1,138 @@
+"""Photos of one walk located together: forward-backward over each photo's best places.
+
+A walk is a hidden Markov model. Its hidden states are places; a photo's evidence for its best places is the
+emission; a person's speed and the noise of positions make the transition. With x and x' places of two photos
+that follow each other after dt seconds,
+
+    T(x' | x, dt) = (1 - jump) N(x' - x; 0, s^2 I) A + jump / K,    s = noise_m + speed_m_s dt,
+
+where A is the area of a cell and K the number of places. `jump` keeps a wrong photo or clock from breaking
+the walk. The posterior of a photo is its forward message (photos up to this one), or the product of forward
+and backward messages (all photos of the walk).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.errors import require
+
+Floats = npt.NDArray[np.float64]
+LookAt = Literal["past", "whole"]
+
+
+@dataclass(frozen=True)
+class WalkConfig:
+    """How people move between two photos: `eval.walk` in params.yaml."""
+
+    speed_m_s: float
+    noise_m: float
+    jump: float
+
+    def __post_init__(self) -> None:
+        require("eval.walk.speed_m_s", self.speed_m_s, self.speed_m_s >= 0, "0 or more metres per second")
+        require("eval.walk.noise_m", self.noise_m, self.noise_m > 0, "a positive distance such as 10")
+        require("eval.walk.jump", self.jump, 0 < self.jump < 1, "a probability above 0 and below 1")
+
+
+@dataclass(frozen=True)
+class City:
+    """What the transition needs of the city: the area of a cell in square metres and the number of places."""
+
+    cell_area_m2: float
+    places: int
+
+
+def split_walks(seconds: Floats, sessions: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+    """Return the photos of each walk in order of time, as rows; each photo belongs to one walk.
+
+    Parameters
+    ----------
+    seconds : ndarray of float64, shape (T,)
+        When each photo was taken; NaN if unknown: such a photo is a walk of its own.
+    sessions : sequence of str
+        Walk, drive or camera of each photo. Two cameras that take photos in turn need two names.
+    """
+    timed = np.isfinite(seconds)
+    names = np.asarray(sessions, dtype=np.str_)
+    walks = []
+    for name in np.unique(names[timed]):
+        rows = np.flatnonzero(timed & (names == name))
+        walks.append(rows[np.argsort(seconds[rows], kind="stable")])
+    return walks + [np.array([row]) for row in np.flatnonzero(~timed)]
+
+
+def walk_posterior(
+    positions: Floats, evidence: Floats, seconds: Floats, city: City, config: WalkConfig, look_at: LookAt
+) -> Floats:
+    """Return the probability of each place of each photo, given the other photos of the walk.
+
+    Parameters
+    ----------
+    positions : ndarray of float64, shape (T, C, 2)
+        Places with evidence, UTM metres; NaN where there are fewer.
+    evidence : ndarray of float64, shape (T, C)
+        Log probability of each place up to a constant per photo; minus infinity where there is no place.
+    seconds : ndarray of float64, shape (T,)
+        When each photo was taken, ascending.
+    city : City
+        Of these places.
+    config : WalkConfig
+        How people move.
+    look_at : {"past", "whole"}
+        Use the photos before each photo only, or all photos of the walk.
+
+    Returns
+    -------
+    ndarray of float64, shape (T, C)
+        Rows add up to 1, or are 0 for a photo without any place.
+    """
+    best = np.max(evidence, axis=1, keepdims=True, initial=-1e300)
+    emission = _normalised(np.exp(evidence - best))
+    known = emission.sum(axis=1) > 0
+    photos = np.flatnonzero(known)  # a photo without evidence says nothing, and the walk goes on without it
+    own, places, times = emission[photos], positions[photos], seconds[photos]
+    posterior = np.zeros_like(emission)
+    forward = _messages(own, places, times, city, config)
+    posterior[photos] = forward
+    if look_at == "whole":
+        # The transition is symmetric, so the photos that follow are the past of the walk in reverse.
+        backward = _messages(own[::-1], places[::-1], -times[::-1], city, config)[::-1]
+        # Both messages contain the photo's own evidence: once is enough.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            both = np.where(own > 0, forward * backward / own, 0.0)
+        posterior[photos] = _normalised(both)
+    return posterior
+
+
+def _messages(emission: Floats, positions: Floats, seconds: Floats, city: City, config: WalkConfig) -> Floats:
+    """Return what the photos up to each one say of its places, (T, C), normalised against underflow."""
+    messages = np.empty_like(emission)
+    for number, own in enumerate(emission):
+        arrival: Floats | float = 1.0
+        if number:
+            waited_s = float(seconds[number] - seconds[number - 1])
+            step = _transition(positions[number - 1], positions[number], waited_s, city, config)
+            arrival = messages[number - 1] @ step
+        messages[number] = own * arrival
+        messages[number] /= messages[number].sum()
+    return messages
+
+
+def _transition(here: Floats, there: Floats, seconds: float, city: City, config: WalkConfig) -> Floats:
+    """Return T(there | here), (C, C)."""
+    spread_m = config.noise_m + config.speed_m_s * max(seconds, 0.0)
+    squared = ((here[:, None] - there[None]) ** 2).sum(axis=2)
+    density = np.exp(-squared / (2 * spread_m**2)) / (2 * np.pi * spread_m**2)
+    moved = (1 - config.jump) * density * city.cell_area_m2 + config.jump / city.places
+    return np.asarray(np.nan_to_num(moved, nan=0.0))
+
+
+def _normalised(weights: Floats) -> Floats:
+    total = weights.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(weights, total, out=np.zeros_like(weights), where=total > 0))
