@@ -68,6 +68,10 @@ class EvalConfig:
         How evidence becomes answers.
     space : {"projected", "frozen"}
         Vectors that photos are compared by: embeddings or the backbone's features.
+    sequence : {"none", "past", "whole"}
+        Also locate the photos of each session together: from the photos before each one, or from all.
+    speed_m_s : float
+        How fast the photographer moves from photo to photo.
     """
 
     localisers: tuple[LocaliserName, ...]
@@ -80,6 +84,8 @@ class EvalConfig:
     fusion: FusionConfig
     space: Literal["projected", "frozen"]
     hybrid: HybridConfig
+    sequence: Literal["none", "past", "whole"]
+    speed_m_s: float
 
     @property
     def depth(self) -> int:
@@ -97,3 +103,4 @@ class EvalConfig:
             "eval.query_fraction", self.query_fraction, 0 < self.query_fraction <= 1, "above 0, at most 1"
         )
         require("eval.bootstrap", self.bootstrap, self.bootstrap >= 0, "0 or more")
+        require("eval.speed_m_s", self.speed_m_s, self.speed_m_s > 0, "a positive speed such as 1.4")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 DAY_LENGTH = len("2025-12-31")
+_CLOCK_LENGTH = len("2025-12-31T23:59:59")
 _ISO = r"^(\d{4}-\d{2}-\d{2}|\d{4}|\d{6}|\d{4}-\d{2}|)($|[T ])"
 _TIME_FIRST = (
     r"^(\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[AaPp][Mm])?)[ ,]+(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4})$"
@@ -47,6 +49,13 @@ def iso_timestamps(texts: pa.StringArray) -> pa.StringArray:
     text = pc.replace_substring_regex(text, _COMPACT, r"\1-\2-\3T\4:\5:\6")
     text = pc.replace_substring_regex(text, r":$", "")
     return pc.if_else(pa.array(known), spelled, pc.if_else(pa.array(is_iso), texts, text))
+
+
+def clock_seconds(texts: pa.StringArray) -> npt.NDArray[np.float64]:
+    """Return ISO 8601 timestamps as seconds since 1970 on their own clock, NaN without a time of day."""
+    clock = pc.replace_substring(pc.utf8_slice_codeunits(texts, 0, _CLOCK_LENGTH), " ", "T")
+    moments = pc.strptime(clock, "%Y-%m-%dT%H:%M:%S", "s", error_is_null=True).cast(pa.int64())
+    return np.asarray(moments.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False))
 
 
 def day_of(text: str) -> str:

@@ -81,6 +81,8 @@ CONFIG_EVAL = EvalConfig(
     fusion=FUSION,
     space="projected",
     hybrid=HybridConfig(cells=4, neighbours=1, photos=32, temperature=0.05, prior_weight=1.0),
+    sequence="none",
+    speed_m_s=1.4,
 )
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.compare import LocaliserResult, cell_ranking, compare
 from stages.eval.localisers.database import Database
+from stages.eval.localisers.sequence import sequence
 from stages.eval.queries import Queries
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import Predictions
@@ -56,6 +57,8 @@ class QueryAnswers:
         """Return the answers of the configured localisers; `folder` as for `compare`."""
         cells = cell_ranking(localiser, queries.features, config)
         compared = compare(localiser, database, queries.features, config, folder)
+        if config.sequence != "none":
+            compared["sequence"] = sequence(localiser, queries, config, config.sequence)
         results = {name: result.for_all(queries.readable) for name, result in compared.items()}
         errors = {name: errors_m(result.positions, queries.truth) for name, result in results.items()}
         confidence, abstain = _confidence(results["classify"], queries.readable)

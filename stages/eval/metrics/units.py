@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stages.index.clock import clock_seconds
 from stages.index.manifest import Manifest
 
 Ints = npt.NDArray[np.int64]
@@ -23,7 +24,6 @@ Ints = npt.NDArray[np.int64]
 BURST_M, BURST_S = 10.0, 60.0
 LEAST_SESSIONS = 20
 """With fewer sessions, resampling them gives intervals that are far too narrow; bursts are resampled then."""
-_CLOCK_LENGTH = len("2025-12-31T23:59:59")
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,23 @@ def bursts(positions: npt.NDArray[np.float64], timestamp: pa.ChunkedArray, sessi
     form a burst if they lie in one square of side `BURST_M`.
     """
     text = timestamp.cast(pa.string()).combine_chunks()
-    clock = pc.replace_substring(pc.utf8_slice_codeunits(text, 0, _CLOCK_LENGTH), " ", "T")
-    seconds = pc.strptime(clock, "%Y-%m-%dT%H:%M:%S", "s", error_is_null=True).cast(pa.int64())
-    timed = seconds.is_valid().to_numpy(zero_copy_only=False)
+    seconds = clock_seconds(text)
+    timed = np.isfinite(seconds)
     number, rest = np.zeros(len(positions), np.int64), np.flatnonzero(~timed)
     squares = np.floor(positions[rest] / BURST_M).astype(np.int64)
     keys = np.column_stack([session[rest], _codes(text.take(pa.array(rest))), squares])
     number[rest] = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
     first = int(number[rest].max(initial=-1)) + 1
-    number[timed] = first + _timed_bursts(positions[timed], seconds.drop_null().to_numpy(), session[timed])
+    number[timed] = first + _timed_bursts(positions[timed], seconds[timed], session[timed])
     return number
 
 
-def _timed_bursts(positions: npt.NDArray[np.float64], seconds: Ints, session: Ints) -> Ints:
+def _timed_bursts(
+    positions: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64], session: Ints
+) -> Ints:
     order = np.lexsort((seconds, session))
     number, burst = np.zeros(len(order), np.int64), -1
-    last_walk, last_second, east, north = -1, 0, 0.0, 0.0
+    last_walk, last_second, east, north = -1, 0.0, 0.0, 0.0
     columns = (session[order].tolist(), seconds[order].tolist(), positions[order].tolist())
     for row, walk, second, (x, y) in zip(order, *columns, strict=True):
         near = (x - east) ** 2 + (y - north) ** 2 <= BURST_M**2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,13 +12,17 @@ from torch import Tensor
 
 from stages.errors import InputError
 from stages.models.localiser.calibration import Calibration, probabilities, require_calibration
-from stages.models.localiser.cell_fusion import FusionConfig, fuse
+from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
 from stages.models.localiser.confidence import ConfidenceFeatures
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.scoring import Score, best_scores
+from stages.models.localiser.walk import LookAt, Motion, split_walks, walk_posterior
 
 _SHORTLIST = 64
 """Best classes over which a calibrated score is normalised."""
+
+_WALK_CANDIDATES = 64
+"""Places per photo of a walk: the right one need not be among the best of each photo alone."""
 
 Features = Tensor | npt.NDArray[np.floating[Any]]
 
@@ -128,11 +133,7 @@ def answer(
         If a feature has the wrong length or is not finite, or if the localiser
         was trained without settings and none are given.
     """
-    stored = localiser.meta.get("fusion")
-    if stored is not None:
-        fusion, radius_m = fusion or FusionConfig(**stored["settings"]), radius_m or stored["radius_m"]
-    if fusion is None or radius_m is None:
-        raise InputError("the localiser does not say how to fuse evidence: run `pipeline train-heads` again")
+    fusion, radius_m = _fusion_settings(localiser, fusion, radius_m)
     calibration = localiser.calibration or Calibration.configured(localiser.classes.groups, fusion)
     best = score_classes(localiser, features, top=fusion.candidates, calibration=calibration)
     points, weights = localiser.positions_of(best.class_id), probabilities(best.evidence)
@@ -141,9 +142,70 @@ def answer(
     if confidence_mismatch(localiser, fusion, radius_m):
         confidence = np.full_like(confidence, np.nan)
     below = 0.0 if calibration.confidence is None else calibration.confidence.abstain_below
+    return Answers(fused.positions, fused.mass, _nearest(best, fused), confidence, confidence < below)
+
+
+def answer_walks(
+    localiser: Localiser,
+    features: Features,
+    seconds: npt.NDArray[np.float64],
+    sessions: Sequence[str],
+    *,
+    speed_m_s: float,
+    look_at: LookAt,
+    top: int,
+    fusion: FusionConfig | None = None,
+    radius_m: float | None = None,
+) -> Answers:
+    """Return up to `top` positions of each photo, given the other photos of its walk.
+
+    Only features, times and sessions are used, never where the photos were taken. The confidence is the
+    share of the evidence within the radius of the first answer, and no answer is withheld.
+
+    Parameters
+    ----------
+    localiser, features, top, fusion, radius_m
+        As for `answer`.
+    seconds : ndarray of float64, shape (B,)
+        When each photo was taken; NaN if unknown: such a photo is located alone.
+    sessions : sequence of str
+        Walk, drive or camera of each photo.
+    speed_m_s : float
+        How fast the photographer moves: 1.4 for a walker.
+    look_at : {"past", "whole"}
+        Use the photos before each photo only, or all photos of the walk.
+    """
+    fusion, radius_m = _fusion_settings(localiser, fusion, radius_m)
+    calibration = localiser.calibration or Calibration.configured(localiser.classes.groups, fusion)
+    candidates = max(fusion.candidates, _WALK_CANDIDATES)
+    best = score_classes(localiser, features, top=candidates, calibration=calibration)
+    points, weights = localiser.positions_of(best.class_id), np.zeros(best.evidence.shape)
+    motion = Motion(speed_m_s, localiser.classes.cell_m**2, len(localiser.places))
+    for rows in split_walks(seconds, sessions):
+        walk = (points[rows], best.evidence[rows], seconds[rows])
+        weights[rows] = walk_posterior(*walk, motion, look_at)
+    fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
+    confidence = fused.mass[:, 0].clip(0, 1)
+    withheld = np.zeros(len(confidence), np.bool_)
+    return Answers(fused.positions, fused.mass, _nearest(best, fused), confidence, withheld)
+
+
+def _fusion_settings(
+    localiser: Localiser, fusion: FusionConfig | None, radius_m: float | None
+) -> tuple[FusionConfig, float]:
+    """Return the given settings, or those that the localiser was trained with."""
+    stored = localiser.meta.get("fusion")
+    if stored is not None:
+        fusion, radius_m = fusion or FusionConfig(**stored["settings"]), radius_m or stored["radius_m"]
+    if fusion is None or radius_m is None:
+        raise InputError("the localiser does not say how to fuse evidence: run `pipeline train-heads` again")
+    return fusion, radius_m
+
+
+def _nearest(best: ScoredClasses, fused: Fused) -> npt.NDArray[np.int64]:
+    """Return the place nearest to each answer, -1 for none."""
     near = np.take_along_axis(best.class_id, np.maximum(fused.nearest, 0), axis=1)
-    near = np.where(fused.nearest >= 0, near, -1)
-    return Answers(fused.positions, fused.mass, near, confidence, confidence < below)
+    return np.where(fused.nearest >= 0, near, -1)
 
 
 def confidence_mismatch(localiser: Localiser, fusion: FusionConfig, radius_m: float) -> str:

@@ -4,11 +4,11 @@ A walk is a hidden Markov model. Its hidden states are places; a photo's evidenc
 emission; a person's speed and the noise of positions make the transition. With x and x' places of two photos
 that follow each other after dt seconds,
 
-    T(x' | x, dt) = (1 - jump) N(x' - x; 0, s^2 I) A + jump / K,    s = noise_m + speed_m_s dt,
+    T(x' | x, dt) = (1 - j) N(x' - x; 0, s^2 I) A + j / K,    s = NOISE_M + speed dt,
 
-where A is the area of a cell and K the number of places. `jump` keeps a wrong photo or clock from breaking
-the walk. The posterior of a photo is its forward message (photos up to this one), or the product of forward
-and backward messages (all photos of the walk).
+where A is the area of a cell, K the number of places and j = `JUMP`, which keeps a wrong photo or a wrong
+clock from breaking the walk. The posterior of a photo is its forward message (photos up to this one), or the
+product of forward and backward messages (all photos of the walk).
 """
 
 from __future__ import annotations
@@ -20,30 +20,20 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from stages.errors import require
-
 Floats = npt.NDArray[np.float64]
 LookAt = Literal["past", "whole"]
 
+NOISE_M = 10.0
+"""How far positions of photos taken at one spot differ: the error of a phone's GPS."""
+JUMP = 0.01
+"""Probability that a photo does not continue the walk."""
+
 
 @dataclass(frozen=True)
-class WalkConfig:
-    """How people move between two photos: `eval.walk` in params.yaml."""
+class Motion:
+    """What moves between two photos: a walker (1.4 m/s) or a car, in a city of so many cells."""
 
     speed_m_s: float
-    noise_m: float
-    jump: float
-
-    def __post_init__(self) -> None:
-        require("eval.walk.speed_m_s", self.speed_m_s, self.speed_m_s >= 0, "0 or more metres per second")
-        require("eval.walk.noise_m", self.noise_m, self.noise_m > 0, "a positive distance such as 10")
-        require("eval.walk.jump", self.jump, 0 < self.jump < 1, "a probability above 0 and below 1")
-
-
-@dataclass(frozen=True)
-class City:
-    """What the transition needs of the city: the area of a cell in square metres and the number of places."""
-
     cell_area_m2: float
     places: int
 
@@ -68,7 +58,7 @@ def split_walks(seconds: Floats, sessions: Sequence[str]) -> list[npt.NDArray[np
 
 
 def walk_posterior(
-    positions: Floats, evidence: Floats, seconds: Floats, city: City, config: WalkConfig, look_at: LookAt
+    positions: Floats, evidence: Floats, seconds: Floats, motion: Motion, look_at: LookAt
 ) -> Floats:
     """Return the probability of each place of each photo, given the other photos of the walk.
 
@@ -80,10 +70,8 @@ def walk_posterior(
         Log probability of each place up to a constant per photo; minus infinity where there is no place.
     seconds : ndarray of float64, shape (T,)
         When each photo was taken, ascending.
-    city : City
-        Of these places.
-    config : WalkConfig
-        How people move.
+    motion : Motion
+        How fast the photographer moves, and in which city.
     look_at : {"past", "whole"}
         Use the photos before each photo only, or all photos of the walk.
 
@@ -98,11 +86,11 @@ def walk_posterior(
     photos = np.flatnonzero(known)  # a photo without evidence says nothing, and the walk goes on without it
     own, places, times = emission[photos], positions[photos], seconds[photos]
     posterior = np.zeros_like(emission)
-    forward = _messages(own, places, times, city, config)
+    forward = _messages(own, places, times, motion)
     posterior[photos] = forward
     if look_at == "whole":
         # The transition is symmetric, so the photos that follow are the past of the walk in reverse.
-        backward = _messages(own[::-1], places[::-1], -times[::-1], city, config)[::-1]
+        backward = _messages(own[::-1], places[::-1], -times[::-1], motion)[::-1]
         # Both messages contain the photo's own evidence: once is enough.
         with np.errstate(invalid="ignore", divide="ignore"):
             both = np.where(own > 0, forward * backward / own, 0.0)
@@ -110,26 +98,26 @@ def walk_posterior(
     return posterior
 
 
-def _messages(emission: Floats, positions: Floats, seconds: Floats, city: City, config: WalkConfig) -> Floats:
+def _messages(emission: Floats, positions: Floats, seconds: Floats, motion: Motion) -> Floats:
     """Return what the photos up to each one say of its places, (T, C), normalised against underflow."""
     messages = np.empty_like(emission)
     for number, own in enumerate(emission):
         arrival: Floats | float = 1.0
         if number:
             waited_s = float(seconds[number] - seconds[number - 1])
-            step = _transition(positions[number - 1], positions[number], waited_s, city, config)
+            step = _transition(positions[number - 1], positions[number], waited_s, motion)
             arrival = messages[number - 1] @ step
         messages[number] = own * arrival
         messages[number] /= messages[number].sum()
     return messages
 
 
-def _transition(here: Floats, there: Floats, seconds: float, city: City, config: WalkConfig) -> Floats:
+def _transition(here: Floats, there: Floats, seconds: float, motion: Motion) -> Floats:
     """Return T(there | here), (C, C)."""
-    spread_m = config.noise_m + config.speed_m_s * max(seconds, 0.0)
+    spread_m = NOISE_M + motion.speed_m_s * max(seconds, 0.0)
     squared = ((here[:, None] - there[None]) ** 2).sum(axis=2)
     density = np.exp(-squared / (2 * spread_m**2)) / (2 * np.pi * spread_m**2)
-    moved = (1 - config.jump) * density * city.cell_area_m2 + config.jump / city.places
+    moved = (1 - JUMP) * density * motion.cell_area_m2 + JUMP / motion.places
     return np.asarray(np.nan_to_num(moved, nan=0.0))
 
 
