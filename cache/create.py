@@ -118,12 +118,17 @@ def _write_rows(
     _create_rows(group, name, len(values), str(values.dtype), attributes or {})[:] = values
 
 
+def ids_per_chunk(rows: int) -> int:
+    """Rows in a chunk of an array with one value per row."""
+    return max(1, min(rows, _IDS_PER_CHUNK))
+
+
 def _create_rows(group: zarr.Group, name: str, rows: int, dtype: str, attributes: dict[str, Any]) -> Any:
     """Write the metadata of an array with one value per row."""
     return group.create_array(
         name,
         shape=(rows,),
-        chunks=(max(1, min(rows, _IDS_PER_CHUNK)),),
+        chunks=(ids_per_chunk(rows),),
         dtype=dtype,
         dimension_names=(ROW_DIMENSION,),
         compressors=None,

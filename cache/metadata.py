@@ -30,7 +30,9 @@ def read_json(file: StoragePath, fix: str) -> dict[str, Any]:
     return content
 
 
-def array_fault(folder: StoragePath, shape: tuple[int, ...], dtype: str, fill: object) -> str:
+def array_fault(
+    folder: StoragePath, shape: tuple[int, ...], dtype: str, fill: object, chunk: list[int]
+) -> str:
     """Return what is wrong with the zarr.json of an array, "" if nothing is.
 
     Chunks may be compressed or sharded by another program, but shape, data type, fill value and byte order
@@ -51,22 +53,23 @@ def array_fault(folder: StoragePath, shape: tuple[int, ...], dtype: str, fill: o
         if values.get(name) != value:
             return f"zarr.json says {name} {values.get(name)!r}, expected {value!r}"
     codecs = values.get("codecs")
-    # Another program that wrote every chunk may have chosen any fill value.
-    if values.get("fill_value") != fill and [codec.get("name") for codec in _objects(codecs)] == ["bytes"]:
-        return f"zarr.json says fill_value {values.get('fill_value')!r}, expected {fill!r}"
+    plain = [codec.get("name") for codec in _objects(codecs)] == ["bytes"]
+    # Another program that wrote every chunk may have chosen any fill value and chunks.
+    if plain and (values.get("fill_value"), _chunk_shape(values)) != (fill, chunk):
+        return f"zarr.json says another fill value or chunk shape, expected {fill!r} and {chunk}"
     endian = [value for name, value in _members(codecs) if name == "endian"]
     if not endian or set(map(str, endian)) != {"little"}:
         return "zarr.json says no little-endian codec"
-    return "" if _chunk_shape(values, len(shape)) else "zarr.json says no valid chunk shape"
+    lengths = _chunk_shape(values)
+    sound = len(lengths) == len(shape) and all(type(length) is int and length > 0 for length in lengths)
+    return "" if sound else "zarr.json says no valid chunk shape"
 
 
-def _chunk_shape(values: dict[str, Any], dimensions: int) -> bool:
-    grid = values.get("chunk_grid")
+def _chunk_shape(values: dict[str, Any]) -> list[Any]:
     try:
-        lengths = grid["configuration"]["chunk_shape"]  # type: ignore[index]
-        return len(lengths) == dimensions and all(type(length) is int and length > 0 for length in lengths)
+        return list(values["chunk_grid"]["configuration"]["chunk_shape"])
     except (TypeError, KeyError):
-        return False
+        return []
 
 
 def _objects(values: object) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import zarr
 from zarr.codecs import BytesCodec
 from zarr.core.chunk_key_encodings import DefaultChunkKeyEncoding
 
-from cache.create import ATTRIBUTE, FILE_BYTES, FORMAT, LEDGER, ROW_ID, adopt_rows, create
+from cache.create import ATTRIBUTE, FILE_BYTES, FORMAT, LEDGER, ROW_ID, adopt_rows, create, ids_per_chunk
 from cache.errors import RecipeMismatch, StoreError
 from cache.ledger import Ledger
 from cache.metadata import REPLACE, ZARR_ERRORS, array_fault, read_json
@@ -60,9 +60,12 @@ class FeatureStore:
         """Return what is wrong with the zarr.json of an array of the store, "" if nothing is."""
         if name in self.spec.outputs:
             shape = (self.spec.rows, self.spec.outputs[name])
-            return array_fault(self.path / name, shape, self.spec.dtype, "NaN")
+            chunk = [self.spec.chunk_rows, shape[1]]
+            return array_fault(self.path / name, shape, self.spec.dtype, "NaN", chunk)
         dtype = {ROW_ID: "uint64", FILE_BYTES: "int64"}.get(name)
-        return array_fault(self.path / name, (self.spec.rows,), dtype, 0) if dtype else ""
+        if dtype is None:
+            return ""
+        return array_fault(self.path / name, (self.spec.rows,), dtype, 0, [ids_per_chunk(self.spec.rows)])
 
     @cached_property
     def plain_outputs(self) -> frozenset[str]:

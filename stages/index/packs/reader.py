@@ -13,11 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -34,6 +36,7 @@ SHARD, SLOT = "pack_shard", "pack_slot"
 _OPEN_SHARDS = 16
 _VERIFIED_ROWS = 1 << 16
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError, OverflowError)
+_SEAL, _SEAL_MARK = struct.Struct("<8sQQQ"), b"SEALED\r\n"
 DAMAGED = "its bytes in the pack changed since they were written"
 
 
@@ -138,6 +141,8 @@ class Shard:
         self.path = path
         self._descriptor = -1
         try:
+            if not is_sealed(path):
+                raise ValueError("its bytes changed since they were written")
             with h5py.File(path, "r") as file:
                 if file.attrs.get("format") != FORMAT:
                     raise InputError(f"{path} is not a pack of format {FORMAT}: run `pipeline pack` again")
@@ -203,6 +208,40 @@ class Shard:
         if self._checksums is not None and zlib.crc32(content) != self._checksums[location.slot]:
             raise UnreadableImage(path, DAMAGED)
         return content
+
+
+def seal(path: Path) -> None:
+    """Append a checksum of all but the images to a shard, which HDF5 ignores there.
+
+    HDF5 can loop for ever on damaged metadata, so they are compared before it reads them.
+    """
+    with h5py.File(path, "r") as file:
+        first, size = file["images"].id.get_offset() or 0, file["images"].size
+    with path.open("r+b") as shard:
+        checksum = _checksum_around(shard, first, size, path.stat().st_size)
+        shard.seek(0, os.SEEK_END)
+        shard.write(_SEAL.pack(_SEAL_MARK, first, size, checksum))
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a shard's metadata are those that were sealed; True for shards of earlier versions."""
+    with path.open("rb") as shard:
+        length = path.stat().st_size - _SEAL.size
+        if length < 0:
+            return False
+        shard.seek(length)
+        mark, first, size, checksum = _SEAL.unpack(shard.read(_SEAL.size))
+        if mark != _SEAL_MARK:
+            return True
+        return bool(first + size <= length and _checksum_around(shard, first, size, length) == checksum)
+
+
+def _checksum_around(shard: BinaryIO, first: int, size: int, length: int) -> int:
+    """CRC-32 of a file up to `length`, without `size` bytes from `first`."""
+    shard.seek(0)
+    before = zlib.crc32(shard.read(first))
+    shard.seek(first + size)
+    return zlib.crc32(shard.read(max(0, length - first - size)), before)
 
 
 def digest_of(

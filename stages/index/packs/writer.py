@@ -19,7 +19,7 @@ from stages.files import replacing
 from stages.images.read import UnreadableImage, as_unreadable, decode_image
 from stages.index.manifest import Manifest
 from stages.index.packs.config import PackConfig
-from stages.index.packs.reader import FORMAT, ImageLocation, ImageSource, Shard, digest_of, shard_path
+from stages.index.packs.reader import FORMAT, ImageLocation, ImageSource, Shard, digest_of, seal, shard_path
 
 _JPEG = b"\xff\xd8\xff"
 
@@ -114,12 +114,14 @@ def _write(
         reasons.append(reason)
     offsets = np.cumsum([0, *map(len, images)]).astype(np.int64)
     checksums = np.array([zlib.crc32(image) for image in images], np.int64)
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
-        keys = [location.key for location in locations]
-        digest = digest_of(keys, reasons, offsets, checksums)
-        file.attrs.update({"format": FORMAT, "identity": identity, "digest": digest, **asdict(config)})
-        file["offsets"] = offsets.astype(np.uint64)
-        file["crc32"] = checksums
-        file["key"] = keys
-        file["reason"] = reasons
-        file["images"] = np.frombuffer(b"".join(images), np.uint8)
+    with replacing(path) as partial:
+        with h5py.File(partial, "w") as file:
+            keys = [location.key for location in locations]
+            digest = digest_of(keys, reasons, offsets, checksums)
+            file.attrs.update({"format": FORMAT, "identity": identity, "digest": digest, **asdict(config)})
+            file["offsets"] = offsets.astype(np.uint64)
+            file["crc32"] = checksums
+            file["key"] = keys
+            file["reason"] = reasons
+            file["images"] = np.frombuffer(b"".join(images), np.uint8)
+        seal(partial)
