@@ -12,10 +12,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cache.storage.paths import storage_path
+from cache.store import open_store, store_exists
 from pipeline.experiments.paths import RowPaths
 from pipeline.project.init import template
 from pipeline.project.params import Params, change_setting, read_settings
@@ -60,9 +62,16 @@ class Row:
 
     @cached_property
     def images(self) -> str:
-        """Digest of the keys and positions of database and queries."""
+        """Digest of the images of database and queries: keys, file lengths and positions."""
         paths = Paths(self.project, "")
-        return digest([Manifest.open(paths.index(split)).digest for split in ("database", "queries")])
+        manifests = [Manifest.open(paths.index(split)) for split in ("database", "queries")]
+        return digest([(manifest.digest, manifest.row_digest) for manifest in manifests])
+
+    @property
+    def recipes(self) -> list[str]:
+        """Recipe of each feature store, which names the weights themselves and not only their file."""
+        stores = (self.paths(0).features(split) for split in self.splits)
+        return [open_store(store).recipe.id for store in stores if store_exists(store)]
 
     @property
     def features_name(self) -> str:
@@ -91,7 +100,8 @@ class Row:
         """Digest of everything that the numbers of a seed depend on."""
         params = self.params(seed)
         sections = [asdict(part) for part in (params.partition, params.augment, params.train, params.eval)]
-        return digest([sections, feature_settings(params.extract), params.seeds.views, seed, self.images])
+        features = [feature_settings(params.extract), self.recipes]
+        return digest([version("placecache"), sections, features, params.seeds.views, seed, self.images])
 
 
 def feature_settings(extract: ExtractConfig) -> dict[str, Any]:

@@ -6,8 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
 from stages.errors import InputError
 from stages.index.batch import EntryBatch
+from stages.index.hashing import FILE_BYTES
 from stages.index.manifest import Manifest
 from stages.index.sources.csv import read_csv
 from stages.index.sources.folder import read_folder
@@ -33,7 +36,7 @@ def read_source(source: Path) -> Iterator[tuple[EntryBatch, int]]:
         If the source does not exist or its kind is unknown; while reading, if it is damaged.
     """
     if source.is_dir():
-        return _settled(read_folder(source), None)
+        return _with_lengths(_settled(read_folder(source), None), source)
     if not source.exists():
         raise InputError(
             f"{source} does not exist: expected a folder, a .csv or a .txt list; edit data in params.yaml"
@@ -46,7 +49,9 @@ def read_source(source: Path) -> Iterator[tuple[EntryBatch, int]]:
         )
     batches = reader(source)
     # A pack's keys are those in its shards.
-    return _settled(batches, None if reader is read_manifest else KeyForms(source.parent))
+    settled = _settled(batches, None if reader is read_manifest else KeyForms(source.parent))
+    # A list of SF-XL names can name 41 million files, which would take hours to look at.
+    return _with_lengths(settled, source.parent) if reader is read_csv else settled
 
 
 def _settled(
@@ -58,6 +63,29 @@ def _settled(
             forms.settle(batch)
         batch.settle_headings()
         yield batch, done
+
+
+def _with_lengths(batches: Iterator[tuple[EntryBatch, int]], root: Path) -> Iterator[tuple[EntryBatch, int]]:
+    """Yield the batches with the length of each image's file, 0 where there is none.
+
+    A file of another length under the same key is another image. If no file of the first batch exists, the
+    images are elsewhere, and no lengths are added.
+    """
+    local: bool | None = None
+    for batch, done in batches:
+        if local is not False:
+            lengths = [_file_bytes(f"{root}/{key}") for key in batch.keys.to_pylist()]
+            local = any(lengths) if local is None else local
+            if local:
+                batch.extra_columns[FILE_BYTES] = pa.array(lengths, pa.int64())
+        yield batch, done
+
+
+def _file_bytes(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - millions of Path objects would take longer
+    except (OSError, ValueError):
+        return 0
 
 
 def absent_images(source: Path, manifest: Manifest) -> tuple[str, ...]:

@@ -12,13 +12,19 @@ import pytest
 from cache.recipe import Recipe
 from cache.row_identity import IdentityArrays, RowIdentities, row_ids
 from cache.spec import StoreSpec
+from cache.storage.paths import storage_path
 from cache.store import create_or_open, open_store
 from stages.errors import InputError
 from stages.eval.stage import EvalInputs
 from stages.eval.stage import run as evaluate
 from stages.extract.row_identity import has_rows, require_same_rows, row_identities
+from stages.index.config import IndexConfig
 from stages.index.manifest import Manifest, write_manifest
+from stages.index.stage import IndexInputs
+from stages.index.stage import run as run_index
 from stages.partition.views import ViewPlan
+from tests.support.tiny_photos import draw
+from tests.support.tiny_photos import run as extract
 from tests.support.training_city import CONFIG, CONFIG_EVAL, build_city
 
 KEYS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
@@ -177,3 +183,26 @@ def test_a_file_of_another_length_is_another_image(tmp_path):
     assert isinstance(arrays, IdentityArrays)
     assert arrays.ids.tolist() == row_ids(["b.jpg#0", "b.jpg#1", "d.jpg#0"]).tolist()
     assert arrays.file_bytes.tolist() == [6, 6, 8]
+
+
+def test_only_a_replaced_file_is_extracted_again(tmp_path):
+    rows = [f"{key},{500_000 + row},4000000,10S" for row, key in enumerate(KEYS)]
+    lines = ["path,utm_east,utm_north,zone", *rows]
+    for number, key in enumerate(KEYS):
+        draw(tmp_path / key, number)
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+
+    def extracted():
+        path = tmp_path / "index" / "database.parquet"
+        run_index(IndexInputs(IndexConfig("skip"), tmp_path / "list.csv", path, "database"))
+        result = extract(Manifest.open(path), storage_path(tmp_path / "database.zarr"))
+        return result.computed, result.reused
+
+    assert extracted() == (4, 0)
+    assert extracted() == (0, 0)
+    (tmp_path / "b.jpg").touch()
+    assert extracted() == (0, 0)
+    draw(tmp_path / "b.jpg", 99)
+    with (tmp_path / "b.jpg").open("ab") as file:
+        file.write(b"another length")
+    assert extracted() == (1, 3)

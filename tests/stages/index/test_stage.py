@@ -84,6 +84,6 @@ def test_the_campus_photos(tmp_path):
         counts[split] = result.rows
         manifest = Manifest.open(tmp_path / f"{split}.parquet")
         assert manifest.image_path(manifest.keys(0, 1)[0]).is_file()
-        assert manifest.column_names[-3:] == ["session", "device", "light"]
+        assert manifest.column_names[-4:] == ["session", "device", "light", "file_bytes"]
     assert zone == "36R"
     assert counts == {"database": 1175, "queries": 205}
