@@ -30,11 +30,15 @@ def artifacts(paths: Paths) -> Iterator[Row]:
     yield _artifact("metrics", paths.metrics)
 
 
-def bad_images(paths: Paths) -> Iterator[Row]:
-    """Yield split, row, key and reason of every image that was not indexed (no row) or is unreadable."""
+def skipped_entries(paths: Paths) -> Iterator[Row]:
+    """Yield split, key and reason of every entry that was not indexed."""
     for split in ("database", "queries"):
         for key, reason in read_skipped(skipped_path(paths.index(split))):
-            yield split, "", key, reason
+            yield split, key, reason
+
+
+def bad_images(paths: Paths) -> Iterator[Row]:
+    """Yield split, row, key and reason of every unreadable image."""
     for split in SPLITS:
         store = paths.features(split)
         if store_exists(store):

@@ -95,9 +95,8 @@ def status(context: click.Context, bad: bool) -> None:
     if running := list(checks.running_extractions(paths)):
         console.facts("being extracted", running)
     if bad:
-        console.table(
-            "skipped and unreadable images", ("split", "row", "key", "reason"), checks.bad_images(paths)
-        )
+        console.table("skipped by index", ("split", "key", "reason"), checks.skipped_entries(paths))
+        console.table("unreadable images", ("split", "row", "key", "reason"), checks.bad_images(paths))
 
 
 COMMANDS = (init, demo, locate, status)

@@ -24,6 +24,7 @@ from pipeline.project.paths import SPLITS
 @one_at_a_time
 def index(context: click.Context) -> None:
     """Find the images and their positions."""
+    from stages.errors import InputError
     from stages.index.manifest import Manifest
     from stages.index.overlap import shared_images
     from stages.index.stage import IndexInputs, run
@@ -42,6 +43,11 @@ def index(context: click.Context) -> None:
             result = run(inputs, progress=progress)
         zone = result.zone
         console.facts(f"index {split}: {source}", result.facts())
+        if result.absent and params.index.on_error == "stop":
+            raise InputError(
+                f"{result.absent[0]} does not exist: correct the paths in {source}, "
+                "or set index.on_error to skip"
+            )
     count, keys = shared_images(Manifest.open(paths.index("database")), Manifest.open(paths.index("queries")))
     if count:
         console.line(

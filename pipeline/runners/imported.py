@@ -16,6 +16,7 @@ from pipeline.project.paths import Paths
 from stages.errors import InputError
 from stages.extract.row_identity import has_rows, row_identities
 from stages.index.manifest import Manifest, write_manifest
+from stages.index.skipped import Tally, skipped_path
 from stages.partition.views import ViewPlan
 
 OTHER = {"database": "queries", "queries": "database"}
@@ -37,6 +38,8 @@ def restore_index(params: Params, paths: Paths) -> Iterator[tuple[str, object]]:
         if not _is_copy(paths.index(split), manifest):
             copy_manifest(manifest, paths.index(split))
             done = "restored"
+        if not skipped_path(paths.index(split)).exists():
+            Tally().write_list(skipped_path(paths.index(split)))
         yield split, f"{manifest.rows:,} images, imported as {params.extract.imported}: {done}"
     require_zone(paths, "queries", imported_manifest(params, paths, "queries").zone)
 

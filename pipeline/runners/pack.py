@@ -9,6 +9,9 @@ from stages.files import Progress
 from stages.index import stage as index
 from stages.index.packs.result import PackResult
 from stages.index.packs.stage import PackInputs, run
+from stages.index.skipped import skipped_path
+
+SKIPPED = "skipped.csv"
 
 
 def pack(params: Params, source: Path, output: Path, *, workers: int, progress: Progress) -> PackResult:
@@ -17,6 +20,7 @@ def pack(params: Params, source: Path, output: Path, *, workers: int, progress: 
         return run(PackInputs(params.pack, source, output, workers), progress=progress)
     indexed = output / ".index.parquet"
     index.run(index.IndexInputs(params.index, source, indexed, "database"))
+    skipped_path(indexed).replace(output / SKIPPED)
     try:
         return run(PackInputs(params.pack, indexed, output, workers), progress=progress)
     finally:

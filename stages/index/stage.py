@@ -59,16 +59,11 @@ def run(inputs: IndexInputs, *, progress: Progress | None = None) -> IndexResult
     ------
     InputError
         If the source is missing, is of no known kind or holds no usable image;
-        or if an entry is unusable or one of the first images is absent and `index.on_error` is "stop".
+        or if an entry is unusable and `index.on_error` is "stop".
     """
     start = time.perf_counter()
     tally, zone = _scan(inputs, progress)
     tally.write_list(skipped_path(inputs.output))
-    absent = absent_images(inputs.source, Manifest.open(inputs.output))
-    if absent and inputs.config.on_error == "stop":
-        raise InputError(
-            f"{absent[0]} does not exist: correct the paths in {inputs.source}, or set index.on_error to skip"
-        )
     return IndexResult(
         split=inputs.split,
         rows=tally.rows,
@@ -80,7 +75,7 @@ def run(inputs: IndexInputs, *, progress: Progress | None = None) -> IndexResult
         seconds=time.perf_counter() - start,
         endings=dict(tally.endings),
         unknown_headings=tally.unknown_headings,
-        absent=absent,
+        absent=absent_images(inputs.source, Manifest.open(inputs.output)),
     )
 
 

@@ -40,8 +40,6 @@ def test_order_decides_nothing(tmp_path, shift):
 def test_another_pass_follows_if_most_lie_elsewhere(tmp_path, config):
     west, east = name(east="0230000.00", zone="11"), name(east="0770000.00", zone="10")
     lines = [west, *(east.replace("@090@", f"@{number:03d}@") for number in range(9))]
-    for line in lines:
-        (tmp_path / line).touch()
     result, manifest = index(listed(tmp_path, lines), tmp_path, config)
     assert (result.zone, result.rows) == ("10S", 10)
     assert manifest.positions()[1].tolist() == [770_000, 4_178_906.70]

@@ -259,5 +259,6 @@ def test_the_command_packs_a_folder(photos, tmp_path):
     assert sorted(p.name for p in (tmp_path / "pack").iterdir()) == [
         "00000.h5",
         "manifest.parquet",
+        "skipped.csv",
         "unreadable.csv",
     ]
