@@ -20,11 +20,10 @@ from pipeline.system_errors import explain
 @click.option(
     "--project",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path(),
-    help="Folder that holds params.yaml (default: the current folder).",
+    help="Folder that holds params.yaml (default: this folder or the nearest above).",
 )
 @click.pass_context
-def cli(context: click.Context, project: Path) -> None:
+def cli(context: click.Context, project: Path | None) -> None:
     """Find out where in a city a photo was taken.
 
     `dvc repro` runs the stages that are out of date, in the order listed.

@@ -33,6 +33,31 @@ SCHEDULER = click.option(
 )
 
 
+def nearest_project() -> Path:
+    """Return the current folder or, if it holds no params.yaml, the nearest folder above that does."""
+    if Path("params.yaml").exists():
+        return Path()
+    return next((folder for folder in Path.cwd().parents if (folder / "params.yaml").exists()), Path())
+
+
+def in_project(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Pass the context to a command whose `obj` is the project folder; --project may follow the command."""
+
+    @click.option(
+        "--project",
+        "chosen_project",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The project's folder.",
+    )
+    @click.pass_context
+    @functools.wraps(command)
+    def run(context: click.Context, /, chosen_project: Path | None, **arguments: Any) -> Any:
+        context.obj = chosen_project or context.obj or nearest_project()
+        return command(context, **arguments)
+
+    return run
+
+
 def project_of(context: click.Context) -> tuple[Params, Paths]:
     """Return the settings and the paths of the project that the command runs in."""
     from cache.storage.paths import storage_path
@@ -49,7 +74,7 @@ def project_of(context: click.Context) -> tuple[Params, Paths]:
 def one_at_a_time(command: Callable[..., Any]) -> Callable[..., Any]:
     """Let one process at a time run a command in a project; a second one is told which process runs it."""
 
-    @click.pass_context
+    @in_project
     @functools.wraps(command)
     def run(context: click.Context, /, **arguments: Any) -> Any:
         from cache.storage.folder_lock import held

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline import console, metrics_table
-from pipeline.commands.context import DEVICE, one_device, project_of
+from pipeline.commands.context import DEVICE, in_project, one_device, project_of
 from pipeline.project.paths import Paths
 
 
@@ -17,11 +17,14 @@ from pipeline.project.paths import Paths
 def init(folder: Path, settings: tuple[str, ...]) -> None:
     """Create a project in FOLDER.
 
-    It gets params.yaml, dvc.yaml, experiments.yaml, and a Git and a DVC repository.
+    It gets params.yaml, dvc.yaml, experiments.yaml, DVC, and a Git repository unless FOLDER is already in
+    one. These files are committed, so that `dvc metrics diff` and `dvc exp run` have a baseline.
     """
     from pipeline.project.init import make_project, parse_setting
 
-    make_project(folder, dict(parse_setting(setting) for setting in settings))
+    repository = make_project(folder, dict(parse_setting(setting) for setting in settings))
+    if repository is not None:
+        console.line(f"{folder} is in the Git repository {repository}: its new files are committed there")
     console.line(f"created {folder}: edit its params.yaml, then run `dvc repro` there")
 
 
@@ -48,7 +51,7 @@ def demo(folder: Path) -> None:
 @click.option("--map", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML map.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @DEVICE
-@click.pass_context
+@in_project
 def locate(
     context: click.Context,
     photos: tuple[Path, ...],
@@ -84,7 +87,7 @@ def locate(
 
 @click.command()
 @click.option("--bad", is_flag=True, help="List the skipped and unreadable images, with reasons.")
-@click.pass_context
+@in_project
 def status(context: click.Context, bad: bool) -> None:
     """Show what is done, missing and unreadable, size and speed."""
     from pipeline.checks import status as checks

@@ -1,4 +1,4 @@
-"""A command group whose help lists the commands under headings."""
+"""Command groups that show their help without a command; the program's lists commands under headings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ import click
 LINE = 60  # characters of a command's first help line that fit beside its name in 80 columns
 
 
-class GroupWithHeadings(click.Group):
+class HelpfulGroup(click.Group):
+    """A group that prints its help, and succeeds, if it is called without a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Print the help if there is nothing to parse."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+
+class GroupWithHeadings(HelpfulGroup):
     """A group whose help lists commands under headings, in the order in which they were added."""
 
     def add_heading(self, title: str, commands: Sequence[click.Command]) -> None:

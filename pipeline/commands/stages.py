@@ -10,6 +10,7 @@ from pipeline import console, metrics_table
 from pipeline.commands.context import (
     DEVICE,
     SCHEDULER,
+    in_project,
     one_at_a_time,
     one_device,
     project_of,
@@ -81,7 +82,7 @@ def partition(context: click.Context) -> None:
 @click.option("--repair", is_flag=True, help="Check finished chunks first and redo damaged ones.")
 @SCHEDULER
 @DEVICE
-@click.pass_context
+@in_project
 def extract(
     context: click.Context,
     shards: tuple[int, ...] | None,

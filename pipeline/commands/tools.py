@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from pipeline import console
-from pipeline.commands.context import DEVICE, SCHEDULER, one_device, project_of
+from pipeline.commands.context import DEVICE, SCHEDULER, in_project, one_device, project_of
+from pipeline.commands.help import HelpfulGroup
 from pipeline.commands.options import SEEDS, SPLIT
 from pipeline.project.paths import SPLITS
 
@@ -15,7 +16,7 @@ from pipeline.project.paths import SPLITS
 @click.command()
 @SCHEDULER
 @DEVICE
-@click.pass_context
+@in_project
 def doctor(context: click.Context, scheduler: str | None, device: str) -> int:
     """Check device, weights, disk, data and stores for problems.
 
@@ -34,7 +35,7 @@ def doctor(context: click.Context, scheduler: str | None, device: str) -> int:
 
 @click.command()
 @click.option("--split", "splits", type=SPLIT, multiple=True, help="Split to verify (default: all).")
-@click.pass_context
+@in_project
 def verify(context: click.Context, splits: tuple[str, ...]) -> int:
     """Read everything that is stored and look for damage.
 
@@ -67,7 +68,7 @@ def verify(context: click.Context, splits: tuple[str, ...]) -> int:
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--workers", type=click.IntRange(min=1), help="Processes (default: one per processor core).")
-@click.pass_context
+@in_project
 def pack(context: click.Context, source: Path, output: Path, workers: int | None) -> None:
     """Pack many small image files into a few large ones.
 
@@ -84,7 +85,7 @@ def pack(context: click.Context, source: Path, output: Path, workers: int | None
     console.facts(f"pack {source}: {result.manifest}", result.facts())
 
 
-@click.group("import")
+@click.group("import", cls=HelpfulGroup)
 def import_() -> None:
     """Use features that another program made."""
 
@@ -95,7 +96,7 @@ def import_() -> None:
 @click.option("--split", type=click.Choice(("database", "queries")), required=True, help="Their split.")
 @click.option("--name", required=True, help="Name of what made them; the same one for database and queries.")
 @click.option("--replace", is_flag=True, help="Delete features that something else made.")
-@click.pass_context
+@in_project
 def import_features(
     context: click.Context, features: Path, positions: Path, split: str, name: str, replace: bool
 ) -> None:
@@ -117,7 +118,7 @@ def import_features(
 
 @import_.command("pairs")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.pass_context
+@in_project
 def import_pairs(context: click.Context, file: Path) -> None:
     """Measure LR@N of another program's retrieval.
 
@@ -130,7 +131,7 @@ def import_pairs(context: click.Context, file: Path) -> None:
     console.facts(f"pairs: {file}", measure_pairs(params, paths, file))
 
 
-@click.group("export")
+@click.group("export", cls=HelpfulGroup)
 def export() -> None:
     """Write features to files for other programs."""
 
@@ -138,7 +139,7 @@ def export() -> None:
 @export.command("features")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(("database", "queries")), required=True, help="Split to export.")
-@click.pass_context
+@in_project
 def export_features(context: click.Context, file: Path, split: str) -> None:
     """Export a split's features to FILE.
 
@@ -157,7 +158,7 @@ def export_features(context: click.Context, file: Path, split: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="Images per query.")
 @DEVICE
-@click.pass_context
+@in_project
 def export_pairs(context: click.Context, file: Path, top: int, device: str) -> None:
     """Export the database images most similar to each query.
 
@@ -172,7 +173,7 @@ def export_pairs(context: click.Context, file: Path, top: int, device: str) -> N
 @export.command("positions")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--split", type=click.Choice(("database", "queries")), required=True, help="Split to export.")
-@click.pass_context
+@in_project
 def export_positions(context: click.Context, file: Path, split: str) -> None:
     """Export a split's positions to FILE in COLMAP's form.
 
@@ -196,7 +197,7 @@ def export_positions(context: click.Context, file: Path, split: str) -> None:
     help="Localiser whose LR@N the tables show.",
 )
 @DEVICE
-@click.pass_context
+@in_project
 def experiments(
     context: click.Context, seeds: tuple[int, ...], names: tuple[str, ...], localiser: str, device: str
 ) -> int:

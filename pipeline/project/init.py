@@ -1,4 +1,4 @@
-"""Create a project folder: settings, stages, and a Git and a DVC repository."""
+"""Create a project folder: settings, stages, DVC, and a Git repository unless there is one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.project.params import change_setting
+from pipeline.project.params import change_setting, load_params
 from stages.errors import ConfigError, InputError
 from stages.files import replacing
 
@@ -20,11 +21,17 @@ IGNORED = (
     "/data/",
     "/models/",
     "/plots/",
+    "/dvc_plots/",
     "/experiments/",
     "/predictions.parquet",
     "/report.html",
     "/.*.lock",
 )
+DVC_FILES = {  # what `dvc init` writes, without its need for a Git repository at this very place
+    ".dvc/config": "[core]\n    analytics = false\n",
+    ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
+    ".dvcignore": "# Patterns of files that DVC should ignore: https://dvc.org/doc/user-guide/dvcignore\n",
+}
 
 
 def template(name: str) -> Path:
@@ -36,8 +43,8 @@ def template(name: str) -> Path:
     return packaged if packaged.exists() else Path(__file__).parents[2] / name
 
 
-def make_project(folder: Path, settings: Mapping[str, object]) -> None:
-    """Create a project in `folder` with its own Git and DVC repositories.
+def make_project(folder: Path, settings: Mapping[str, object]) -> Path | None:
+    """Create a project in `folder` and commit it; after an error nothing has changed.
 
     Parameters
     ----------
@@ -46,25 +53,74 @@ def make_project(folder: Path, settings: Mapping[str, object]) -> None:
     settings : mapping
         `section.key` -> value: settings that differ from the defaults.
 
+    Returns
+    -------
+    Path or None
+        The existing Git repository in which the project was committed; None if it has one of its own.
+
     Raises
     ------
     InputError
         If the folder already holds a project.
+    ConfigError
+        If a setting does not exist or its value is not valid.
     """
     present = [name for name in FILES if (folder / name).exists()]
     if present:
         raise InputError(f"{folder} already holds {' and '.join(present)}: edit them, or use another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    repository = repository_of(folder)
+    # Written beside its place or, if the folder exists, inside it: on one disk, so that moving is atomic.
+    draft = (folder if folder.exists() else folder.resolve().parent) / f".new-project-{uuid.uuid4().hex}"
+    draft.mkdir(parents=True)
+    try:
+        files = _write_files(folder, draft, settings)
+        if repository is None:
+            run(draft, "git", "init", "--quiet")
+            commit(draft, files, "Create the project")
+        _move(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    if repository is not None:
+        commit(folder, files, f"Create the project {folder.resolve().name}")
+    return repository
+
+
+def repository_of(folder: Path) -> Path | None:
+    """Return the Git repository that `folder` is part of; None if there is none or it ignores the folder."""
+    place = folder.resolve()
+    for above in (place, *place.parents):
+        if (above / ".git").exists():
+            check = ("git", "-C", str(above), "check-ignore", "--quiet", f"{place}/params.yaml")
+            ignored = subprocess.run(check, check=False, capture_output=True).returncode == 0
+            return None if ignored and above != place else above
+    return None
+
+
+def _write_files(folder: Path, draft: Path, settings: Mapping[str, object]) -> list[str]:
+    """Write the files that a project in `folder` needs to `draft`; return their names."""
     for name in FILES:
-        shutil.copyfile(template(name), folder / name)
-    set_params(folder / "params.yaml", settings)
-    if not (folder / ".git").exists():
-        run(folder, "git", "init", "--quiet")
-    if not (folder / ".dvc").exists():
-        run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
-        run(folder, sys.executable, "-m", "dvc", "config", "core.analytics", "false")
-    with (folder / ".gitignore").open("a") as ignore:
-        ignore.write("".join(f"{line}\n" for line in IGNORED))
+        shutil.copyfile(template(name), draft / name)
+    set_params(draft / "params.yaml", settings)
+    load_params(draft / "params.yaml")
+    content = {} if (folder / ".dvc").exists() else dict(DVC_FILES)
+    ignore = folder / ".gitignore"
+    own = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
+    content[".gitignore"] = "\n".join([*own, *(line for line in IGNORED if line not in own), ""])
+    for name, text in content.items():
+        if name == ".dvcignore" and (folder / name).exists():
+            continue
+        (draft / name).parent.mkdir(exist_ok=True)
+        (draft / name).write_text(text, encoding="utf-8")
+    return sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
+
+
+def _move(draft: Path, folder: Path) -> None:
+    """Move all files to their place; params.yaml, which makes the folder a project, comes last."""
+    if not folder.exists():
+        draft.rename(folder)
+        return
+    for path in sorted(draft.iterdir(), key=lambda path: path.name == "params.yaml"):
+        path.rename(folder / path.name)
 
 
 def set_params(path: Path, settings: Mapping[str, object]) -> None:
@@ -80,7 +136,7 @@ def set_params(path: Path, settings: Mapping[str, object]) -> None:
     document = yaml.load(path.read_text(encoding="utf-8"))
     for name, value in settings.items():
         if not change_setting(document, name, value):
-            raise ConfigError(f"{name} is not a setting of {path}: use a name from that file")
+            raise ConfigError(f"{name} is not a setting of {path.name}: use a name from that file")
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         yaml.dump(document, file)
 
@@ -99,12 +155,18 @@ def reproduce(folder: Path) -> None:
 
 
 def commit_all(folder: Path, message: str) -> None:
-    """Commit the project, so that `dvc exp run` and `dvc metrics diff` have a baseline."""
-    run(folder, "git", "add", "--all")
-    staged = subprocess.run(["git", "diff", "--cached", "--quiet"], cwd=folder, check=False)
-    if staged.returncode:
-        who = ("-c", "user.name=placecache", "-c", "user.email=placecache@localhost")
-        run(folder, "git", *who, "commit", "--quiet", "--message", message)
+    """Commit the project folder, so that `dvc exp run` and `dvc metrics diff` have a baseline."""
+    commit(folder, ["."], message)
+
+
+def commit(folder: Path, files: Sequence[str], message: str) -> None:
+    """Commit files or folders of a Git repository if they changed, and nothing else that is staged."""
+    run(folder, "git", "add", "--all", "--", *files)
+    changes = ("git", "diff", "--cached", "--quiet", "--", *files)
+    if subprocess.run(changes, cwd=folder, check=False).returncode:
+        known = subprocess.run(("git", "config", "user.email"), cwd=folder, check=False, capture_output=True)
+        who = () if known.stdout else ("-c", "user.name=placecache", "-c", "user.email=placecache@localhost")
+        run(folder, "git", *who, "commit", "--quiet", "--message", message, "--", *files)
 
 
 def run(folder: Path, *command: str) -> None:

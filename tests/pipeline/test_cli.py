@@ -96,6 +96,29 @@ def test_help_lists_commands_in_the_order_of_use(capsys):
     assert max(map(len, usage.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("arguments", [[], ["export"], ["import"]])
+def test_a_group_without_a_command_shows_its_help(capsys, arguments):
+    assert call(*arguments) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("Usage: ")
+    assert len(shown.out.splitlines()) > 5
+    assert shown.err == ""
+
+
+def test_a_subfolder_belongs_to_its_project(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished / "data" / "index")
+    assert call("status") == 0
+    assert re.search(r"features database.*\b60\b", capsys.readouterr().out)
+
+
+def test_a_project_is_named_before_or_after_a_command(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (("--project", str(finished), "status"), ("status", "--project", str(finished))):
+        assert call(*arguments) == 0
+        assert re.search(r"features database.*\b60\b", capsys.readouterr().out)
+    assert call("--project", str(tmp_path / "other"), "partition", "--project", str(finished)) == 0
+
+
 def test_help_imports_nothing_slow():
     script = """
 import sys
