@@ -82,8 +82,8 @@ class EntryBatch:
     def settle_headings(self) -> None:
         """Make headings unknown that are none: placeholders and what is beyond a full turn."""
         with np.errstate(invalid="ignore"):
-            is_none = np.isin(self.heading, UNKNOWN_HEADINGS) | (np.abs(self.heading) > 360)
-            is_negative = self.heading < 0
-        self.unknown_headings = int((is_none & self.usable).sum())
-        self.heading[is_negative] += 360
-        self.heading[is_none] = np.nan
+            rows = np.flatnonzero((self.heading < 0) | (self.heading > 360))
+        stated = self.heading[rows]
+        is_none = np.isin(stated, UNKNOWN_HEADINGS) | (np.abs(stated) > 360)
+        self.unknown_headings = int((is_none & self.usable[rows]).sum())
+        self.heading[rows] = np.where(is_none, np.nan, stated + 360)

@@ -36,6 +36,9 @@ class KeyForms:
     def settle(self, batch: EntryBatch) -> None:
         """Give unusual keys their normal form, and skip those that lead out of the root."""
         rows = _unusual_rows(batch.keys)
+        if len(rows):  # often all of them, because `find .` begins each path with a dot
+            batch.keys = pc.replace_substring_regex(batch.keys, r"^(?:\./+)+", "")
+            rows = _unusual_rows(batch.keys)
         if not len(rows):
             return
         settled = [self._settled(key) for key in batch.keys.take(pa.array(rows)).to_pylist()]
@@ -91,10 +94,16 @@ def _unusual_rows(keys: pa.StringArray) -> npt.NDArray[np.int64]:
     text = np.frombuffer(text_buffer, np.uint8)
     filled = offsets[1:] > offsets[:-1]
     ends = np.concatenate([text[offsets[:-1][filled]], text[offsets[1:][filled] - 1]])
-    content = text[offsets[0] : offsets[-1]].tobytes()
+    content = text[offsets[0] : offsets[-1]]
+    behind_slash = content[np.flatnonzero(content[:-1] == ord("/")) + 1]
+    suspects = (ends <= ord(" ")) | (ends == ord("/")) | (ends == ord("."))
     # Almost all lists have plain keys, and these tests read them faster than a regular expression.
-    plain = content.isascii() and not any(part in content for part in (b"\\", b"//", b"/."))
-    if plain and not ((ends <= ord(" ")) | (ends == ord("/")) | (ends == ord("."))).any():
+    if (
+        not suspects.any()
+        and not ((behind_slash == ord("/")) | (behind_slash == ord("."))).any()
+        and b"\\" not in (joined := content.tobytes())
+        and joined.isascii()
+    ):
         return np.zeros(0, np.int64)
     unusual = np.asarray(pc.match_substring_regex(keys, _UNUSUAL), np.bool_)
     return np.flatnonzero(unusual & filled)
