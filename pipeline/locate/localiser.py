@@ -84,6 +84,7 @@ class PhotoLocaliser:
             outputs=tuple(recipe.outputs),
             device=device,
             precision=recipe.precision,
+            recorded=recipe.preprocessing,
         )
         return cls(trained, backbone)
 
@@ -202,7 +203,11 @@ def _setting_of(recipe: Recipe, weights: str | Path | None, folder: str | Path) 
 def _require_recipe(recipe: Recipe, setting: str, folder: str | Path) -> None:
     """Reject other weights or another preprocessing before the backbone is loaded."""
     card = describe_backbone(
-        recipe.backbone, weights=setting, image_size=recipe.image_size, outputs=tuple(recipe.outputs)
+        recipe.backbone,
+        weights=setting,
+        image_size=recipe.image_size,
+        outputs=tuple(recipe.outputs),
+        recorded=recipe.preprocessing,
     )
     if card.weights_id != recipe.weights_id:
         raise WeightsError(
@@ -212,7 +217,7 @@ def _require_recipe(recipe: Recipe, setting: str, folder: str | Path) -> None:
             "name the right file with --weights FILE"
         )
     # Here Pillow decodes the photos, whichever decoder read the training images.
-    preprocessing = {**recipe.preprocessing, **card.preprocess.as_dict()}
+    preprocessing = {**recipe.preprocessing, **card.preprocessing}
     current = replace(recipe, preprocessing=preprocessing, outputs=card.outputs)
     differences = current.differences(recipe)
     if differences:

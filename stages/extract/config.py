@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.errors import ConfigError, require
-from stages.models.backbones.registry import require_split, spec_of, split_blocks, split_output
+from stages.models.backbones.outputs import stored_outputs
+from stages.models.backbones.registry import BACKBONES, require_name, require_split
+from stages.models.backbones.spec import pooling_and_layer, split_blocks
 
 IMPORTED = "imported"  # extract.backbone: imported:<name>, and the backbone in the recipe of such features
 _IMPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -27,6 +29,7 @@ class ExtractConfig:
     weights: str
     image_size: int
     outputs: Literal["default"] | tuple[str, ...]
+    layers: Literal["last", "all"] | tuple[int, ...]
     cut: Literal["none"] | int
     dtype: Literal["float16", "float32"]
     precision: Literal["float32", "bfloat16", "float16"]
@@ -64,19 +67,22 @@ class ExtractConfig:
         return name
 
     def _require_outputs(self) -> None:
-        spec = spec_of(self.backbone)
+        """Check backbone, outputs, layers and cut, as far as the model need not be known."""
+        require_name(self.backbone)
         if not self.outputs:  # tokens at a cut alone are no feature
-            raise ConfigError(
-                f"extract.outputs is empty: {self.backbone} offers {', '.join(spec.choices)}, each once"
-            )
-        if self.cut != "none":
+            raise ConfigError("extract.outputs is empty: expected default, or a list such as cls, avg, gem")
+        if self.cut != "none" and self.backbone in BACKBONES:  # others are checked once they are described
             require_split(self.backbone, self.cut)
         for output in self.outputs if self.outputs != "default" else ():
             if (blocks := split_blocks(output)) is not None:
                 raise ConfigError(f"extract.outputs names {output}: set extract.cut to {blocks} instead")
+            if (layer := pooling_and_layer(output)[1]) != -1:
+                raise ConfigError(f"extract.outputs names {output}: set extract.layers to [{layer}] instead")
+        layers = self.layers
+        valid = isinstance(layers, str) or (layers and max(layers) < 0 and len(set(layers)) == len(layers))
+        require("extract.layers", layers, bool(valid), "last, all, or a list such as [-2, -1], each once")
 
     @property
     def stored(self) -> tuple[str, ...]:
-        """Every output to store: the pooled ones, then the tokens at the cut."""
-        pooled = spec_of(self.backbone).default if self.outputs == "default" else self.outputs
-        return pooled if self.cut == "none" else (*pooled, split_output(self.cut))
+        """Every output to store: the pooled ones of each layer, then the tokens at the cut."""
+        return stored_outputs(self.backbone, self.outputs, self.layers, self.cut)

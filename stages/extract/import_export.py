@@ -23,7 +23,7 @@ from stages.extract.imported_features import OUTPUT, read_checked
 from stages.extract.row_identity import require_same_rows, row_identities
 from stages.files import Progress, replacing
 from stages.index.manifest import Manifest
-from stages.models.backbones.registry import pooled_among
+from stages.models.backbones.spec import pooled_among
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def recipe_for(
         weights=card.weights,
         weights_id=card.weights_id,
         image_size=card.image_size,
-        preprocessing={**card.preprocess.as_dict(), **decoder},
+        preprocessing={**card.preprocessing, **decoder},
         outputs=card.outputs,
         dtype=config.dtype,
         precision=config.precision,

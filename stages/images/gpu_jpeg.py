@@ -27,9 +27,11 @@ def plain_jpeg(content: bytes, preprocess: Preprocess) -> bool:
     """Return whether `decode_batch` decodes a file to the same image as `read_image`, but faster.
 
     It must be a complete and upright JPEG in grey or YCbCr, of usual proportions, and not so large
-    that decoding at a reduced size is faster. Only its header is read.
+    that decoding at a reduced size is faster. Only its header is read. Other preprocessing than
+    bicubic and a centre crop is left to `read_image`.
     """
-    if not content.rstrip(b"\0").endswith(_END):
+    resizes_alike = (preprocess.interpolation, preprocess.crop_mode) == ("bicubic", "center")
+    if not resizes_alike or not content.rstrip(b"\0").endswith(_END):
         return False
     try:
         with as_unreadable(Path()), open_picture(content) as image:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ _MAX_ASPECT = 32
 class Preprocess:
     """A backbone's standard preprocessing, without the normalisation, which happens on the device.
 
-    The shorter side is resized to `resize` pixels (bicubic, antialiased), then the centre square of
-    `image_size` pixels is cut out. Smaller images are enlarged by the same rule. Large JPEGs are
-    decoded at a reduced size first, never below `decode_at_least` pixels.
+    The shorter side is resized to `resize` pixels (antialiased), then the centre square of `image_size`
+    pixels is cut out. Smaller images are enlarged by the same rule. Large JPEGs are decoded at a reduced
+    size first, never below `decode_at_least` pixels. With another `crop_mode` the whole image is resized
+    to a square ("squash"), or its longer side to `resize`, with borders of the mean colour ("border").
     """
 
     image_size: int
@@ -28,23 +30,51 @@ class Preprocess:
     decode_at_least: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    crop_mode: str = "center"
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Return the pixels of an RGB image: (S, S, 3) uint8."""
         image = _without_ends(image)
-        width, height = image.size
-        short = min(width, height)
-        scaled = (self.resize * width // short, self.resize * height // short)
+        scaled = self._scaled(*image.size)
         if scaled != image.size:
-            image = image.resize(scaled, Image.Resampling.BICUBIC)
-        left = round((scaled[0] - self.image_size) / 2)
-        top = round((scaled[1] - self.image_size) / 2)
+            image = image.resize(scaled, getattr(Image.Resampling, self.interpolation.upper()))
+        if self.crop_mode == "border":
+            image = self._with_borders(image)
+        left, top = (round((side - self.image_size) / 2) for side in image.size)
         image = image.crop((left, top, left + self.image_size, top + self.image_size))
         return np.array(image, dtype=np.uint8)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for the recipe."""
-        return asdict(self)
+        values = asdict(self)
+        if self.crop_mode == "center":  # recipes older than the other modes must keep their ids
+            del values["crop_mode"]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
+        """Return the preprocessing that a recipe states; its other entries are left out."""
+        names = [field.name for field in fields(cls)]
+        known: dict[str, Any] = {name: values[name] for name in names if name in values}
+        known |= {"mean": tuple(values["mean"]), "std": tuple(values["std"])}  # JSON has lists
+        return cls(**known)
+
+    def _scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size to which an image is resized."""
+        if self.crop_mode == "squash":
+            return self.resize, self.resize
+        if self.crop_mode == "border":
+            long = max(width, height)
+            return max(1, round(self.resize * width / long)), max(1, round(self.resize * height / long))
+        short = min(width, height)
+        return self.resize * width // short, self.resize * height // short
+
+    def _with_borders(self, image: Image.Image) -> Image.Image:
+        """Return the image in the middle of a square of the mean colour."""
+        side = max(self.image_size, *image.size)
+        square = Image.new("RGB", (side, side), tuple(round(255 * value) for value in self.mean))
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        return square
 
 
 def _without_ends(image: Image.Image) -> Image.Image:

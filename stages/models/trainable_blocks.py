@@ -15,8 +15,9 @@ from stages.models.aggregators.factory import Aggregator, AggregatorSettings, ma
 from stages.models.backbones.backbone import describe_backbone
 from stages.models.backbones.create import empty_model, load_model
 from stages.models.backbones.pooling import pooled
-from stages.models.backbones.registry import BACKBONES
-from stages.models.backbones.split import BlocksAfterSplit, split_blocks, split_point
+from stages.models.backbones.registry import BACKBONES, spec_of
+from stages.models.backbones.spec import split_blocks
+from stages.models.backbones.split import BlocksAfterSplit, split_point
 
 _ROWS_AT_ONCE = 128
 """Rows of one pass without gradients: bounds the memory of the activations."""
@@ -89,13 +90,13 @@ class TrainableBlocks(nn.Module):
     def __init__(self, settings: TrainableBlocksSettings, model: nn.Module) -> None:
         super().__init__()
         self.settings = settings
-        spec = BACKBONES[settings.backbone]
+        self.spec = spec = spec_of(settings.backbone)
         self.split = split_point(settings.backbone, settings.image_size, settings.blocks)
         self.rest = BlocksAfterSplit(model, spec.kind, self.split)  # "rest" names tensors in localisers
         if spec.kind == "cnn":  # the layout of its input
             self.rest.to(memory_format=torch.channels_last)
         self.aggregator: Aggregator | None = None
-        self.length = spec.length * len(settings.outputs)
+        self.length = sum(spec.lengths[output] for output in settings.outputs)
         if settings.aggregator.kind != "pooled":
             self.aggregator = make_aggregator(settings.aggregator, spec.length, self.split.prefix)
             self.length = self.aggregator.length
@@ -104,6 +105,8 @@ class TrainableBlocks(nn.Module):
     @classmethod
     def empty(cls, settings: TrainableBlocksSettings) -> TrainableBlocks:
         """Return blocks whose tensors are still to be filled in."""
+        if settings.backbone not in BACKBONES:  # buffers that no file stores, such as rotary positions
+            return cls(settings, empty_model(settings.backbone, settings.image_size))
         with torch.device("meta"):
             blocks = cls(settings, empty_model(settings.backbone, settings.image_size))
         return blocks.to_empty(device="cpu")
@@ -137,7 +140,7 @@ class TrainableBlocks(nn.Module):
         prefix, patches = self.local(tensors)
         if self.aggregator is not None:
             return self.aggregator(prefix, patches)  # type: ignore[no-any-return]
-        features = pooled(self.settings.outputs, prefix, patches)
+        features = pooled(self.settings.outputs, prefix, patches, registers=self.spec.registers)
         return torch.cat([features[name] for name in self.settings.outputs], dim=1)
 
     def local(self, tensors: Tensor) -> tuple[Tensor, Tensor]:

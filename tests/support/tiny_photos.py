@@ -17,6 +17,7 @@ CONFIG = ExtractConfig(
     weights="pretrained",
     image_size=32,
     outputs=("avg", "gem"),
+    layers="last",
     cut="none",
     dtype="float16",
     precision="float32",

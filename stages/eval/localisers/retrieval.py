@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cache.reader import FeatureReader
-from stages.models.backbones.registry import pooled_among
+from stages.models.backbones.spec import pooled_among
 from stages.models.localiser.localiser import Localiser
 
 _SCORES_IN_MEMORY = 1 << 24

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stages.errors import ConfigError
 from stages.images.preprocess import Preprocess
-from stages.models.backbones.create import load_model, random_model
-from stages.models.backbones.optimise import fuse_activations, keep_freed_memory, optimise
+from stages.models.backbones.block_order import in_order
+from stages.models.backbones.create import load_model, random_model, require_own_weights
+from stages.models.backbones.function import ONLY_OUTPUT, describe_function
+from stages.models.backbones.optimise import (
+    fuse_activations,
+    keep_freed_memory,
+    optimise,
+    optimise_if_equal,
+)
+from stages.models.backbones.outputs import output_lengths
 from stages.models.backbones.pooling import pooled
-from stages.models.backbones.registry import BACKBONES, pooled_among, require_image_size, spec_of
+from stages.models.backbones.registry import BACKBONES, spec_of
+from stages.models.backbones.spec import PYTHON, pooled_among, pooling_and_layer, split_blocks
 from stages.models.backbones.split import (
     BlocksAfterSplit,
     SplitPoint,
-    split_blocks,
+    as_tokens,
     split_point,
     tokens_at_split,
+    tokens_of_layers,
 )
 from stages.models.backbones.weights import RANDOM, file_id, find_weights, reachable, state_id
 
@@ -40,6 +51,8 @@ class BackboneCard:
         SHA-256 of the weights.
     outputs : dict of str to int
         Length F of each output.
+    source_sha256 : str
+        SHA-256 of the source file of a function; empty for other backbones.
     """
 
     name: str
@@ -48,6 +61,18 @@ class BackboneCard:
     image_size: int
     outputs: dict[str, int]
     preprocess: Preprocess
+    source_sha256: str = ""
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """The preprocessing as a recipe states it, and the digest of the code of a function."""
+        source = {"source_sha256": self.source_sha256} if self.source_sha256 else {}
+        return {**self.preprocess.as_dict(), **source}
+
+    @property
+    def layers(self) -> set[int]:
+        """Layers whose outputs are stored, counted from the last one, -1, backwards."""
+        return {pooling_and_layer(output)[1] for output in pooled_among(self.outputs)}
 
     @property
     def split(self) -> SplitPoint | None:
@@ -60,9 +85,9 @@ class Backbone(nn.Module):
     """A frozen backbone that gives several outputs in one pass.
 
     Outputs: its normalised last tokens (for a CNN, its last feature map), pooled by
-    `stages.models.backbones.pooling.pooled`: ``cls``, ``avg``, ``gem``; and, split after K blocks,
-    ``cut<K>``: all tokens that leave them, as one row of T * C values
-    (`stages.models.backbones.split`). `load_backbone` makes one.
+    `stages.models.backbones.pooling.pooled`: ``cls``, ``reg``, ``avg``, ``gem``; the same of inner layers,
+    such as ``avg@-2``; and, split after K blocks, ``cut<K>``: all tokens that leave them, as one row of
+    T * C values (`stages.models.backbones.split`). `load_backbone` makes one.
     """
 
     def __init__(self, card: BackboneCard, model: nn.Module, *, precision: str, compiled: bool) -> None:
@@ -74,9 +99,11 @@ class Backbone(nn.Module):
         self.weights_id = card.weights_id
         self.preprocess = card.preprocess
         self.dtype = _PRECISIONS[precision]
-        self.kind = BACKBONES[card.name].kind
-        self.model = optimise(model.eval(), kind=self.kind).to(self.dtype)
-        self.after_split = None if card.split is None else BlocksAfterSplit(self.model, self.kind, card.split)
+        self.spec = spec_of(card.name)
+        self.kind = self.spec.kind
+        self.model = _optimised(model.eval(), card).to(self.dtype)
+        split = card.split
+        self.after_split = None if split is None else BlocksAfterSplit(self.model, self.kind, split)
         self._pass = torch.compile(self._features) if compiled else self._features
         for field in ("mean", "std"):
             values = torch.tensor(getattr(card.preprocess, field)).reshape(1, 3, 1, 1)
@@ -103,27 +130,79 @@ class Backbone(nn.Module):
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         # Pixels come channels last and stay so: convolutions are faster that way.
         images = ((pixels.permute(0, 3, 1, 2) - mean) / std).to(self.dtype)
-        names = pooled_among(self.outputs)
+        if self.kind == "vectors":
+            vectors = self.model(images)
+            vectors = {ONLY_OUTPUT: vectors} if isinstance(vectors, Tensor) else vectors
+            return {name: vectors[name].float() for name in self.outputs}
+        if self.card.layers - {-1}:
+            return self._features_of_layers(images)
+        names, registers = pooled_among(self.outputs), self.spec.registers
         if self.after_split is None:
-            return pooled(names, *self._last_tokens(images))
+            return pooled(names, *self._last_tokens(images), registers)
         split = self.after_split.split
         tokens = tokens_at_split(self.model, self.kind, images, split.blocks)
-        features = pooled(names, *self.after_split(tokens)) if names else {}
+        prefix, patches = self.after_split(tokens) if names else (tokens, tokens)
+        features = pooled(names, prefix, patches, registers)
         return features | {split.name: tokens.flatten(1).float()}
+
+    def _features_of_layers(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of several layers, and the tokens at a split, from one pass."""
+        of_layer, after_block = tokens_of_layers(self.model, self.kind, images, self.card.layers)
+        features: dict[str, Tensor] = {}
+        for output in self.outputs:
+            blocks = split_blocks(output)
+            if blocks is not None:
+                features[output] = after_block[blocks].flatten(1).float()
+                continue
+            pooling, layer = pooling_and_layer(output)
+            prefix, patches = self._divided(of_layer[layer])
+            features[output] = pooled([pooling], prefix, patches, registers=self.spec.registers)[pooling]
+        return features
 
     def _last_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return prefix (B, P, F) and patches (B, N, F) of normalised images."""
-        tokens = self.model.forward_features(images)  # type: ignore[operator]
-        if self.kind == "cnn":
-            tokens = tokens.flatten(2).transpose(1, 2)
-        prefix = BACKBONES[self.name].prefix
-        return tokens[:, :prefix], tokens[:, prefix:]
+        function = self.name.startswith(PYTHON)
+        features = self.model(images) if function else self.model.forward_features(images)  # type: ignore[operator]
+        return self._divided(as_tokens(features, self.kind))
+
+    def _divided(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return prefix and patches of tokens (B, T, F)."""
+        return tokens[:, : self.spec.prefix], tokens[:, self.spec.prefix :]
+
+
+def _optimised(model: nn.Module, card: BackboneCard) -> nn.Module:
+    """Return a faster model where that is known, or found, to compute the same.
+
+    Raises
+    ------
+    ConfigError
+        If inner layers or a cut are wanted, but the blocks do not follow one another.
+    """
+    spec = spec_of(card.name)
+    if card.name in BACKBONES:
+        return optimise(model, kind=spec.kind)
+    if card.name.startswith(PYTHON):
+        return model
+    noise = torch.Generator().manual_seed(0)
+    images = torch.randn(1, 3, card.image_size, card.image_size, generator=noise)
+    with torch.inference_mode():
+        if (card.layers - {-1} or card.split) and not in_order(model, spec.kind, images):
+            raise ConfigError(
+                f"the blocks of {card.name} do not follow one another: set extract.layers to last and "
+                "extract.cut to none"
+            )
+    return optimise_if_equal(model, kind=spec.kind, images=images)
 
 
 def describe_backbone(
-    name: str, *, weights: str, image_size: int, outputs: str | Sequence[str] = "default"
+    name: str,
+    *,
+    weights: str,
+    image_size: int,
+    outputs: str | Sequence[str] = "default",
+    recorded: Mapping[str, Any] | None = None,
 ) -> BackboneCard:
-    """Describe a backbone without loading it.
+    """Describe a backbone without loading it; see `load_backbone` for the parameters.
 
     Raises
     ------
@@ -132,39 +211,26 @@ def describe_backbone(
     WeightsError
         If the weights are not available.
     """
-    lengths = _lengths(name, image_size, outputs)
-    if weights == RANDOM:
+    lengths = output_lengths(name, image_size, outputs)
+    source_sha256 = ""
+    if name.startswith(PYTHON):
+        require_own_weights(name, weights)
+        made = describe_function(name)
+        weights_id, source_sha256 = made.weights_id, made.source_sha256
+    elif weights == RANDOM:
         weights_id = _random_id(name, image_size)
     else:
-        weights_id = file_id(find_weights(name, BACKBONES[name].source, weights))
+        weights_id = file_id(find_weights(name, spec_of(name).source, weights))
     setting = weights if weights == RANDOM else Path(weights).name
-    return BackboneCard(name, setting, weights_id, image_size, lengths, preprocess_for(name, image_size))
-
-
-def _lengths(name: str, image_size: int, outputs: str | Sequence[str]) -> dict[str, int]:
-    """Return the length of each chosen output."""
-    spec = spec_of(name)
-    require_image_size(name, image_size)
-    chosen = spec.default
-    if outputs != "default":
-        chosen = tuple([outputs] if isinstance(outputs, str) else outputs)
-    splits = {output: blocks for output in chosen if (blocks := split_blocks(output)) is not None}
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= {*spec.choices, *splits}:
-        raise ConfigError(
-            f"extract.outputs is {', '.join(chosen) or 'empty'}: "
-            f"{name} offers {', '.join(spec.choices)}, each once"
-        )
-    if len(splits) > 1:
-        raise ConfigError(f"{name} is asked for {' and '.join(splits)}: expected one cut at most")
-    tokens = {output: split_point(name, image_size, blocks).length for output, blocks in splits.items()}
-    return dict.fromkeys(chosen, spec.length) | tokens
+    preprocess = preprocess_for(name, image_size)
+    if recorded is not None and name not in BACKBONES:
+        preprocess = Preprocess.from_dict(recorded)
+    return BackboneCard(name, setting, weights_id, image_size, lengths, preprocess, source_sha256)
 
 
 def preprocess_for(name: str, image_size: int) -> Preprocess:
-    """Return a backbone's preprocessing: the shorter side is resized to 256 / 224 of the image size."""
-    spec = spec_of(name)
-    resize = round(image_size * 256 / 224)
-    return Preprocess(image_size, resize, "bicubic", 2 * resize, spec.mean, spec.std)
+    """Return a backbone's preprocessing for images of that side in pixels."""
+    return spec_of(name).preprocess(image_size)
 
 
 def load_backbone(
@@ -176,25 +242,29 @@ def load_backbone(
     device: str = "cpu",
     precision: str = "float32",
     compiled: bool = False,
+    recorded: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """Return a frozen backbone, ready to run.
 
     Parameters
     ----------
     name : str
-        One of `BACKBONES`.
+        One of `BACKBONES`, ``timm:MODEL[.TAG]``, or ``python:MODULE:FUNCTION``.
     weights : str
         "pretrained", a checkpoint's path, or "random" (seeded; for tests).
     image_size : int
         Side of the input in pixels.
     outputs : "default" or sequence of str
-        Pooled outputs, by default cls and avg for a ViT, avg for a CNN; and at most one ``cut<K>``.
+        Pooled outputs, by default cls and avg as far as there are both; and at most one ``cut<K>``.
     device : str
         Where to run, such as "cpu" or "cuda".
     precision : {"float32", "bfloat16", "float16"}
         Type of weights and activations.
     compiled : bool
         Whether to use torch.compile.
+    recorded : mapping, optional
+        Preprocessing in the recipe of existing features. It is used in place of what timm or a function
+        states now; the named backbones have one preprocessing.
 
     Raises
     ------
@@ -205,11 +275,17 @@ def load_backbone(
     """
     if precision not in _PRECISIONS:
         raise ConfigError(f"extract.precision is {precision!r}: expected {' | '.join(_PRECISIONS)}")
-    card = describe_backbone(name, weights=weights, image_size=image_size, outputs=outputs)
+    card = describe_backbone(name, weights=weights, image_size=image_size, outputs=outputs, recorded=recorded)
     if torch.device(device).type == "cpu":
         keep_freed_memory()
-    backbone = Backbone(card, load_model(name, weights, image_size), precision=precision, compiled=compiled)
-    if backbone.kind == "vit" and torch.device(device).type == "cuda" and precision != "float32":
+    model = load_model(name, weights, image_size)
+    backbone = Backbone(card, model, precision=precision, compiled=compiled)
+    if (
+        backbone.kind == "vit"
+        and hasattr(model, "blocks")
+        and torch.device(device).type == "cuda"
+        and precision != "float32"
+    ):
         fuse_activations(backbone.model)
     return backbone.to(device)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import platform
 
 import torch
+from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from stages.models.backbones.block_order import close
 
 # glibc's numbers of two allocator settings, and their maximum.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -47,6 +51,19 @@ def optimise(model: nn.Module, *, kind: str) -> nn.Module:
     embedding = model.get_submodule("patch_embed")
     embedding.proj = PatchProjection(embedding.get_submodule("proj"))
     return model
+
+
+def optimise_if_equal(model: nn.Module, *, kind: str, images: Tensor) -> nn.Module:
+    """Return `optimise` of a model of any kind if that computes the same of some images, else the model."""
+    if kind not in ("cnn", "vit"):
+        return model
+    try:
+        faster = optimise(copy.deepcopy(model), kind=kind)
+        with torch.inference_mode():
+            same = close(faster.forward_features(images), model.forward_features(images))  # type: ignore[operator]
+    except (RuntimeError, TypeError, ValueError, AttributeError):  # other modules than those it knows
+        same = False
+    return faster if same else model
 
 
 class PatchProjection(nn.Module):
@@ -95,10 +112,11 @@ def fuse_activations(model: nn.Module) -> int:
     is less than their rounding. It saves reading and writing the widest activations.
     """
     fused = 0
-    for block in model.get_submodule("blocks").children():
-        layers = block.get_submodule("mlp")
-        activation = getattr(layers, "act", None)
-        if isinstance(activation, nn.GELU) and isinstance(layers.get_submodule("norm"), nn.Identity):
+    for block in getattr(model, "blocks", nn.Sequential()).children():
+        layers = getattr(block, "mlp", None)
+        if not isinstance(layers, Mlp):  # others have a gate between their linear layers
+            continue
+        if isinstance(layers.act, nn.GELU) and isinstance(layers.norm, nn.Identity):
             block.mlp = FusedLayers(layers.get_submodule("fc1"), layers.get_submodule("fc2"))
             fused += 1
     return fused

@@ -1,66 +1,24 @@
-"""The available backbones, and what is known of each before it is loaded."""
+"""The named backbones, and how `extract.backbone` names others: a timm model or a function."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
 
 from stages.errors import ConfigError
+from stages.models.backbones.spec import IMAGENET, PYTHON, TIMM, BackboneSpec
 from stages.models.backbones.weights import WeightsSource
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """A backbone before it is loaded.
-
-    Attributes
-    ----------
-    model : str
-        Its name in timm.
-    length : int
-        Length F of a pooled output.
-    step : int
-        `image_size` must be a multiple of it, in pixels.
-    blocks : int
-        Number of blocks; of a CNN, stages.
-    prefix : int
-        Tokens before the patches: class token and registers; 0 for a CNN.
-    mean, std : tuple of float
-        Normalisation of pixel values in 0..1.
-    """
-
-    model: str
-    kind: Literal["vit", "cnn"]
-    length: int
-    step: int
-    blocks: int
-    prefix: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    source: WeightsSource
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """Available pooled outputs."""
-        return ("cls", "avg", "gem") if self.kind == "vit" else ("avg", "gem")
-
-    @property
-    def default(self) -> tuple[str, ...]:
-        """Pooled outputs of the setting "default"."""
-        return ("cls", "avg") if self.kind == "vit" else ("avg",)
+# These names are also names of folders, and DVC and fsspec give other characters a meaning.
+_FORMS = {TIMM: r"\w+(\.[\w-]+)?", PYTHON: r"\w+(\.\w+)*:\w+"}
 
 
 def _dinov2(size: str, letter: str, length: int, blocks: int, registers: bool) -> BackboneSpec:
     model = f"vit_{size}_patch14_{'reg4_' if registers else ''}dinov2"
     original = f"dinov2_vit{letter}14_{'reg4_' if registers else ''}pretrain.pth"
     source = WeightsSource(hub_repo=f"timm/{model}.lvd142m", original=original)
-    prefix = 5 if registers else 1
-    return BackboneSpec(model, "vit", length, 14, blocks, prefix, *_IMAGENET, source)
+    prefix, number = (5, 4) if registers else (1, 0)
+    return BackboneSpec(model, "vit", length, 14, blocks, prefix, *IMAGENET, source, registers=number)
 
 
 BACKBONES: dict[str, BackboneSpec] = {
@@ -74,20 +32,39 @@ BACKBONES: dict[str, BackboneSpec] = {
     for registers in (False, True)
 }
 BACKBONES["efficientnet_lite0"] = BackboneSpec(
-    "tf_efficientnet_lite0", "cnn", 1280, 32, 7, 0, *_HALF, WeightsSource(package=True)
+    "tf_efficientnet_lite0", "cnn", 1280, 32, 7, 0, *_HALF, WeightsSource(package="lite0")
 )
 
 
+def require_name(name: str) -> None:
+    """Raise ConfigError unless a text can name a backbone; whether timm has it is not checked here."""
+    for prefix, form in _FORMS.items():
+        if name.startswith(prefix) and re.fullmatch(form, name.removeprefix(prefix), re.ASCII):
+            return
+    if name not in BACKBONES:
+        raise ConfigError(
+            f"extract.backbone is {name!r}: expected one of {', '.join(BACKBONES)}, "
+            "timm:MODEL or timm:MODEL.TAG, or python:MODULE:FUNCTION; `pipeline backbones` lists them"
+        )
+
+
 def spec_of(name: str) -> BackboneSpec:
-    """Return the backbone of that name.
+    """Return the backbone of that name; a function's model is loaded for it, once per process.
 
     Raises
     ------
     ConfigError
         If there is none.
     """
-    if name not in BACKBONES:
-        raise ConfigError(f"extract.backbone is {name!r}: expected one of {', '.join(BACKBONES)}")
+    require_name(name)
+    if name.startswith(TIMM):
+        from stages.models.backbones.timm_model import timm_spec  # timm takes seconds to import
+
+        return timm_spec(name)
+    if name.startswith(PYTHON):
+        from stages.models.backbones.function import describe_function
+
+        return describe_function(name).spec
     return BACKBONES[name]
 
 
@@ -101,25 +78,14 @@ def require_image_size(name: str, image_size: int) -> None:
 def require_split(name: str, blocks: int) -> None:
     """Raise ConfigError unless a backbone can be split after that many blocks."""
     spec = spec_of(name)
+    if not spec.blocks:
+        raise ConfigError(
+            f"extract.cut is {blocks}: the blocks of {name} do not follow one another, "
+            "so it cannot be cut: set extract.cut to none"
+        )
     if not 1 <= blocks <= spec.blocks:
         what = "blocks" if spec.kind == "vit" else "stages"
         raise ConfigError(
             f"extract.cut is {blocks}: {name} has {spec.blocks} {what}, "
             f"expected none, or 1 to {spec.blocks} of them before the cut"
         )
-
-
-def split_output(blocks: int) -> str:
-    """Return the name of the output that stores the tokens after the first blocks: ``cut10``."""
-    return f"cut{blocks}"
-
-
-def split_blocks(output: str) -> int | None:
-    """Return the number of blocks before an output's split: 10 for ``cut10``, None for a pooled one."""
-    match = re.fullmatch("cut(0|[1-9][0-9]*)", output)
-    return None if match is None else int(match[1])
-
-
-def pooled_among(outputs: Iterable[str]) -> tuple[str, ...]:
-    """Return the pooled ones of some outputs, without the tokens that trainable blocks start from."""
-    return tuple(output for output in outputs if split_blocks(output) is None)

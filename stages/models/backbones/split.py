@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stages.models.backbones.block_order import block_order, chain, enter
 from stages.models.backbones.create import empty_model
-from stages.models.backbones.registry import (
-    require_image_size,
-    require_split,
-    spec_of,
-    split_blocks,
-    split_output,
-)
-
-__all__ = ["BlocksAfterSplit", "SplitPoint", "split_blocks", "split_point", "tokens_at_split"]
+from stages.models.backbones.registry import require_image_size, require_split, spec_of
+from stages.models.backbones.spec import TIMM, split_output
+from stages.models.backbones.timm_model import model_and_features
 
 
 @dataclass(frozen=True)
@@ -70,19 +65,23 @@ def split_point(backbone_name: str, image_size: int, blocks: int) -> SplitPoint:
     spec = spec_of(backbone_name)
     require_image_size(backbone_name, image_size)
     require_split(backbone_name, blocks)
-    if spec.kind == "vit":  # all blocks have tokens of the same shape
+    if spec.kind == "vit" and not backbone_name.startswith(TIMM):  # all blocks have tokens of one shape
         return SplitPoint(blocks, spec.prefix, image_size // spec.step, spec.length)
-    tokens, channels = _feature_map(backbone_name, image_size, blocks)
-    return SplitPoint(blocks, 0, isqrt(tokens), channels)
+    tokens, channels = feature_map(backbone_name, image_size, blocks)
+    return SplitPoint(blocks, spec.prefix, isqrt(tokens - spec.prefix), channels)
 
 
-@lru_cache(maxsize=8)
-def _feature_map(backbone_name: str, image_size: int, blocks: int) -> tuple[int, int]:
-    """Return positions and channels of a CNN's feature map, from a pass on the meta device."""
-    with torch.device("meta"):
-        model = empty_model(backbone_name, image_size).eval()
-        images = torch.empty(1, 3, image_size, image_size)
-        _, tokens, channels = tokens_at_split(model, "cnn", images, blocks).shape
+@lru_cache(maxsize=64)
+@torch.inference_mode()
+def feature_map(backbone_name: str, image_size: int, blocks: int) -> tuple[int, int]:
+    """Return positions and channels of a CNN's feature map, from a pass without values."""
+    if backbone_name.startswith(TIMM):
+        model, _ = model_and_features(backbone_name, image_size)
+    else:
+        with torch.device("meta"):
+            model = empty_model(backbone_name, image_size).eval()
+    images = next(model.parameters()).new_zeros(1, 3, image_size, image_size)
+    _, tokens, channels = tokens_at_split(model, spec_of(backbone_name).kind, images, blocks).shape
     return tokens, channels
 
 
@@ -93,8 +92,8 @@ def tokens_at_split(model: nn.Module, kind: str, images: Tensor, blocks: int) ->
     ----------
     model : nn.Module
         The timm model, optimised or not.
-    kind : {"vit", "cnn"}
-        Transformer or convolutional network.
+    kind : {"vit", "cnn", "nhwc"}
+        Transformer or convolutional network, or one whose maps have the channels last.
     images : Tensor, (B, 3, S, S)
         Normalised images.
     blocks : int
@@ -106,15 +105,39 @@ def tokens_at_split(model: nn.Module, kind: str, images: Tensor, blocks: int) ->
         Class token and registers, then the patches row by row; of a CNN, the positions of its
         feature map row by row.
     """
-    if kind == "vit":
-        patches = model.get_submodule("patch_embed")(images)
-        tokens: Tensor = model._pos_embed(patches)  # type: ignore[operator]
-        tokens = model.get_submodule("norm_pre")(model.get_submodule("patch_drop")(tokens))
-    else:
-        tokens = model.get_submodule("bn1")(model.get_submodule("conv_stem")(images))
-    for block in islice(model.get_submodule("blocks").children(), blocks):
-        tokens = block(tokens)
-    return tokens if kind == "vit" else tokens.flatten(2).transpose(1, 2)
+    values, arguments = enter(model, kind, images)
+    order = block_order(model, kind)
+    return as_tokens(chain(order.blocks[:blocks] if order else (), values, **arguments), kind)
+
+
+def as_tokens(values: Tensor, kind: str) -> Tensor:
+    """Return tokens (B, T, C) of tokens or of a feature map."""
+    if kind == "cnn":
+        return values.flatten(2).transpose(1, 2)
+    return values.flatten(1, 2) if kind == "nhwc" else values
+
+
+def tokens_of_layers(
+    model: nn.Module, kind: str, images: Tensor, layers: set[int]
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Return the tokens (B, T, C) of some layers, by layer, and those that leave each block, by number.
+
+    Layers count from the last one, -1, backwards. Inner ones of a transformer pass the final
+    normalisation too, as in DINOv2's ``get_intermediate_layers``.
+    """
+    order = block_order(model, kind)
+    if order is None:
+        raise ValueError("the model's blocks have no recognised order")
+    values, arguments = enter(model, kind, images)
+    of_layer, after = {}, {}
+    for number, block in enumerate(order.blocks, start=1):
+        values = block(values, **arguments)
+        after[number] = values
+        layer = number - len(order.blocks) - 1
+        if layer in layers and layer != -1:
+            of_layer[layer] = as_tokens(chain(order.last, values) if kind == "vit" else values, kind)
+    of_layer[-1] = as_tokens(chain(order.last, values), kind)
+    return of_layer, {number: as_tokens(tokens, kind) for number, tokens in after.items()}
 
 
 class BlocksAfterSplit(nn.Module):
@@ -127,20 +150,35 @@ class BlocksAfterSplit(nn.Module):
     def __init__(self, model: nn.Module, kind: str, split: SplitPoint) -> None:
         super().__init__()
         self.kind, self.split = kind, split
-        self.blocks = nn.Sequential(*islice(model.get_submodule("blocks").children(), split.blocks, None))
-        if kind == "vit":
-            self.last = model.get_submodule("norm")
-        else:
-            self.last = nn.Sequential(model.get_submodule("conv_head"), model.get_submodule("bn2"))
+        order = block_order(model, kind)
+        if order is None:
+            raise ValueError("the model's blocks have no recognised order")
+        self.blocks = nn.Sequential(*order.blocks[split.blocks :])
+        self.last = order.last[0] if kind == "vit" else nn.Sequential(*order.last)
+        self.register_buffer("rope", _rotary_positions(model, kind), persistent=False)
         self.train(model.training)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the backbone's last tokens, prefix (B, P, F) and patches (B, N, F), of tokens (B, T, C)."""
         if self.kind == "vit":
-            last = self.last(self.blocks(tokens))
+            arguments = {} if self.rope is None else {"rope": self.rope}
+            last = self.last(chain(self.blocks, tokens, **arguments))
             return last[:, : self.split.prefix], last[:, self.split.prefix :]
-        # A view in channels-last layout, which the optimised convolutions expect.
         side = self.split.side
-        maps = tokens.reshape(len(tokens), side, side, tokens.shape[2]).permute(0, 3, 1, 2)
-        last = self.last(self.blocks(maps)).flatten(2).transpose(1, 2)
+        maps = tokens.reshape(len(tokens), side, side, tokens.shape[2])
+        if self.kind == "cnn":  # a view in channels-last layout, which the optimised convolutions expect
+            maps = maps.permute(0, 3, 1, 2)
+        last = as_tokens(self.last(self.blocks(maps)), self.kind)
         return last[:, :0], last
+
+
+def _rotary_positions(model: nn.Module, kind: str) -> Tensor | None:
+    """Return the rotary positions that every block of a transformer adds; None without them."""
+    if kind != "vit" or getattr(model, "rope", None) is None:
+        return None
+    sides: Any = model.get_submodule("patch_embed").img_size
+    weight = next(model.parameters())
+    with torch.no_grad():
+        _, arguments = enter(model, kind, weight.new_zeros(1, 3, *sides))
+    rope: Tensor | None = arguments.get("rope")
+    return rope

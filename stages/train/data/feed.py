@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stages.models.backbones.registry import split_blocks
+from stages.models.backbones.spec import split_blocks
 from stages.models.heads.margin_loss import Buffers
 from stages.partition.classes import ClassTable
 from stages.train.config import TrainConfig

@@ -19,7 +19,7 @@ from cache.store import store_exists
 from stages.errors import ConfigError
 from stages.extract.row_identity import require_same_rows
 from stages.index.manifest import Manifest
-from stages.models.backbones.registry import pooled_among
+from stages.models.backbones.spec import pooled_among
 from stages.models.heads.margin_loss import Buffers
 from stages.partition.views import ViewPlan
 

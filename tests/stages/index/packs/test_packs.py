@@ -221,6 +221,7 @@ def test_features_from_a_pack_equal_those_from_loose_files(manifest, tmp_path):
         weights="pretrained",
         image_size=32,
         outputs=("avg",),
+        layers="last",
         cut="none",
         dtype="float16",
         precision="float32",
