@@ -39,7 +39,7 @@ from stages.index.manifest import Manifest, write_manifest
 from stages.index.packs.reader import ImageSource
 from stages.index.packs.stage import PackInputs
 from stages.index.packs.stage import run as pack
-from stages.models.backbones.backbone import preprocess_for
+from stages.models.backbones.card import preprocess_for
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -188,7 +188,7 @@ def measure_line(manifest, folder, repeat, params):
 
 
 def stage_weights(config):
-    from stages.models.backbones.backbone import describe_backbone
+    from stages.models.backbones.card import describe_backbone
 
     return describe_backbone(config.backbone, weights=config.weights, image_size=config.image_size).weights_id
 

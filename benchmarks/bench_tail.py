@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from cache.recipe import Recipe
 from pipeline.project.params import load_params
-from stages.models.backbones.backbone import describe_backbone
+from stages.models.backbones.card import describe_backbone
 from stages.models.backbones.create import random_model
 from stages.models.backbones.optimise import optimise
 from stages.models.backbones.registry import BACKBONES

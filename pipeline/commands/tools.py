@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -12,12 +13,15 @@ from pipeline.commands.help import HelpfulGroup
 from pipeline.commands.options import SEEDS, SPLIT
 from pipeline.project.paths import SPLITS
 
+MOST_BACKBONES = 40  # each takes about a second to describe
+
 
 @click.command()
+@click.option("--weights", is_flag=True, help="Also compare features with those of timm and the authors.")
 @SCHEDULER
 @DEVICE
 @in_project
-def doctor(context: click.Context, scheduler: str | None, device: str) -> int:
+def doctor(context: click.Context, weights: bool, scheduler: str | None, device: str) -> int:
     """Check device, weights, disk, data and stores for problems.
 
     Run it before a long extraction. Each problem comes with the command or setting that fixes it. The exit
@@ -27,10 +31,46 @@ def doctor(context: click.Context, scheduler: str | None, device: str) -> int:
 
     params, paths = project_of(context)
     blocked = False
-    for finding in examine(params, paths, device=device, scheduler=scheduler):
+    findings = examine(params, paths, device=device, scheduler=scheduler)
+    if weights:
+        from pipeline.checks.weights import compare_features
+
+        findings = chain(findings, compare_features(params.extract))
+    for finding in findings:
         blocked |= finding.blocks
         console.finding(finding.mark, finding.subject, finding.text, finding.remedy)
     return int(blocked)
+
+
+@click.command()
+@click.option("--search", default="", metavar="TEXT", help="Also list timm models whose name contains TEXT.")
+@click.option("--measure", is_flag=True, help="Measure the speed here, in images per second.")
+@DEVICE
+def backbones(search: str, measure: bool, device: str) -> None:
+    """List backbones for extract.backbone.
+
+    Length is that of the default outputs together, at the image size that the backbone was trained on.
+    GFLOPs count a multiplication and an addition as two operations. Measured are images in memory, with
+    random weights in float32.
+    """
+    from stages.models.backbones import catalogue
+
+    names = catalogue.matching(search)
+    shown = names[:MOST_BACKBONES]
+    usable = one_device(device) if measure else ""
+    rows = []
+    with console.progress("backbones") as progress:
+        for number, name in enumerate(shown, start=1):
+            facts = catalogue.facts(name)
+            known = facts.length > 0
+            rows.append((catalogue.measured(facts, usable) if measure and known else facts).row())
+            progress(number, len(shown))
+    speed = (f"images/s on {usable}",) if measure else ()
+    console.table("backbones", ("extract.backbone", "px", "length", "GFLOPs", "weights", *speed), rows)
+    if len(names) > len(shown):
+        console.line(f"{len(names) - len(shown)} more contain {search!r}: search for more of the name")
+    if not search:
+        console.line("timm has many more: list them with --search TEXT; docs/guide.md explains each kind")
 
 
 @click.command()
@@ -234,4 +274,4 @@ def experiments(
     return int(any(outcome.shortfall in (FAILED, HELD) for outcome in outcomes.values()))
 
 
-COMMANDS = (doctor, verify, pack, import_, export, experiments)
+COMMANDS = (doctor, backbones, verify, pack, import_, export, experiments)

@@ -23,7 +23,8 @@ from stages.images.read import UnreadableImage, read_image
 from stages.index.exif import Photo, read_exif
 from stages.index.sources.folder import keys_below
 from stages.index.utm_zone import Zone
-from stages.models.backbones.backbone import Backbone, describe_backbone, load_backbone
+from stages.models.backbones.backbone import Backbone, load_backbone
+from stages.models.backbones.card import describe_backbone, recorded_preprocess
 from stages.models.backbones.weights import PRETRAINED, RANDOM
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import answer, predict
@@ -84,8 +85,8 @@ class PhotoLocaliser:
             outputs=tuple(recipe.outputs),
             device=device,
             precision=recipe.precision,
-            recorded=recipe.preprocessing,
         )
+        backbone.preprocess_as(recipe.preprocessing)
         return cls(trained, backbone)
 
     def locate(self, photo: str | Path, *, top: int = 5) -> Answer:
@@ -207,8 +208,8 @@ def _require_recipe(recipe: Recipe, setting: str, folder: str | Path) -> None:
         weights=setting,
         image_size=recipe.image_size,
         outputs=tuple(recipe.outputs),
-        recorded=recipe.preprocessing,
     )
+    card = replace(card, preprocess=recorded_preprocess(card, recipe.preprocessing))
     if card.weights_id != recipe.weights_id:
         raise WeightsError(
             f"{setting!r} are not the weights that {folder} was trained on "

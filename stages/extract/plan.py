@@ -19,7 +19,7 @@ from stages.extract.row_identity import row_identities
 from stages.images.augment import AugmentConfig
 from stages.images.preprocess import Preprocess
 from stages.index.manifest import Manifest
-from stages.models.backbones.backbone import BackboneCard, describe_backbone
+from stages.models.backbones.card import BackboneCard, describe_backbone
 from stages.partition.identity import require_own_views
 from stages.partition.views import ViewPlan
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cache.recipe import Recipe
 from stages.errors import ConfigError, WeightsError
 from stages.models.aggregators.factory import Aggregator, AggregatorSettings, make_aggregator
-from stages.models.backbones.backbone import describe_backbone
+from stages.models.backbones.card import describe_backbone
 from stages.models.backbones.create import empty_model, load_model
 from stages.models.backbones.pooling import pooled
 from stages.models.backbones.registry import BACKBONES, spec_of

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,71 +11,27 @@ from torch import Tensor, nn
 from stages.errors import ConfigError
 from stages.images.preprocess import Preprocess
 from stages.models.backbones.block_order import in_order
-from stages.models.backbones.create import load_model, random_model, require_own_weights
-from stages.models.backbones.function import ONLY_OUTPUT, describe_function
+from stages.models.backbones.card import BackboneCard, describe_backbone, recorded_preprocess
+from stages.models.backbones.create import load_model
+from stages.models.backbones.function import ONLY_OUTPUT
 from stages.models.backbones.optimise import (
     fuse_activations,
     keep_freed_memory,
     optimise,
     optimise_if_equal,
 )
-from stages.models.backbones.outputs import output_lengths
 from stages.models.backbones.pooling import pooled
 from stages.models.backbones.registry import BACKBONES, spec_of
 from stages.models.backbones.spec import PYTHON, pooled_among, pooling_and_layer, split_blocks
 from stages.models.backbones.split import (
     BlocksAfterSplit,
-    SplitPoint,
     as_tokens,
-    split_point,
     tokens_at_split,
     tokens_of_layers,
 )
-from stages.models.backbones.weights import RANDOM, file_id, find_weights, reachable, state_id
+from stages.models.backbones.weights import reachable
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class BackboneCard:
-    """What a recipe states of a backbone, known without loading it.
-
-    Attributes
-    ----------
-    weights : str
-        The setting; of a path, the file name.
-    weights_id : str
-        SHA-256 of the weights.
-    outputs : dict of str to int
-        Length F of each output.
-    source_sha256 : str
-        SHA-256 of the source file of a function; empty for other backbones.
-    """
-
-    name: str
-    weights: str
-    weights_id: str
-    image_size: int
-    outputs: dict[str, int]
-    preprocess: Preprocess
-    source_sha256: str = ""
-
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        """The preprocessing as a recipe states it, and the digest of the code of a function."""
-        source = {"source_sha256": self.source_sha256} if self.source_sha256 else {}
-        return {**self.preprocess.as_dict(), **source}
-
-    @property
-    def layers(self) -> set[int]:
-        """Layers whose outputs are stored, counted from the last one, -1, backwards."""
-        return {pooling_and_layer(output)[1] for output in pooled_among(self.outputs)}
-
-    @property
-    def split(self) -> SplitPoint | None:
-        """Where it is split, if one of its outputs is the tokens after its first blocks."""
-        splits = [blocks for blocks in map(split_blocks, self.outputs) if blocks is not None]
-        return split_point(self.name, self.image_size, splits[0]) if splits else None
 
 
 class Backbone(nn.Module):
@@ -105,10 +58,19 @@ class Backbone(nn.Module):
         split = card.split
         self.after_split = None if split is None else BlocksAfterSplit(self.model, self.kind, split)
         self._pass = torch.compile(self._features) if compiled else self._features
-        for field in ("mean", "std"):
-            values = torch.tensor(getattr(card.preprocess, field)).reshape(1, 3, 1, 1)
-            self.register_buffer(f"pixel_{field}", values * 255, persistent=False)
+        self._set_pixel_range(card.preprocess)
         self.requires_grad_(False).eval()
+
+    def preprocess_as(self, recorded: Mapping[str, Any]) -> None:
+        """Preprocess as a recipe states, whatever timm or a function states now; not for named backbones."""
+        self.preprocess = recorded_preprocess(self.card, recorded)
+        self._set_pixel_range(self.preprocess)
+
+    def _set_pixel_range(self, preprocess: Preprocess) -> None:
+        device = next(self.model.parameters()).device
+        for field in ("mean", "std"):
+            values = torch.tensor(getattr(preprocess, field), device=device).reshape(1, 3, 1, 1)
+            self.register_buffer(f"pixel_{field}", values * 255, persistent=False)
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
@@ -194,45 +156,6 @@ def _optimised(model: nn.Module, card: BackboneCard) -> nn.Module:
     return optimise_if_equal(model, kind=spec.kind, images=images)
 
 
-def describe_backbone(
-    name: str,
-    *,
-    weights: str,
-    image_size: int,
-    outputs: str | Sequence[str] = "default",
-    recorded: Mapping[str, Any] | None = None,
-) -> BackboneCard:
-    """Describe a backbone without loading it; see `load_backbone` for the parameters.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such backbone or output, or the image size does not suit it.
-    WeightsError
-        If the weights are not available.
-    """
-    lengths = output_lengths(name, image_size, outputs)
-    source_sha256 = ""
-    if name.startswith(PYTHON):
-        require_own_weights(name, weights)
-        made = describe_function(name)
-        weights_id, source_sha256 = made.weights_id, made.source_sha256
-    elif weights == RANDOM:
-        weights_id = _random_id(name, image_size)
-    else:
-        weights_id = file_id(find_weights(name, spec_of(name).source, weights))
-    setting = weights if weights == RANDOM else Path(weights).name
-    preprocess = preprocess_for(name, image_size)
-    if recorded is not None and name not in BACKBONES:
-        preprocess = Preprocess.from_dict(recorded)
-    return BackboneCard(name, setting, weights_id, image_size, lengths, preprocess, source_sha256)
-
-
-def preprocess_for(name: str, image_size: int) -> Preprocess:
-    """Return a backbone's preprocessing for images of that side in pixels."""
-    return spec_of(name).preprocess(image_size)
-
-
 def load_backbone(
     name: str,
     *,
@@ -242,7 +165,6 @@ def load_backbone(
     device: str = "cpu",
     precision: str = "float32",
     compiled: bool = False,
-    recorded: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """Return a frozen backbone, ready to run.
 
@@ -262,9 +184,6 @@ def load_backbone(
         Type of weights and activations.
     compiled : bool
         Whether to use torch.compile.
-    recorded : mapping, optional
-        Preprocessing in the recipe of existing features. It is used in place of what timm or a function
-        states now; the named backbones have one preprocessing.
 
     Raises
     ------
@@ -275,7 +194,7 @@ def load_backbone(
     """
     if precision not in _PRECISIONS:
         raise ConfigError(f"extract.precision is {precision!r}: expected {' | '.join(_PRECISIONS)}")
-    card = describe_backbone(name, weights=weights, image_size=image_size, outputs=outputs, recorded=recorded)
+    card = describe_backbone(name, weights=weights, image_size=image_size, outputs=outputs)
     if torch.device(device).type == "cpu":
         keep_freed_memory()
     model = load_model(name, weights, image_size)
@@ -293,8 +212,3 @@ def load_backbone(
 def weights_reachable(name: str, weights: str) -> bool:
     """Whether a backbone's weights are available, checked without downloading them."""
     return reachable(spec_of(name).source, weights)
-
-
-@lru_cache(maxsize=8)
-def _random_id(name: str, image_size: int) -> str:
-    return state_id(random_model(name, image_size))

@@ -60,7 +60,7 @@ def find_weights(name: str, source: WeightsSource, weights: str) -> Path:
                 "expected 'pretrained' or the path of a checkpoint"
             )
         return path
-    local = _local(source)
+    local = local_file(source)
     if local is not None:
         return local
     if source.package and not source.hub_repo:
@@ -80,7 +80,7 @@ def reachable(source: WeightsSource, weights: str) -> bool:
         return True
     if weights != PRETRAINED:
         return Path(weights).expanduser().is_file()
-    return _local(source) is not None or (bool(source.hub_repo) and _hub_answers())
+    return local_file(source) is not None or (bool(source.hub_repo) and hub_answers())
 
 
 def file_id(path: Path) -> str:
@@ -104,7 +104,7 @@ def _file_id(path: Path, size: int, mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _local(source: WeightsSource) -> Path | None:
+def local_file(source: WeightsSource) -> Path | None:
     """Return the weights file if it is on this machine."""
     packaged = _package_file(source.package)
     if packaged is not None:
@@ -143,7 +143,7 @@ def _package_file(extra: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
     """Whether the hub accepts a connection, tried first because its client retries for half a minute."""
     from huggingface_hub import constants
 
@@ -167,7 +167,7 @@ def _download(name: str, source: WeightsSource) -> Path:
     fault = "the hub cannot be reached" + (" (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else "")
     if not source.hub_repo:
         fault = "the hub does not have them"
-    elif _hub_answers():
+    elif hub_answers():
         try:
             return Path(hf_hub_download(source.hub_repo, source.hub_file, etag_timeout=_CONNECT_S))
         except (HfHubHTTPError, OSError) as error:

@@ -29,7 +29,7 @@ from stages.files import printable
 from stages.images import formats as opening
 from stages.images.read import UnreadableImage
 from stages.models.aggregators.config import AggregatorSettings
-from stages.models.backbones.backbone import describe_backbone
+from stages.models.backbones.card import describe_backbone
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.cell_fusion import FusionConfig

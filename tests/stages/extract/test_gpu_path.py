@@ -20,7 +20,7 @@ from stages.extract.batch import ImageReader, ImageRow
 from stages.extract.read_ahead import end_readers
 from stages.images.gpu_jpeg import decode_batch, plain_jpeg
 from stages.images.read import decode_image
-from stages.models.backbones.backbone import preprocess_for
+from stages.models.backbones.card import preprocess_for
 from tests.support.tiny_photos import CONFIG, content, draw, listed, run
 
 ROWS = 70

@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from stages.images.read import UnreadableImage, read_image
-from stages.models.backbones.backbone import load_backbone, preprocess_for
+from stages.models.backbones.backbone import load_backbone
+from stages.models.backbones.card import preprocess_for
 
 RED, BLUE = (220, 30, 20), (20, 40, 210)
 

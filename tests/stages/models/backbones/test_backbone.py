@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
 from stages.errors import ConfigError, WeightsError
-from stages.models.backbones.backbone import describe_backbone, load_backbone, weights_reachable
+from stages.models.backbones.backbone import load_backbone, weights_reachable
+from stages.models.backbones.card import describe_backbone
 from stages.models.backbones.checkpoint import resample_position_embedding
 from stages.models.backbones.create import random_model
 from stages.models.backbones.optimise import PatchProjection, fold_layer_scale, fuse_activations
@@ -192,7 +193,7 @@ def test_missing_weights_fail_fast_and_say_how_to_get_them(tmp_path, monkeypatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
-    monkeypatch.setattr("stages.models.backbones.weights._local", _local_in(tmp_path))
+    monkeypatch.setattr("stages.models.backbones.weights.local_file", _local_in(tmp_path))
     assert not weights_reachable("dinov2_vits14", "pretrained")
     with pytest.raises(
         WeightsError, match=r"dinov2_vits14_pretrain\.pth.*extract\.weights.*efficientnet_lite0"

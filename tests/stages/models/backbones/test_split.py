@@ -12,7 +12,8 @@ from cache.reader import FeatureReader
 from stages.errors import ConfigError
 from stages.extract.shard import rounded
 from stages.images.read import read_image
-from stages.models.backbones.backbone import Backbone, describe_backbone, load_backbone
+from stages.models.backbones.backbone import Backbone, load_backbone
+from stages.models.backbones.card import describe_backbone
 from stages.models.backbones.create import empty_model, random_model
 from stages.models.backbones.optimise import fuse_activations, optimise
 from stages.models.backbones.pooling import pooled

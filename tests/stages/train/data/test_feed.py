@@ -14,7 +14,7 @@ from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from stages.errors import ConfigError, InputError
 from stages.models.aggregators.config import AggregatorSettings
-from stages.models.backbones.backbone import describe_backbone
+from stages.models.backbones.card import describe_backbone
 from stages.models.heads.margin_loss import Buffers
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import predict
