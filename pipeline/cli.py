@@ -29,7 +29,6 @@ def cli(context: click.Context, project: Path | None) -> None:
     `dvc repro` runs the stages that are out of date, in the order listed.
     """
     context.obj = project
-    sys.path.append(str(project.resolve()))  # for extract.backbone: python:MODULE:FUNCTION
 
 
 cli.add_heading("Stages", stages.COMMANDS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ def in_project(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(context: click.Context, /, chosen_project: Path | None, **arguments: Any) -> Any:
         context.obj = chosen_project or context.obj or nearest_project()
+        sys.path.append(str(context.obj.resolve()))  # for extract.backbone: python:MODULE:FUNCTION
         return command(context, **arguments)
 
     return run

@@ -119,6 +119,15 @@ def test_a_project_is_named_before_or_after_a_command(finished, tmp_path, monkey
     assert call("--project", str(tmp_path / "other"), "partition", "--project", str(finished)) == 0
 
 
+def test_backbones_are_listed_and_measured(capsys):
+    assert call("backbones", "--search", "efficientnet_lite0", "--measure", "--device", "cpu") == 0
+    shown = capsys.readouterr().out
+    assert "images/s on cpu" in shown
+    rows = [line for line in shown.splitlines() if "timm:tf_efficientnet_lite0.in1k" in line]
+    assert len(rows) == 1
+    assert [cell.strip() for cell in rows[0].split("│")][2:6] == ["224", "1280", "0.8", "here"]
+
+
 def test_help_imports_nothing_slow():
     script = """
 import sys

@@ -1,4 +1,4 @@
-"""What a recipe states of a backbone: outputs, weights and preprocessing, known without its weights in memory."""
+"""What a recipe states of a backbone: outputs, weights, preprocessing; its weights are not loaded."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -175,8 +176,8 @@ def _layout(name: str, model: nn.Module, features: object) -> tuple[Kind, int, i
 def _prefix(model: nn.Module, tokens: int) -> tuple[int, int]:
     """Return the tokens before the patches, and how many of them are registers."""
     prefix = getattr(model, "num_prefix_tokens", None)
-    if prefix is None:
-        prefix = int(getattr(model, "cls_token", None) is not None and tokens > 1)
+    if prefix is None:  # patches of a square image fill a square, and one more is the class token
+        prefix = int(math.isqrt(tokens) ** 2 != tokens and math.isqrt(tokens - 1) ** 2 == tokens - 1)
     registers = getattr(model, "reg_token", None)
     return int(prefix), 0 if registers is None else int(registers.shape[1])
 

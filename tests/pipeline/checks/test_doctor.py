@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from cache.recipe import Recipe
 from cache.store import open_store
 from cache.timings import log_timing
 from pipeline import console
 from pipeline.checks import doctor, status
+from pipeline.checks.weights import compare_features
 from pipeline.cli import main
 from pipeline.project.init import set_params, template
 from pipeline.project.params import load_params
 from pipeline.project.paths import Paths
 from pipeline.runners.extract import storage_line
+from stages.models.backbones.create import random_model
 from stages.partition.views import ViewPlan
 from tests.support.tiny_photos import CONFIG, draw, listed, run
 
@@ -236,3 +240,26 @@ def test_status_lists_unreadable_images(project, capsys):
     assert code == 0
     assert "0007.jpg" in printed
     assert "not an image" in printed
+
+
+def test_features_are_compared_with_timm_and_the_authors(project, capsys, tmp_path, monkeypatch):
+    text = call(capsys, project, "doctor", "--weights")[1]
+    assert "cosine with efficientnet-lite0-57934424.pth in timm: avg 1.0000" in text
+    model = random_model("dinov2_vits14", 28)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    with torch.no_grad():
+        for block in model.blocks:
+            block.mlp.fc2.weight.mul_(-3)
+    torch.save(model.state_dict(), tmp_path / "checkpoints" / "dinov2_vits14_pretrain.pth")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    config = replace(
+        CONFIG, backbone="dinov2_vits14", image_size=28, outputs="default", weights=str(tmp_path / "mine.pth")
+    )
+    timm, authors = compare_features(config)
+    assert timm.mark == "ok"
+    assert "mine.pth in timm: cls 1.0000" in timm.text
+    assert authors.mark == "note"
+    assert "dinov2_vits14_pretrain.pth of the authors: cls " in authors.text
+    (random,) = compare_features(replace(config, weights="random"))
+    assert "random weights has no reference" in random.text
