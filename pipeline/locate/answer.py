@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.locate.walk import WalkSpan
 from stages.files import printable
 
 EARTH_RADIUS_M = 6_371_009.0
@@ -59,6 +60,8 @@ class Answer:
         Latitude and longitude in degrees in the photo's EXIF data.
     exif_distance_m : float or None
         Distance from the EXIF position to the first place.
+    walk : WalkSpan or None
+        The photos that the answer is based on, if it was located as part of a walk.
     """
 
     photo: Path
@@ -67,6 +70,7 @@ class Answer:
     abstained: bool
     exif: tuple[float, float] | None
     exif_distance_m: float | None
+    walk: WalkSpan | None = None
 
     @property
     def latitude(self) -> float | None:
@@ -92,6 +96,7 @@ class Answer:
             "abstained": self.abstained,
             "exif": exif,
             "places": [asdict(place) for place in self.places],
+            **({} if self.walk is None else {"walk": asdict(self.walk)}),
         }
 
 

@@ -17,6 +17,7 @@ import utm
 from cache.errors import RecipeMismatch
 from cache.recipe import Recipe
 from pipeline.locate.answer import Answer, Candidate, distance_on_earth_m
+from pipeline.locate.walk import moments_of, spans_of
 from stages.errors import InputError, WeightsError
 from stages.extract.config import IMPORTED
 from stages.images.read import UnreadableImage, read_image
@@ -27,7 +28,8 @@ from stages.models.backbones.backbone import Backbone, load_backbone
 from stages.models.backbones.card import describe_backbone, recorded_preprocess
 from stages.models.backbones.weights import PRETRAINED, RANDOM
 from stages.models.localiser.localiser import Localiser
-from stages.models.localiser.predict import answer, predict
+from stages.models.localiser.predict import answer, answer_walks, predict
+from stages.models.localiser.walk import LookAt, split_walks
 
 Features = npt.NDArray[np.floating[Any]]
 
@@ -106,12 +108,7 @@ class PhotoLocaliser:
         """
         self._adapt_to_fork()
         photo = Path(photo)
-        places, confidence, abstained = self._places(self._features(photo), top)
-        exif = _exif_position(photo)
-        first, distance_m = places[0], None
-        if exif is not None and first.latitude is not None and first.longitude is not None:
-            distance_m = round(distance_on_earth_m(exif, (first.latitude, first.longitude)), 1)
-        return Answer(photo, places, confidence, abstained, exif, distance_m)
+        return _answer(photo, *self._places(self._features(photo), top))
 
     def locate_all(self, photos: Iterable[str | Path], *, top: int = 5) -> Iterator[Answer | UnreadableImage]:
         """Yield an answer per photo, or the error of an unreadable one."""
@@ -120,6 +117,62 @@ class PhotoLocaliser:
                 yield self.locate(photo, top=top)
             except UnreadableImage as error:
                 yield error
+
+    def locate_walk(
+        self,
+        photos: Iterable[str | Path],
+        *,
+        speed_m_s: float,
+        look_at: LookAt = "whole",
+        fps: float | None = None,
+        top: int = 5,
+    ) -> list[Answer | UnreadableImage]:
+        """Return an answer per photo, based on all photos of its walk, or the error of an unreadable one.
+
+        The confidence is the share of the evidence near the first place; no answer is withheld. Photos that
+        were taken by one camera and lie in one folder are a walk; EXIF times give their order.
+
+        Parameters
+        ----------
+        photos : iterable of str or Path
+            Image files.
+        speed_m_s : float
+            How fast the photographer moves: 1.4 on foot, about 8 in a car.
+        look_at : {"whole", "past"}
+            Use all photos of the walk, or only those before each photo.
+        fps : float, optional
+            The photos are frames of a video in their order, so many a second.
+        top : int
+            Number of places; fewer if the localiser knows fewer.
+        """
+        self._adapt_to_fork()
+        outcomes: list[Answer | UnreadableImage] = []
+        readable, features = [], []
+        for number, photo in enumerate(map(Path, photos)):
+            try:
+                features.append(self._features(photo))
+                readable.append((number, photo))
+            except UnreadableImage as error:
+                outcomes.append(error)
+        moments = moments_of([photo for _, photo in readable], fps=fps)
+        if not moments:
+            return outcomes
+        seconds, sessions = np.array([m.seconds for m in moments]), [m.session for m in moments]
+        fused = answer_walks(
+            self.trained,
+            np.concatenate(features),
+            seconds,
+            sessions,
+            speed_m_s=speed_m_s,
+            look_at=look_at,
+            top=top,
+        )
+        spans = spans_of(moments, split_walks(seconds, sessions), look_at)
+        for row, ((number, photo), span) in enumerate(zip(readable, spans, strict=True)):
+            places = self._candidates(fused.positions[row], fused.mass[row], fused.class_id[row])
+            confidence = round(float(fused.confidence[row]), 4)
+            outcomes.insert(number, replace(_answer(photo, places, confidence, abstained=False), walk=span))
+        return outcomes
 
     def _adapt_to_fork(self) -> None:
         """Use one thread in a forked process: the threads of its parent do not exist there."""
@@ -151,12 +204,17 @@ class PhotoLocaliser:
             fused = answer(self.trained, features, top=top)
             positions, scores, class_ids = fused.positions[0], fused.mass[0], fused.class_id[0]
             confidence, abstained = float(fused.confidence[0]), bool(fused.abstain[0])
-        places = tuple(
+        places = self._candidates(positions, scores, class_ids)
+        return places, None if math.isnan(confidence) else round(confidence, 4), abstained
+
+    def _candidates(
+        self, positions: Features, scores: Features, class_ids: npt.NDArray[np.int64]
+    ) -> tuple[Candidate, ...]:
+        return tuple(
             self._place(position.tolist(), float(score), int(class_id))
             for position, score, class_id in zip(positions, scores, class_ids, strict=True)
             if class_id >= 0
         )
-        return places, None if math.isnan(confidence) else round(confidence, 4), abstained
 
     def _place(self, position: list[float], score: float, class_id: int) -> Candidate:
         east, north = (round(value, 2) for value in position)
@@ -168,6 +226,15 @@ class PhotoLocaliser:
             latitude, longitude = (round(float(value), 7) for value in degrees)
         images = int(self.trained.places.images[class_id])
         return Candidate(latitude, longitude, east, north, classes.zone, round(score, 5), class_id, images)
+
+
+def _answer(photo: Path, places: tuple[Candidate, ...], confidence: float | None, abstained: bool) -> Answer:
+    """Return an answer with the photo's EXIF position and its distance from the first place."""
+    exif = _exif_position(photo)
+    first, distance_m = places[0], None
+    if exif is not None and first.latitude is not None and first.longitude is not None:
+        distance_m = round(distance_on_earth_m(exif, (first.latitude, first.longitude)), 1)
+    return Answer(photo, places, confidence, abstained, exif, distance_m)
 
 
 def photos_of(paths: Iterable[Path]) -> list[Path]:

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline import console
 from pipeline.locate.answer import Answer, Candidate
 from pipeline.locate.localiser import PhotoLocaliser
+from pipeline.locate.walk import WalkSpan
 from stages.eval.report.gallery import Album
 from stages.eval.report.map_data import MapItem, map_data
 from stages.eval.report.page import render
@@ -54,6 +55,8 @@ def facts(answer: Answer) -> list[tuple[str, object]]:
     if first.latitude is not None:
         rows.append(("position", degrees(first)))
     rows += [("UTM", utm_text(first)), ("confidence", confidence_text(answer))]
+    if answer.walk is not None:
+        rows.append(("walk", walk_text(answer.walk)))
     if answer.exif is not None:
         away = "" if answer.exif_distance_m is None else f", {metres(answer.exif_distance_m)} from the answer"
         rows.append(("EXIF GPS", f"{answer.exif[0]:.6f}, {answer.exif[1]:.6f}{away}"))
@@ -71,6 +74,13 @@ def confidence_text(answer: Answer) -> str:
     if answer.abstained:
         return f"{answer.confidence:.2f}, too low to rely on: the photo probably shows an unknown place"
     return f"{answer.confidence:.2f}"
+
+
+def walk_text(span: WalkSpan) -> str:
+    """Return which photos an answer is based on."""
+    if span.photos == 1:
+        return "this photo alone"
+    return f"{span.photos} photos, up to {span.before_s:,.0f} s before and {span.after_s:,.0f} s after"
 
 
 def as_json(outcomes: Sequence[Outcome]) -> str:

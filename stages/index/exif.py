@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags
+from PIL import ExifTags, Image
 
 from stages.images.formats import open_picture
 from stages.images.read import UnreadableImage, as_unreadable
@@ -27,12 +27,10 @@ class Photo:
 def read_exif(path: Path) -> Photo | SkipReason:
     """Return where, when and in which direction a photo was taken, or the reason to skip it."""
     try:
-        with as_unreadable(path), open_picture(path, decode_at_least=1) as image:
-            exif = image.getexif()
-            gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-            taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, "")
+        exif = _exif_of(path)
     except UnreadableImage:
         return SkipReason.UNREADABLE
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     if not {ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLongitude} & set(gps):
         return SkipReason.NO_GPS
     latitude = _degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, LATITUDE)
@@ -43,7 +41,29 @@ def read_exif(path: Path) -> Photo | SkipReason:
     if not latitude and not longitude:
         return SkipReason.NO_FIX
     heading = number(gps.get(ExifTags.GPS.GPSImgDirection))
-    return Photo(float(latitude), float(longitude), heading, _timestamp(str(taken)))
+    return Photo(float(latitude), float(longitude), heading, _taken(exif))
+
+
+def read_time(path: Path) -> tuple[str, str]:
+    """Return when a photo was taken, as ISO 8601, and the model of the camera; "" where unknown."""
+    try:
+        exif = _exif_of(path)
+    except UnreadableImage:
+        return "", ""
+    return _taken(exif), str(exif.get(ExifTags.Base.Model, "")).strip("\0 ")
+
+
+def _exif_of(path: Path) -> Image.Exif:
+    with as_unreadable(path), open_picture(path, decode_at_least=1) as image:
+        exif = image.getexif()
+        # Pillow reads these parts when they are first asked for, while the file is open.
+        exif.get_ifd(ExifTags.IFD.GPSInfo)
+        exif.get_ifd(ExifTags.IFD.Exif)
+        return exif
+
+
+def _taken(exif: Image.Exif) -> str:
+    return _timestamp(str(exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, "")))
 
 
 def _degrees(gps: dict[int, Any], tag: int, reference_tag: int, letters: str) -> float | SkipReason:
