@@ -114,7 +114,7 @@ def train_pass(
 ) -> tuple[Localiser, PassRecord]:
     """Train a new localiser as planned, or go on from a checkpoint; return it and a record of the pass."""
     inputs, files, ranks = training.inputs, training.files, training.ranks
-    config = inputs.config
+    config, save = inputs.config, training.checkpoints.save
 
     # Open the features; each process reads only those of its own groups.
     everything = open_source(files, plan.rows)
@@ -125,8 +125,7 @@ def train_pass(
     # Start with a new localiser, and with features in memory if they fit.
     localiser, resident = _start(training, plan, source)
     streamed = resident is None
-    if checkpoint is not None and checkpoint.meta["streamed"] != streamed:
-        checkpoint = None  # streaming draws other batches, so the checkpoint's numbers would be of neither
+    checkpoint = _of_the_same_draw(checkpoint, ranks, streamed=streamed)
     if checkpoint is None:
         initialise(inputs, localiser, everything, resident if ranks.count == 1 else None, training.groups)
     validation = load_validation(config, files, plan.holdout, training.device)
@@ -135,9 +134,8 @@ def train_pass(
     steps = min(config.max_steps, schedule.steps(config.epochs)) if plan.steps is None else plan.steps
     per_epoch = max(1, schedule.steps(1.0))
     with open_feed(config, source, resident, files.classes, groups, per_epoch, inputs.seed) as feed:
-        trainer = Trainer(
-            localiser, feed, groups, config, train_projection=inputs.train_projection, ranks=ranks
-        )
+        projection = inputs.train_projection
+        trainer = Trainer(localiser, feed, groups, config, train_projection=projection, ranks=ranks)
         if checkpoint is not None:
             restore(checkpoint, trainer, validation)
             training.costs.resume(trainer.state)
@@ -145,9 +143,7 @@ def train_pass(
         def on_log_line(state: LoopState) -> None:
             _report(training, plan, state)
             if training.checkpoints.due:
-                training.checkpoints.save(
-                    *snapshot(plan.name, plan.first, trainer, validation, streamed=streamed)
-                )
+                save(*snapshot(plan.name, plan.first, trainer, validation, streamed=streamed))
 
         state = trainer.run(steps if schedule.groups else 0, validation, training.progress, on_log_line)
     ranks.share(localiser, schedule.groups)
@@ -157,6 +153,13 @@ def train_pass(
     training.costs.samples += int(drawn.sum())
     record = PassRecord.of(state, drawn, files.classes, validation, everything)
     return localiser, replace(record, calibration=_complete(training, plan, localiser, validation))
+
+
+def _of_the_same_draw(checkpoint: Checkpoint | None, ranks: Ranks, *, streamed: bool) -> Checkpoint | None:
+    """Return the checkpoint, or None if just one of both runs streams, which draws other batches."""
+    if checkpoint is None or ranks.agree(float(checkpoint.meta["streamed"] != streamed)):
+        return None
+    return checkpoint
 
 
 def _start(
