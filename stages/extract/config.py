@@ -70,7 +70,9 @@ class ExtractConfig:
         """Check backbone, outputs, layers and cut, as far as the model need not be known."""
         require_name(self.backbone)
         if not self.outputs:  # tokens at a cut alone are no feature
-            raise ConfigError("extract.outputs is empty: expected default, or a list such as cls, avg, gem")
+            named = BACKBONES.get(self.backbone)
+            choices = f"{self.backbone} offers {', '.join(named.choices)}, each once" if named else "name one"
+            raise ConfigError(f"extract.outputs is empty: {choices}, or set it to default")
         if self.cut != "none" and self.backbone in BACKBONES:  # others are checked once they are described
             require_split(self.backbone, self.cut)
         for output in self.outputs if self.outputs != "default" else ():
