@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
 
 from rich import progress as bars
 from rich.console import Console
@@ -15,11 +18,18 @@ out = Console(highlight=False, soft_wrap=True, emoji=False)
 if not out.is_terminal:
     out.width = 120  # a pipe or a file has no width; the default of 80 would fold the tables
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+LOG_S = 30.0  # seconds between lines of progress without a terminal
+REDRAW_S = 0.1  # least seconds between two states of a bar: a training step may take one millisecond
 
 
 def line(text: str) -> None:
     """Print one line of plain text."""
     out.print(plain(text))
+
+
+def link(page: Path) -> None:
+    """Print a page's place as a link, which terminals open with a click."""
+    line(page.resolve().as_uri())
 
 
 def error(text: str) -> None:
@@ -35,33 +45,92 @@ def plain(text: str) -> Text:
 
 
 class ProgressBar:
-    """A bar that moves when it is called with (done, total)."""
+    """Progress of some work, called with (done, total): a bar on a terminal, else a line now and then."""
 
-    def __init__(self, bar: bars.Progress, title: str) -> None:
-        self._bar, self._task = bar, bar.add_task(title, total=None, note="")
+    def __init__(self, bar: bars.Progress, title: str, unit: str) -> None:
+        self._bar, self._title, self._unit = bar, title, unit
+        self._task = bar.add_task(title, total=None, note="", speed="")
+        self._done, self._total, self._note = 0, 0, ""
+        self._first: tuple[float, int] | None = None  # when and where the speed is measured from
+        self._opened = self._drawn = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         """Move the bar."""
-        self._bar.update(self._task, completed=done, total=total)
+        now = time.monotonic()
+        if self._first is None or done < self._done:  # what was done before has no speed
+            self._first = now, done
+        self._done, self._total = done, total
+        if done >= total or now - self._drawn > REDRAW_S:
+            self._drawn = now
+            self._bar.update(self._task, completed=done, total=total, speed=self._speed(now))
 
     def note(self, text: str) -> None:
         """Show a text beside the bar."""
+        self._note = text
         self._bar.update(self._task, note=text)
+
+    def line(self) -> str:
+        """Return the state as one line of a log."""
+        now = time.monotonic()
+        if not self._total:
+            return f"{self._title}: preparing for {duration(now - self._opened)}"
+        done = f"{self._done:,} / {self._total:,} {self._unit}"
+        parts = [f"{self._title}: {done}", self._speed(now), " ".join(self._note.split())]
+        return ", ".join(part for part in parts if part)
+
+    def _speed(self, now: float) -> str:
+        """Return speed and time left; nothing before both are known."""
+        seconds, done = (now - self._first[0], self._done - self._first[1]) if self._first else (0.0, 0)
+        if done <= 0 or seconds <= 0:
+            return ""
+        left = (self._total - self._done) * seconds / done
+        return f"{cell(done / seconds)} {self._unit}/s, {duration(left)} left"
 
 
 @contextmanager
-def progress(title: str, *, hidden: bool = False) -> Iterator[ProgressBar]:
-    """Yield a progress bar; nothing is shown without a terminal."""
+def progress(title: str, *, unit: str = "images", hidden: bool = False) -> Iterator[ProgressBar]:
+    """Yield a progress bar; without a terminal, print its state every 30 seconds on standard error."""
     columns = (
         bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[speed]}", markup=False),
         bars.TextColumn("{task.fields[note]}", markup=False),
-        bars.TimeRemainingColumn(),
     )
     disable = hidden or not err.is_terminal
     with bars.Progress(*columns, console=err, transient=True, disable=disable) as bar:
-        yield ProgressBar(bar, title)
+        shown = ProgressBar(bar, title, unit)
+        if err.is_terminal or hidden:
+            yield shown
+        else:
+            with _logged(shown):
+                yield shown
+
+
+@contextmanager
+def _logged(shown: ProgressBar) -> Iterator[None]:
+    """Print a progress every LOG_S seconds, also while nothing moves; a thread keeps the time."""
+    ended = Event()
+
+    def log() -> None:
+        while not ended.wait(LOG_S):
+            err.print(plain(shown.line()))
+
+    thread = Thread(target=log, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def duration(seconds: float) -> str:
+    """Return a time as readable text, such as 40 s, 12 min or 3 h 20 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

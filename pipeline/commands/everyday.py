@@ -48,6 +48,7 @@ def demo(folder: Path) -> None:
 
     demo_project.run(folder, report=console.line)
     metrics_table.show(Paths(folder, "").metrics, localisers_only=True)
+    console.link(Paths(folder, "").report)
 
 
 @dataclass(frozen=True)
@@ -149,4 +150,23 @@ def status(context: click.Context, bad: bool) -> None:
         console.table("unreadable images", ("split", "row", "key", "reason"), checks.bad_images(paths))
 
 
-COMMANDS = (init, demo, locate, status)
+@click.command()
+@click.argument("topic", default="")
+def explain(topic: str) -> None:
+    """Explain the words in metrics, reports and tables.
+
+    TOPIC is metrics, train-heads, data, places or a word such as ECE. Without it, everything is printed.
+    """
+    from pipeline.project.glossary import explain as lookup
+    from pipeline.project.glossary import read_glossary
+
+    glossary = read_glossary()
+    sections = lookup(glossary, topic)
+    if not sections:
+        known = ", ".join(glossary)
+        raise click.ClickException(f"{topic} is not in the glossary: expected a word, or {known}")
+    for title, rows in sections.items():
+        console.facts(title, rows)
+
+
+COMMANDS = (init, demo, locate, status, explain)

@@ -187,6 +187,7 @@ def write_report(context: click.Context) -> None:
     )
     result = run(inputs)
     console.facts("report", result.facts())
+    console.link(result.page)
 
 
 COMMANDS = (index, partition, extract, train_heads, evaluate, write_report)

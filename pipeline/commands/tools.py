@@ -88,7 +88,7 @@ def verify(context: click.Context, splits: tuple[str, ...]) -> int:
     _, paths = project_of(context)
     verdicts = []
     for split in splits or [split for split in SPLITS if store_exists(paths.features(split))] or SPLITS[:1]:
-        with console.progress(f"verify {split}") as progress:
+        with console.progress(f"verify {split}", unit="chunks") as progress:
             verdicts.append(verify_split(paths, split, progress))
     columns = ("split", "chunks", "missing", "damaged", "bad rows", "verdict")
     console.table("feature stores", columns, (verdict.row() for verdict in verdicts))

@@ -65,7 +65,7 @@ def train(
         return _train_on_cluster(params, paths, groups, device, scheduler)
     with joined(device) as own_device:
         first = Ranks.current().first
-        with console.progress("train", hidden=not first) as bar:
+        with console.progress("train", unit="steps", hidden=not first) as bar:
             result = _train_here(params, paths, groups, own_device, bar)
         return result if first else None
 
@@ -115,8 +115,8 @@ def _train_here(
     def report(line: LogLine) -> None:
         nonlocal validation
         if line.validation_lr1 is not None:
-            validation = f"  held-out LR@1 {line.validation_lr1:.1f}"
-        bar.note(f"loss {line.loss:.3g}  {line.samples_per_s:,.0f} samples/s{validation}")
+            validation = f", held-out LR@1 {line.validation_lr1:.1f}"
+        bar.note(f"loss {line.loss:.3g}, {line.samples_per_s:,.0f} samples/s{validation}")
 
     inputs = _inputs(
         params,
@@ -144,7 +144,7 @@ def _train_on_cluster(
 ) -> TrainResult:
     from stages.train.merge import merge_heads
 
-    with connect(scheduler) as client, console.progress("train heads") as progress:
+    with connect(scheduler) as client, console.progress("train heads", unit="heads") as progress:
         work = partial(train_head, params, paths, device)
         results = []
         for _, result in map_shards(work, groups, client):

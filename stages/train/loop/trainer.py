@@ -22,6 +22,8 @@ from stages.train.loop.validation import Validation
 
 LOG_LINES = 50
 """Lines of the log where nothing is validated; otherwise each validation adds one."""
+PROGRESS_S = 1.0
+"""Seconds between reports of progress between lines of the log."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,14 @@ class Trainer:
             state.log.append(LogLine(0, float("nan"), float("nan"), self._validate(validation, 0)))
         total, since = torch.zeros((), device=self.localiser.device), state.step
         clock, drawn = time.perf_counter(), int(state.drawn.sum())
+        shown = clock
         while state.step < steps and not validation.exhausted:
             state.step += 1
             total += self.step(state.step)
             if state.step not in marks:
+                if progress is not None and time.perf_counter() - shown > PROGRESS_S:
+                    shown = time.perf_counter()
+                    progress(state.step, steps)
                 continue
             self.ranks.add(total)
             loss = total.item() / (state.step - since) / self.ranks.count  # the only wait for the device
@@ -107,6 +113,7 @@ class Trainer:
             if progress is not None:
                 progress(state.step, steps)
             since, drawn, clock = state.step, count, time.perf_counter()
+            shown = clock
         if len(validation):
             validation.restore(self.localiser)
         return state

@@ -15,6 +15,7 @@ from stages.models.heads.margin_loss_compiled import _pieces
 from stages.partition.views import ViewPlan
 from stages.train.data.holdout import visit_numbers
 from stages.train.data.samplers import GroupSampler
+from stages.train.loop import trainer
 from stages.train.loop.validation import Validation
 from tests.support.training_city import CONFIG, CONFIG_EVAL, VALIDATION, build_city, write_rows
 
@@ -178,6 +179,13 @@ def test_unfit_inputs_are_named(city):
     np.save(city.folder / "partition" / "labels.npy", city.labels[:-1])
     with pytest.raises(InputError, match="pipeline partition"):
         city.train(configured())
+
+
+def test_progress_moves_between_lines_of_the_log(city, monkeypatch):
+    monkeypatch.setattr(trainer, "PROGRESS_S", 0.0)
+    steps = []
+    result = city.train(configured(share=0.2, refit=False), progress=lambda done, _: steps.append(done))
+    assert steps == list(range(1, result.steps + 1))
 
 
 def test_log_and_meta_tell_what_happened(city):
