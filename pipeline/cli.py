@@ -12,7 +12,7 @@ from cache.errors import PlacecacheError
 from pipeline import console
 from pipeline.commands import everyday, stages, tools
 from pipeline.commands.help import GroupWithHeadings
-from pipeline.system_errors import explain
+from pipeline.commands.system_errors import explain
 
 
 @click.group(cls=GroupWithHeadings, context_settings={"help_option_names": ["-h", "--help"]})

@@ -226,8 +226,8 @@ def naming_errors(path: Path, partial: Path) -> Iterator[Path]:
     try:
         yield partial
     except OSError as error:
-        # A write to a full disk names no file.
-        if error.filename in (None, str(partial)):
+        # A write to a full disk names no file; an error without a number has only its text to show.
+        if error.errno is not None and error.filename in (None, str(partial)):
             error.filename, error.filename2 = str(path), None
         raise
 

@@ -29,7 +29,7 @@ from stages.models.backbones.card import describe_backbone, recorded_preprocess
 from stages.models.backbones.weights import PRETRAINED, RANDOM
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import answer, answer_walks, predict
-from stages.models.localiser.walk import LookAt, split_walks
+from stages.models.localiser.walk import LookAt, WalkTimes, split_walks
 
 Features = npt.NDArray[np.floating[Any]]
 
@@ -157,17 +157,14 @@ class PhotoLocaliser:
         moments = moments_of([photo for _, photo in readable], fps=fps)
         if not moments:
             return outcomes
-        seconds, sessions = np.array([m.seconds for m in moments]), [m.session for m in moments]
-        fused = answer_walks(
-            self.trained,
-            np.concatenate(features),
-            seconds,
-            sessions,
-            speed_m_s=speed_m_s,
-            look_at=look_at,
-            top=top,
+        times = WalkTimes(
+            np.array([moment.seconds for moment in moments]),
+            [moment.session for moment in moments],
+            look_at,
+            speed_m_s,
         )
-        spans = spans_of(moments, split_walks(seconds, sessions), look_at)
+        fused = answer_walks(self.trained, np.concatenate(features), times, top=top)
+        spans = spans_of(moments, split_walks(times.seconds, times.sessions), look_at)
         for row, ((number, photo), span) in enumerate(zip(readable, spans, strict=True)):
             places = self._candidates(fused.positions[row], fused.mass[row], fused.class_id[row])
             confidence = round(float(fused.confidence[row]), 4)

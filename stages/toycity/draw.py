@@ -19,7 +19,7 @@ from PIL import Image
 
 from stages.errors import InputError
 from stages.files import Progress
-from stages.processes import worker_pool
+from stages.images.worker_pool import worker_pool
 from stages.toycity.camera import Camera, Darkroom, database_day, query_day
 from stages.toycity.config import OUTSIDE_M, CityConfig, CityResult
 from stages.toycity.sky_and_ground import Ground, Sky

@@ -18,9 +18,9 @@ from PIL import Image
 from cache.storage.folder_lock import held
 from pipeline.cli import cli, main
 from pipeline.commands.help import LINE
+from pipeline.commands.system_errors import explain
 from pipeline.project.init import set_params, template
 from pipeline.project.paths import Paths
-from pipeline.system_errors import explain
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SMALL = {

@@ -12,7 +12,7 @@ from stages.eval.localisers.cell_index import CellIndex
 from stages.eval.localisers.retrieval import PhotoSpace
 from stages.models.localiser.calibration import Calibration, probabilities
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
-from stages.models.localiser.predict import score_classes
+from stages.models.localiser.evidence import score_classes
 from stages.partition import grid
 from stages.partition.places import Places
 

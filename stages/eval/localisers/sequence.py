@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,25 +14,21 @@ from stages.eval.queries import Queries
 from stages.index.clock import clock_seconds
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import answer_walks
+from stages.models.localiser.walk import LookAt, WalkTimes
 
 
-def sequence(
-    localiser: Localiser, queries: Queries, config: EvalConfig, look_at: Literal["past", "whole"]
-) -> LocaliserResult:
+def sequence(localiser: Localiser, queries: Queries, config: EvalConfig, look_at: LookAt) -> LocaliserResult:
     """Return positions from the evidence of all photos of a session; true positions are not used.
 
     Sessions are those of the manifest's column `session`; without one, all queries are one session. A query
     without a time is located alone.
     """
-    seconds, sessions = _when(queries)
+    times = WalkTimes(*_when(queries), look_at, config.speed_m_s)
     started = time.perf_counter()
     answers = answer_walks(
         localiser,
         queries.features,
-        seconds,
-        sessions,
-        speed_m_s=config.speed_m_s,
-        look_at=look_at,
+        times,
         top=config.depth,
         fusion=config.fusion,
         radius_m=config.radius_m,

@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from stages.errors import InputError
 from stages.files import Progress, replacing
+from stages.images.worker_pool import worker_pool
 from stages.index.manifest import Manifest, write_manifest
 from stages.index.packs.config import PackConfig
 from stages.index.packs.reader import SHARD, SLOT
 from stages.index.packs.result import PackResult
 from stages.index.packs.writer import PackedShard, pack_shard
-from stages.processes import worker_pool
 
 MANIFEST = "manifest.parquet"
 UNREADABLE = "unreadable.csv"

@@ -18,8 +18,9 @@ import torch
 from stages.models.localiser.calibration import Calibration, Floats, Ints, probabilities
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
 from stages.models.localiser.confidence import ConfidenceFeatures, fit_confidence
+from stages.models.localiser.evidence import exemplar_likeness, groups_of
 from stages.models.localiser.localiser import Localiser
-from stages.models.localiser.predict import Features, exemplar_likeness, groups_of, predict
+from stages.models.localiser.predict import Features, predict
 
 LEAST_IMAGES = 30
 """With fewer held-out images nothing is fitted."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,9 +13,10 @@ from stages.errors import InputError
 from stages.models.localiser.calibration import Calibration, probabilities, require_calibration
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
 from stages.models.localiser.confidence import ConfidenceFeatures
+from stages.models.localiser.evidence import ScoredClasses, score_classes
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.scoring import Score, best_scores
-from stages.models.localiser.walk import LookAt, Motion, split_walks, walk_posterior
+from stages.models.localiser.walk import Motion, WalkTimes, split_walks, walk_posterior
 
 _SHORTLIST = 64
 """Best classes over which a calibrated score is normalised."""
@@ -148,11 +148,8 @@ def answer(
 def answer_walks(
     localiser: Localiser,
     features: Features,
-    seconds: npt.NDArray[np.float64],
-    sessions: Sequence[str],
+    times: WalkTimes,
     *,
-    speed_m_s: float,
-    look_at: LookAt,
     top: int,
     fusion: FusionConfig | None = None,
     radius_m: float | None = None,
@@ -166,24 +163,18 @@ def answer_walks(
     ----------
     localiser, features, top, fusion, radius_m
         As for `answer`.
-    seconds : ndarray of float64, shape (B,)
-        When each photo was taken; NaN if unknown: such a photo is located alone.
-    sessions : sequence of str
-        Walk, drive or camera of each photo.
-    speed_m_s : float
-        How fast the photographer moves: 1.4 for a walker.
-    look_at : {"past", "whole"}
-        Use the photos before each photo only, or all photos of the walk.
+    times : WalkTimes
+        When each photo was taken, and on which walk.
     """
     fusion, radius_m = _fusion_settings(localiser, fusion, radius_m)
     calibration = localiser.calibration or Calibration.configured(localiser.classes.groups, fusion)
     candidates = max(fusion.candidates, _WALK_CANDIDATES)
     best = score_classes(localiser, features, top=candidates, calibration=calibration)
     points, weights = localiser.positions_of(best.class_id), np.zeros(best.evidence.shape)
-    motion = Motion(speed_m_s, localiser.classes.cell_m**2, len(localiser.places))
-    for rows in split_walks(seconds, sessions):
-        walk = (points[rows], best.evidence[rows], seconds[rows])
-        weights[rows] = walk_posterior(*walk, motion, look_at)
+    motion = Motion(times.speed_m_s, localiser.classes.cell_m**2, len(localiser.places))
+    for rows in split_walks(times.seconds, times.sessions):
+        walk = (points[rows], best.evidence[rows], times.seconds[rows])
+        weights[rows] = walk_posterior(*walk, motion, times.look_at)
     fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
     confidence = fused.mass[:, 0].clip(0, 1)
     withheld = np.zeros(len(confidence), np.bool_)
@@ -230,49 +221,3 @@ def confidence_mismatch(localiser: Localiser, fusion: FusionConfig, radius_m: fl
         f"fitted for {', '.join(differences)}: make train.validation.radius_m equal to eval.radius_m "
         "and run `pipeline train-heads` again"
     )
-
-
-@dataclass(frozen=True)
-class ScoredClasses:
-    """The best classes by the heads, with the evidence of heads and exemplars; each of shape (B, top).
-
-    Attributes
-    ----------
-    class_id : ndarray of int64
-        In the order of the heads' evidence; -1 where there are fewer classes.
-    evidence : ndarray of float64
-        Log probability up to a constant; minus infinity where there is no class.
-    likeness : ndarray of float64
-        To the class's exemplars, or without these to its prototype; -1 where there is no class.
-    """
-
-    class_id: npt.NDArray[np.int64]
-    evidence: npt.NDArray[np.float64]
-    likeness: npt.NDArray[np.float64]
-
-
-def score_classes(
-    localiser: Localiser, features: Features, *, top: int, calibration: Calibration
-) -> ScoredClasses:
-    """Return the best `top` classes of each feature with their evidence, from heads and exemplars."""
-    class_id, heads = best_scores(localiser, features, top, "calibrated", calibration)
-    cosines = heads * np.array(calibration.temperatures)[groups_of(localiser, class_id)]
-    likeness = exemplar_likeness(localiser, features, class_id)
-    evidence, likeness = calibration.add_likeness(heads, cosines, likeness)
-    return ScoredClasses(class_id, evidence, np.where(class_id >= 0, likeness, -1.0))
-
-
-def exemplar_likeness(
-    localiser: Localiser, features: Features, place_id: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64] | None:
-    """Return the likeness to each place's exemplars, (B, C); None without exemplars."""
-    if localiser.exemplars is None:
-        return None
-    return localiser.exemplars.likeness(features[:, : localiser.pooled_length], place_id)
-
-
-def groups_of(localiser: Localiser, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the group of each place, 0 for place -1."""
-    if not len(localiser.places):
-        return np.zeros_like(class_id)
-    return localiser.places.group[np.maximum(class_id, 0)].astype(np.int64)

@@ -30,6 +30,21 @@ JUMP = 0.01
 
 
 @dataclass(frozen=True)
+class WalkTimes:
+    """When photos were taken, and how to use it.
+
+    ``seconds`` (T,) is NaN where the time is unknown: such a photo is located alone. ``sessions`` names the
+    walk, drive or camera of each photo. ``look_at``: use the photos before each photo only, or all of a walk.
+    ``speed_m_s`` is that of the photographer: 1.4 on foot.
+    """
+
+    seconds: Floats
+    sessions: Sequence[str]
+    look_at: LookAt
+    speed_m_s: float
+
+
+@dataclass(frozen=True)
 class Motion:
     """What moves between two photos: a walker (1.4 m/s) or a car, in a city of so many cells."""
 

@@ -12,7 +12,7 @@ import psutil
 
 PARENT = """
 import os, sys, time
-from stages.processes import worker_pool
+from stages.images.worker_pool import worker_pool
 
 if __name__ == "__main__":
     with worker_pool(2) as pool:
@@ -32,7 +32,7 @@ def alive(process: int) -> bool:
 def test_workers_end_with_a_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(
         [sys.executable, str(script)], env={"PYTHONPATH": str(root)}, stdout=subprocess.PIPE
     ) as parent:
