@@ -12,6 +12,7 @@ from cache.recipe import Recipe
 from cache.spec import StoreSpec
 from cache.storage.folder_lock import storage_time
 from cache.storage.paths import StoragePath, total_size
+from pipeline.checks.bounds import bounds
 from pipeline.checks.consistency import check_import, check_index, check_store, check_views
 from pipeline.checks.finding import Finding
 from pipeline.console import size
@@ -32,6 +33,10 @@ def examine(params: Params, paths: Paths, *, device: str, scheduler: str | None)
         yield from _photos(params, paths)
     else:
         yield from check_import(params, paths)
+    try:
+        yield from bounds(paths, params.eval.radius_m)
+    except PlacecacheError as fault:
+        yield Finding.of("result", fault)
     if scheduler is not None:
         yield from _cluster(scheduler, paths, device)
 

@@ -63,6 +63,7 @@ def partition(context: click.Context) -> None:
 
     Images of classes with few images get planned views: augmented copies, made by `extract`.
     """
+    from pipeline.checks.bounds import bounds
     from stages.partition.stage import PartitionInputs, run
 
     params, paths = project_of(context)
@@ -72,6 +73,8 @@ def partition(context: click.Context) -> None:
         )
         result = run(inputs, progress=progress)
     console.facts("partition", result.facts())
+    for finding in bounds(paths, params.eval.radius_m):
+        console.finding(finding.mark, finding.subject, finding.text, finding.remedy)
 
 
 @click.command()

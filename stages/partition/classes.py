@@ -170,7 +170,7 @@ def load_labels(path: Path) -> npt.NDArray[np.int32]:
 
 
 def in_class(
-    labels: npt.NDArray[np.int32], classes: npt.NDArray[np.bool_] | None = None
+    labels: npt.NDArray[np.integer], classes: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.bool_]:
     """Return whether each row has a class in any partition, (rows,).
 

@@ -128,6 +128,19 @@ def test_backbones_are_listed_and_measured(capsys):
     assert [cell.strip() for cell in rows[0].split("│")][2:6] == ["224", "1280", "0.8", "here"]
 
 
+def test_partition_and_doctor_say_what_bounds_the_result(project, capsys):
+    set_params(project / "params.yaml", {"partition.min_images_per_class": 8, "partition.cell_m": 20.0})
+    assert call("--project", str(project), "partition") == 0
+    call("--project", str(project), "doctor", "--device", "cpu")
+    shown = capsys.readouterr().out
+    assert (
+        len(re.findall(r"of 60 photos lie in cells with fewer than \d+ photos and are in no class", shown))
+        == 2
+    )
+    assert shown.count("-> lower partition.min_images_per_class, or raise partition.cell_m (now 20)") == 2
+    assert "% of the queries lie within 25 m of a class" in shown
+
+
 def test_help_imports_nothing_slow():
     script = """
 import sys

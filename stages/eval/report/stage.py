@@ -18,6 +18,7 @@ from stages.eval.report.outcomes import images_of_true_cell
 from stages.eval.report.page import render
 from stages.eval.report.result import ReportResult
 from stages.files import read_json, replacing
+from stages.partition.advice import advise
 
 __all__ = ["ReportInputs", "ReportResult", "run"]
 
@@ -41,6 +42,9 @@ def run(inputs: ReportInputs) -> ReportResult:
         "report.html",
         map_data=map_data(data.places, items, radius_m=radius_m),
         facts=_facts(data, metrics),
+        advice=advise(
+            data.classes, data.labels, data.database.positions(), data.queries.positions(), radius_m
+        ),
         numbers=Numbers.of(metrics),
         items=items,
         queries=len(data.outcomes),

@@ -185,6 +185,10 @@ def test_numbers_are_shown(page):
     assert "in a tail cell" in page.text
 
 
+def test_the_page_says_what_bounds_the_result(page):
+    assert "at least 1 of 12 queries are farther than 60 m from every database photo: add" in page.text
+
+
 def test_names_are_escaped(files, page):
     assert len(page.all("script")) == 2
     assert not any("onerror" in attributes for _, attributes in page.elements)

@@ -1,0 +1,70 @@
+"""Advice on a partition: what bounds the result and which line to change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stages.partition.advice import advise
+from stages.partition.classes import ClassTable
+from stages.partition.stage import PartitionInputs, run
+from tests.stages.partition.test_stage import config, manifest_of
+
+RADIUS = 6.0
+ORIGIN = np.array([500_000.0, 4_000_000.0])
+FULL = np.repeat([[5.0, 5.0], [25.0, 5.0], [105.0, 5.0], [125.0, 5.0]], 4, axis=0)
+LONE = np.array([[205.0, 5.0], [305.0, 5.0], [405.0, 5.0]])
+
+
+@pytest.fixture
+def told(tmp_path):
+    """A function that partitions a city and returns its advice as text -> remedy."""
+
+    def advice(photos, queries, **changes):
+        photos = photos + ORIGIN
+        settings = {"groups_per_side": 1, "min_images_per_class": 4, **changes}
+        run(
+            PartitionInputs(config(**settings), manifest_of(tmp_path / "m.parquet", photos), tmp_path, seed=0)
+        )
+        classes, labels = ClassTable.load(tmp_path / "classes.parquet"), np.load(tmp_path / "labels.npy")
+        queries = None if queries is None else queries + ORIGIN
+        return {each.text: each.remedy for each in advise(classes, labels, photos, queries, RADIUS)}
+
+    return advice
+
+
+def test_photos_in_no_class_are_counted(told):
+    text = "3 of 19 photos lie in cells with fewer than 4 photos and are in no class"
+    remedy = "lower partition.min_images_per_class, or raise partition.cell_m (now 10)"
+    photos = np.vstack([FULL, LONE])
+    assert told(photos, None) == {text: remedy}
+    assert told(photos, FULL) == {text: remedy}
+    assert told(photos, np.vstack([FULL[:3], LONE[:1]])) == {
+        text: remedy,
+        "75 % of the queries lie within 6 m of a class": "with partition.min_images_per_class: 1 it is 100 %",
+    }
+    assert told(photos, LONE, min_images_per_class=1) == {}
+
+
+@pytest.mark.parametrize("changes", [{"scheme": "quadtree"}, {"scheme": "combinatorial"}])
+def test_other_schemes_promise_no_share(told, changes):
+    assert not any("of the queries" in text for text in told(np.vstack([FULL, LONE]), LONE, **changes))
+
+
+def test_queries_far_from_every_photo_are_counted(told):
+    far = np.array([[25.0, 5.0], [5.0, 40.0], [5.0, 500.0]])
+    assert told(FULL, far) == {
+        "at least 2 of 3 queries are farther than 6 m from every database photo": (
+            "add database photos there: no setting can place these queries"
+        )
+    }
+    assert told(FULL, np.array([[5.0, 17.0]])) == {}  # 12 m from the centre, but a photo may be at the border
+    assert told(FULL, np.empty((0, 2))) == {}
+
+
+def test_groups_of_one_class_are_named(told):
+    assert told(FULL[:8], None, groups_per_side=3) == {
+        "2 of 9 groups hold a single class, so their heads have nothing to learn": (
+            "set partition.groups_per_side: 1"
+        )
+    }
