@@ -1,7 +1,7 @@
 # Both commands install everything they need in .venv:
 #   make demo   run the whole pipeline on a drawn city and print a table of LR@N
-#   make test   run the linters and the test suite
-# Others: make lint, make format, make clean. Choose the interpreter (3.11 or newer) with PYTHON=python3.12.
+#   make test   run the test suite
+# Others: make lint (ruff and mypy), make format, make clean. Choose the interpreter (3.11 or newer) with PYTHON=python3.12.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -23,7 +23,7 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(RUN)/pipeline demo
 
-test: $(READY) lint
+test: $(READY)
 	$(RUN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)
