@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="A setting to change.")
-def init(folder: Path, settings: tuple[str, ...]) -> None:
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path, exists=True),
+    help="Photos with known positions: a folder, .csv, .txt or manifest. Settings are chosen to fit.",
+)
+@click.option(
+    "--queries",
+    type=click.Path(path_type=Path, exists=True),
+    help="Photos to locate (default: some photos of --from are held out).",
+)
+def init(folder: Path, settings: tuple[str, ...], source: Path | None, queries: Path | None) -> None:
     """Create a project in FOLDER.
 
     It gets params.yaml, dvc.yaml, experiments.yaml, DVC, and a Git repository unless FOLDER is already in
@@ -31,10 +42,34 @@ def init(folder: Path, settings: tuple[str, ...]) -> None:
     """
     from pipeline.project.init import make_project, parse_setting
 
-    repository = make_project(folder, dict(parse_setting(setting) for setting in settings))
+    own = dict(parse_setting(setting) for setting in settings)
+    if queries is not None and source is None:
+        raise click.UsageError("--queries needs --from, the photos with known positions")
+    if source is None:
+        repository = make_project(folder, own)
+    else:
+        repository = _project_of_photos(folder, own, source, queries)
     if repository is not None:
         console.line(f"{folder} is in the Git repository {repository}: its new files are committed there")
-    console.line(f"created {folder}: edit its params.yaml, then run `dvc repro` there")
+    console.line(f"created {folder}: check its params.yaml, then run `dvc repro` there")
+
+
+def _project_of_photos(
+    folder: Path, own: dict[str, object], source: Path, queries: Path | None
+) -> Path | None:
+    """Create a project whose settings fit photos; `own` settings take precedence. Print the choices."""
+    from tempfile import TemporaryDirectory
+
+    from pipeline.project.choices import choose
+    from pipeline.project.init import make_project
+
+    with TemporaryDirectory() as scratch:
+        chosen = choose(source, queries, Path(scratch), one_device("auto"), console.progress)
+        repository = make_project(folder, chosen.settings | own, add=chosen.write_lists)
+    for choice in chosen.choices:
+        if choice.setting not in own:
+            console.line(f"{choice.setting}: {choice.value}  ({choice.reason})")
+    return repository
 
 
 @click.command()

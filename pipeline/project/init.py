@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -22,6 +22,7 @@ IGNORED = (
     "/models/",
     "/plots/",
     "/dvc_plots/",
+    "/split/",
     "/experiments/",
     "/predictions.parquet",
     "/report.html",
@@ -43,7 +44,9 @@ def template(name: str) -> Path:
     return packaged if packaged.exists() else Path(__file__).parents[2] / name
 
 
-def make_project(folder: Path, settings: Mapping[str, object]) -> Path | None:
+def make_project(
+    folder: Path, settings: Mapping[str, object], *, add: Callable[[Path], None] | None = None
+) -> Path | None:
     """Create a project in `folder` and commit it; after an error nothing has changed.
 
     Parameters
@@ -52,6 +55,8 @@ def make_project(folder: Path, settings: Mapping[str, object]) -> Path | None:
         Where; created if it does not exist.
     settings : mapping
         `section.key` -> value: settings that differ from the defaults.
+    add : callable, optional
+        Writes further files, which are not committed, into the folder that it gets.
 
     Returns
     -------
@@ -74,6 +79,8 @@ def make_project(folder: Path, settings: Mapping[str, object]) -> Path | None:
     draft.mkdir(parents=True)
     try:
         files = _write_files(folder, draft, settings)
+        if add is not None:
+            add(draft)
         if repository is None:
             run(draft, "git", "init", "--quiet")
             commit(draft, files, "Create the project")
@@ -119,6 +126,10 @@ def _move(draft: Path, folder: Path) -> None:
     if not folder.exists():
         draft.rename(folder)
         return
+    replaced = (".gitignore",)
+    in_the_way = [path.name for path in draft.iterdir() if (folder / path.name).exists()]
+    if taken := [name for name in in_the_way if name not in replaced]:
+        raise InputError(f"{folder} already holds {' and '.join(taken)}: use another folder")
     for path in sorted(draft.iterdir(), key=lambda path: path.name == "params.yaml"):
         path.rename(folder / path.name)
 
