@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +21,12 @@ import pyarrow.parquet as pq
 from cache.storage.paths import replacing
 from stages.errors import InputError
 
+if TYPE_CHECKING:
+    import h5py
+
 __all__ = [
     "Progress",
+    "hdf5_as_os_errors",
     "note_bytes",
     "note_of",
     "open_parquet",
@@ -27,10 +36,12 @@ __all__ = [
     "read_table",
     "replacing",
     "write_table",
+    "writing_hdf5",
 ]
 
 NOTE_KEY = b"placecache"
 _CHECKSUM = "crc32"
+_ERROR_NUMBER = re.compile(r"errno = (\d+)")
 
 
 Progress = Callable[[int, int], None]
@@ -94,6 +105,43 @@ def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
             compression="zstd",
             write_page_checksum=True,
         )
+
+
+@contextmanager
+def writing_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file; raise OSError if any write of it failed.
+
+    HDF5 writes some bytes when Python deletes an object, where Python ignores errors.
+    """
+    import h5py  # takes longer to import than most commands need
+
+    ignored: list[BaseException] = []
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: ignored.append(unraisable.exc_value or OSError())
+    try:
+        with hdf5_as_os_errors(path), h5py.File(path, "w") as file:
+            yield file
+    finally:
+        sys.unraisablehook = hook
+    for error in ignored:
+        raise _os_error(error, path) from error
+
+
+@contextmanager
+def hdf5_as_os_errors(path: Path) -> Iterator[None]:
+    """Raise OSError where HDF5 reports a failing disk as RuntimeError or KeyError."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError) as error:
+        if not _ERROR_NUMBER.search(str(error)):
+            raise
+        raise _os_error(error, path) from error
+
+
+def _os_error(error: BaseException, path: Path) -> OSError:
+    stated = _ERROR_NUMBER.search(str(error))
+    number = int(stated[1]) if stated else errno.EIO
+    return OSError(number, os.strerror(number), str(path))
 
 
 def read_table(path: Path, *, made_by: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import traceback
+from pathlib import Path
 
 _FULL = "free some space there, or use another disk"
 _RIGHTS = "check its owner and permissions (`ls -ld`), or use another folder"
@@ -48,8 +50,25 @@ def explain(error: OSError) -> str:
     number = error.errno or (int(stated[1]) if stated else 0)
     reason = os.strerror(number).lower() if number else text or type(error).__name__
     path = error.filename if isinstance(error.filename, str | os.PathLike) else None
+    if path is None and number and not _names_a_path(text):
+        path = _path_at_work(error)
     subject = f"{os.fspath(path)} cannot be used ({reason})" if path else reason
     if number and not path and text:
         subject = f"{reason} ({text})"
     fix = _WAYS_OUT.get(number, "fix that")
     return f"{subject}: {fix}, then run the same command again; finished work is kept"
+
+
+def _names_a_path(text: str) -> bool:
+    return bool(re.search(r"(^|['\" ])/", text))
+
+
+def _path_at_work(error: OSError) -> Path | None:
+    """Return the path that the innermost functions worked on: reads and writes of open files name none."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        values = list(frame.f_locals.values())
+        for value in (*values, *(getattr(value, "path", None) for value in values)):
+            if isinstance(value, Path):
+                return value
+    return None

@@ -7,7 +7,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from cache.reader import FeatureReader
@@ -21,7 +20,7 @@ from stages.errors import InputError
 from stages.extract.feature_files import DESCRIPTOR, FeatureFile
 from stages.extract.imported_features import OUTPUT, read_checked
 from stages.extract.row_identity import require_same_rows, row_identities
-from stages.files import Progress, replacing
+from stages.files import Progress, replacing, writing_hdf5
 from stages.index.manifest import Manifest
 from stages.models.backbones.spec import pooled_among
 
@@ -62,7 +61,7 @@ def export_hdf5(
     reader.require_complete()
     require_same_rows(reader.store, manifest)
     exported, outputs = 0, pooled_among(reader.outputs)
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing(path) as partial, writing_hdf5(partial) as file:
         for start, stop in reader.blocks():
             features, valid = reader.read(start, stop, outputs), reader.valid[start:stop]
             for row, key in enumerate(manifest.keys(start, stop)):
@@ -91,14 +90,15 @@ def export_npy(
     reader.require_complete()
     require_same_rows(reader.store, manifest)
     outputs = pooled_among(reader.outputs)
-    with replacing(path) as partial:
-        shape = (reader.rows, reader.length(outputs))
-        array = np.lib.format.open_memmap(partial, "w+", np.dtype(reader.store.spec.dtype), shape)
+    dtype, shape = np.dtype(reader.store.spec.dtype), (reader.rows, reader.length(outputs))
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    # Not a mapped file: on a full disk, writing to one kills the process.
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
         for start, stop in reader.blocks():
-            array[start:stop] = reader.read(start, stop, outputs)
+            file.write(np.ascontiguousarray(reader.read(start, stop, outputs), dtype).data)
             if progress is not None:
                 progress(stop, reader.rows)
-        array.flush()
     with replacing(path.with_suffix(".csv")) as partial:
         _write_list(partial, manifest)
     good = int(reader.valid.sum())

@@ -350,3 +350,93 @@ def test_an_empty_folder_is_an_error(tmp_path, capsys):
     set_params(project / "params.yaml", {"data.database": str(tmp_path / "photos")})
     assert call("--project", str(project), "index") == 1
     assert "photos" in capsys.readouterr().err
+
+
+READ_ONLY = """
+import sys
+from pathlib import Path
+from pipeline.cli import main
+
+project, features = sys.argv[1:]
+try:
+    (Path(features) / "probe").touch()
+    sys.exit("the folder is writable")
+except PermissionError:
+    pass
+for command in ("extract --device cpu", "status", "verify", "train-heads", "eval"):
+    try:
+        main(["--project", project, *command.split()])
+    except SystemExit as stopped:
+        if stopped.code:
+            sys.exit(f"{command}: {stopped.code}")
+"""
+
+
+def test_complete_stores_serve_from_a_read_only_folder(project, tmp_path):
+    """Run without the right of root to write everywhere."""
+    features = Path(shutil.move(project / "data" / "features", tmp_path / "features"))
+    set_params(project / "params.yaml", {"data.features": str(features)})
+    command = [sys.executable, "-c", READ_ONLY, str(project), str(features)]
+    if os.geteuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("root writes everywhere, and there is no setpriv")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    before = {path: path.stat().st_mtime_ns for path in features.rglob("*")}
+    subprocess.run(["chmod", "-R", "a-w", features], check=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    finally:
+        subprocess.run(["chmod", "-R", "u+w", features], check=True)
+    if done.stderr.startswith("setpriv:"):
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in features.rglob("*")}
+
+
+def damage_root(store: Path) -> None:
+    (store / "zarr.json").write_text("{")
+
+
+def damage_array(store: Path) -> None:
+    (store / "avg" / "zarr.json").write_text("null")
+
+
+def lose_array(store: Path) -> None:
+    (store / "avg" / "zarr.json").unlink()
+
+
+def lose_chunks(store: Path) -> None:
+    shutil.rmtree(store / "avg")
+
+
+def lose_ledger(store: Path) -> None:
+    shutil.rmtree(store / "ledger")
+
+
+def lose_rows(store: Path) -> None:
+    shutil.rmtree(store / "row_id")
+
+
+def follow_advice(project: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """Run a command, and what it advises, until it succeeds: one fault may hide another."""
+    capsys.readouterr()
+    advised = []
+    while call("--project", str(project), command):
+        printed = capsys.readouterr()
+        text = " ".join((printed.out + printed.err).split())
+        commands = re.findall(r"run `pipeline ([^`]+)`", text)
+        assert commands, text
+        advised.append(next((words for words in commands if words not in advised), commands[0]))
+        assert len(advised) < 5, advised
+        call("--project", str(project), *advised[-1].split())
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_root, damage_array, lose_array, lose_chunks, lose_ledger, lose_rows]
+)
+@pytest.mark.parametrize("command", ["verify", "extract", "train-heads"])
+def test_advice_about_a_damaged_store_works(project, capsys, damage, command):
+    damage(Paths(project, "efficientnet_lite0-64").features("database"))
+    follow_advice(project, capsys, command)
+    follow_advice(project, capsys, "verify")

@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import h5py
 import numpy as np
 from PIL import Image
 
 from stages.errors import InputError
-from stages.files import replacing
+from stages.files import hdf5_as_os_errors, replacing, writing_hdf5
 from stages.images.read import UnreadableImage, as_unreadable, decode_image
 from stages.index.manifest import Manifest
 from stages.index.packs.config import PackConfig
@@ -115,7 +114,7 @@ def _write(
     offsets = np.cumsum([0, *map(len, images)]).astype(np.int64)
     checksums = np.array([zlib.crc32(image) for image in images], np.int64)
     with replacing(path) as partial:
-        with h5py.File(partial, "w") as file:
+        with writing_hdf5(partial) as file:
             keys = [location.key for location in locations]
             digest = digest_of(keys, reasons, offsets, checksums)
             file.attrs.update({"format": FORMAT, "identity": identity, "digest": digest, **asdict(config)})
@@ -124,4 +123,5 @@ def _write(
             file["key"] = keys
             file["reason"] = reasons
             file["images"] = np.frombuffer(b"".join(images), np.uint8)
-        seal(partial)
+        with hdf5_as_os_errors(partial):
+            seal(partial)
