@@ -116,13 +116,14 @@ def writing_hdf5(path: Path) -> Iterator[h5py.File]:
     import h5py  # takes longer to import than most commands need
 
     ignored: list[BaseException] = []
-    hook = sys.unraisablehook
+    hooks = sys.unraisablehook, sys.excepthook
+    sys.excepthook = lambda *_: None  # Cython prints such an error before it calls the other hook
     sys.unraisablehook = lambda unraisable: ignored.append(unraisable.exc_value or OSError())
     try:
         with hdf5_as_os_errors(path), h5py.File(path, "w") as file:
             yield file
     finally:
-        sys.unraisablehook = hook
+        sys.unraisablehook, sys.excepthook = hooks
     for error in ignored:
         raise _os_error(error, path) from error
 
