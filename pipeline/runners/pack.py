@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.project.params import Params
 from stages.files import Progress
 from stages.index import stage as index
+from stages.index.file_changes import record_path
 from stages.index.packs.result import PackResult
 from stages.index.packs.stage import PackInputs, run
 from stages.index.skipped import skipped_path
@@ -25,3 +26,4 @@ def pack(params: Params, source: Path, output: Path, *, workers: int, progress: 
         return run(PackInputs(params.pack, indexed, output, workers), progress=progress)
     finally:
         indexed.unlink(missing_ok=True)
+        record_path(indexed).unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stages.index.file_changes import FileStatus
 from stages.index.skipped import SkipReason
 
 UNKNOWN_HEADINGS = (-1.0, -999.0, -9999.0)
@@ -39,6 +40,8 @@ class EntryBatch:
         The source's own columns, as strings.
     unknown_headings
         Number of stated headings that `settle_headings` made unknown.
+    files
+        Lengths and dates of the images' files; None where files are not looked at.
     """
 
     keys: pa.StringArray
@@ -51,6 +54,7 @@ class EntryBatch:
     skip_reasons: npt.NDArray[np.uint8]
     extra_columns: dict[str, pa.StringArray] = field(default_factory=dict)
     unknown_headings: int = 0
+    files: FileStatus | None = None
 
     @classmethod
     def blank(cls, keys: pa.StringArray) -> EntryBatch:

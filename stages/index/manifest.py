@@ -213,7 +213,6 @@ def write_manifest(
     DuplicateKeyError
         If a key is repeated; nothing is written then.
     """
-    root_text = str(root) if root.is_absolute() else os.path.relpath(root, path.parent)
     digest = ManifestDigest()
     with replacing(path) as partial, ThreadPoolExecutor(1) as pool:
         writer: pq.ParquetWriter | None = None
@@ -226,7 +225,7 @@ def write_manifest(
                 hashing.result()
             if writer is None:
                 raise InputError(f"no image to write to {path}: expected at least one with a position")
-            note = {"root": root_text, "zone": zone, "source": source, "digest": digest.digest()}
+            note = {"root": root_text(root, path), "zone": zone, "source": source, "digest": digest.digest()}
             told = {"row_digest": digest.row_digest(), "skipped": skipped()}
             writer.add_key_value_metadata({NOTE_KEY: note_bytes(note | told)})
         finally:
@@ -234,6 +233,11 @@ def write_manifest(
                 writer.close()
         _reject_duplicates(partial, digest.duplicates())
     return Manifest.open(path)
+
+
+def root_text(root: Path, manifest: Path) -> str:
+    """Return a root as it is stored: a relative one is relative to the manifest."""
+    return str(root) if root.is_absolute() else os.path.relpath(root, manifest.parent)
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:

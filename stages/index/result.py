@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from stages.index.file_changes import FileChanges
+
 
 @dataclass(frozen=True)
 class IndexResult:
@@ -13,6 +15,7 @@ class IndexResult:
     `zone` is the UTM zone of all positions, "" if the source names none. `low` and `high` are the
     south-west and north-east corner of the box around all positions, in metres. `endings` counts the files
     that are not images by their ending; `absent` are those of the first images that do not exist.
+    `changes` tells how files differ from those indexed before, None if there were none.
     """
 
     split: str
@@ -26,6 +29,7 @@ class IndexResult:
     endings: dict[str, int] = field(default_factory=dict)
     unknown_headings: int = 0
     absent: tuple[str, ...] = ()
+    changes: FileChanges | None = None
 
     def facts(self) -> list[tuple[str, object]]:
         """Return the lines to show a person."""
@@ -40,6 +44,7 @@ class IndexResult:
         if self.absent:
             text = f"{len(self.absent)} of the first images, such as {self.absent[0]}: correct the paths"
             lines.append(("not found", f"{text} in the list, or mount the folder"))
+        lines += self.changes.facts() if self.changes else []
         width, height = (high - low for low, high in zip(self.low, self.high, strict=True))
         return [
             *lines,

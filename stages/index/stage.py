@@ -17,7 +17,8 @@ from stages.errors import InputError
 from stages.files import Progress
 from stages.index.batch import EntryBatch
 from stages.index.config import IndexConfig
-from stages.index.manifest import DuplicateKeyError, Manifest, write_manifest
+from stages.index.file_changes import FileRecord, FileStatus
+from stages.index.manifest import DuplicateKeyError, Manifest, root_text, write_manifest
 from stages.index.result import IndexResult
 from stages.index.skipped import SkipReason, Tally, skipped_path
 from stages.index.sources.registry import absent_images, read_source
@@ -62,7 +63,8 @@ def run(inputs: IndexInputs, *, progress: Progress | None = None) -> IndexResult
         or if an entry is unusable and `index.on_error` is "stop".
     """
     start = time.perf_counter()
-    tally, zone = _scan(inputs, progress)
+    tally, files, zone = _scan(inputs, progress)
+    changes = files.replace(inputs.output)
     tally.write_list(skipped_path(inputs.output))
     return IndexResult(
         split=inputs.split,
@@ -76,11 +78,12 @@ def run(inputs: IndexInputs, *, progress: Progress | None = None) -> IndexResult
         endings=dict(tally.endings),
         unknown_headings=tally.unknown_headings,
         absent=absent_images(inputs.source, Manifest.open(inputs.output)),
+        changes=changes,
     )
 
 
-def _scan(inputs: IndexInputs, progress: Progress | None) -> tuple[Tally, str]:
-    """Write the manifest in as many passes as needed; return the tally and the name of the zone.
+def _scan(inputs: IndexInputs, progress: Progress | None) -> tuple[Tally, FileRecord, str]:
+    """Write the manifest in as many passes as needed; return tally, record of files and name of the zone.
 
     The zone of most images and repeated keys are known only at the end of a pass. Where the first
     images lie in another zone, or keys are repeated, another pass follows.
@@ -100,7 +103,7 @@ def _scan(inputs: IndexInputs, progress: Progress | None) -> tuple[Tally, str]:
             zone, repeated = scan.zone, error
     if repeated is not None:
         scan.tally.add(SkipReason.DUPLICATE, len(repeated.rows), repeated.keys)
-    return scan.tally, name
+    return scan.tally, scan.files, name
 
 
 class _OtherZoneError(Exception):
@@ -133,6 +136,7 @@ class _Scan:
         self._first_in_degrees = False
         self._zones = ZoneCount()
         self.tally = Tally()
+        self.files = FileRecord()
 
     def write(self) -> str:
         """Write the manifest and return its zone."""
@@ -148,6 +152,7 @@ class _Scan:
         zone = self.zone.name if self.zone else ""
         root, told_by = self._origin(source)
         output, rows = self._inputs.output, chain([first], batches)
+        self.files.root = root_text(root, output)
         write_manifest(output, rows, root=root, zone=zone, source=told_by, skipped=self._skipped)
         return zone
 
@@ -223,6 +228,9 @@ class _Scan:
             self.tally.list_skipped(batch.keys.filter(pa.array(repeated)), SkipReason.DUPLICATE)
             keep &= ~repeated
         self.tally.count_indexed(batch.positions[keep])
+        if batch.files is not None:
+            status = FileStatus(*(column[keep] for column in batch.files))
+            self.files.add(batch.keys.filter(pa.array(keep)), status)
         rows = pa.record_batch(
             {
                 "key": batch.keys,

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from stages.errors import InputError
+from stages.index.hashing import FILE_BYTES
 from stages.index.manifest import REQUIRED
 from stages.index.sources.encoding import encoding_of, fix, whole_lines
 
@@ -192,7 +193,7 @@ def _reject_names(path: Path, form: CsvForm) -> None:
     repeated = sorted({name for name in named if named.count(name) > 1})
     if repeated:
         raise InputError(f"{path} has two columns named {repeated[0]}: expected different names")
-    reserved = [name for name in form.extra_names if name in REQUIRED.names]
+    reserved = [name for name in form.extra_names if name in (*REQUIRED.names, FILE_BYTES)]
     if reserved:
         raise InputError(
             f"{path} has a column named {reserved[0]}, which the manifest uses itself: rename the column"

@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from stages.errors import InputError
 from stages.index.batch import EntryBatch
+from stages.index.file_changes import FileStatus
 from stages.index.hashing import FILE_BYTES
 from stages.index.manifest import Manifest
 from stages.index.sources.csv import read_csv
@@ -18,6 +20,7 @@ from stages.index.sources.keys import KeyForms
 from stages.index.sources.manifest import read_manifest
 from stages.index.sources.text_list import read_list
 
+_LATEST = (1 << 63) - 1  # dates after 2262 do not fit in 64 bits
 LOOKED_FOR = 10  # enough of the first images to notice a wrong folder
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[EntryBatch, int]]]] = {
@@ -36,7 +39,7 @@ def read_source(source: Path) -> Iterator[tuple[EntryBatch, int]]:
         If the source does not exist or its kind is unknown; while reading, if it is damaged.
     """
     if source.is_dir():
-        return _with_lengths(_settled(read_folder(source), None), source)
+        return _with_files(_settled(read_folder(source), None), source)
     if not source.exists():
         raise InputError(
             f"{source} does not exist: expected a folder, a .csv or a .txt list; edit data in params.yaml"
@@ -51,7 +54,7 @@ def read_source(source: Path) -> Iterator[tuple[EntryBatch, int]]:
     # A pack's keys are those in its shards.
     settled = _settled(batches, None if reader is read_manifest else KeyForms(source.parent))
     # A list of SF-XL names can name 41 million files, which would take hours to look at.
-    return _with_lengths(settled, source.parent) if reader is read_csv else settled
+    return _with_files(settled, source.parent) if reader is read_csv else settled
 
 
 def _settled(
@@ -65,8 +68,8 @@ def _settled(
         yield batch, done
 
 
-def _with_lengths(batches: Iterator[tuple[EntryBatch, int]], root: Path) -> Iterator[tuple[EntryBatch, int]]:
-    """Yield the batches with the length of each image's file, 0 where there is none.
+def _with_files(batches: Iterator[tuple[EntryBatch, int]], root: Path) -> Iterator[tuple[EntryBatch, int]]:
+    """Yield the batches with length and date of each image's file, 0 where there is none.
 
     A file of another length under the same key is another image. If no file of the first batch exists, the
     images are elsewhere, and no lengths are added.
@@ -74,18 +77,22 @@ def _with_lengths(batches: Iterator[tuple[EntryBatch, int]], root: Path) -> Iter
     local: bool | None = None
     for batch, done in batches:
         if local is not False:
-            lengths = [_file_bytes(f"{root}/{key}") for key in batch.keys.to_pylist()]
-            local = any(lengths) if local is None else local
+            # One by one: 100,000 files of a local disk take 0.4 s, and no less in several threads.
+            pairs = [_length_and_date(f"{root}/{key}") for key in batch.keys.to_pylist()]
+            file_bytes, modified = np.array(pairs, np.int64).reshape(-1, 2).T.copy()
+            local = bool(file_bytes.any()) if local is None else local
             if local:
-                batch.extra_columns[FILE_BYTES] = pa.array(lengths, pa.int64())
+                batch.files = FileStatus(file_bytes, modified)
+                batch.extra_columns[FILE_BYTES] = pa.array(file_bytes)
         yield batch, done
 
 
-def _file_bytes(path: str) -> int:
+def _length_and_date(path: str) -> tuple[int, int]:
     try:
-        return os.stat(path).st_size  # noqa: PTH116 - millions of Path objects would take longer
+        status = os.stat(path)  # noqa: PTH116 - millions of Path objects would take longer
+        return status.st_size, min(status.st_mtime_ns, _LATEST)
     except (OSError, ValueError):
-        return 0
+        return 0, 0
 
 
 def absent_images(source: Path, manifest: Manifest) -> tuple[str, ...]:
