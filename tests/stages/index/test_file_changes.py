@@ -125,7 +125,7 @@ def test_a_moved_project_and_a_link_are_no_other_root(tmp_path, monkeypatch):
 def test_a_column_named_like_the_lengths_is_rejected(tmp_path):
     path = tmp_path / "list.csv"
     path.write_text("path,utm_east,utm_north,zone,file_bytes\na.jpg,500000,4000000,10S,7")
-    with pytest.raises(InputError, match="column named file_bytes, .*rename the column"):
+    with pytest.raises(InputError, match=r"column named file_bytes, .*rename the column"):
         index(path, tmp_path)
 
 
