@@ -149,7 +149,7 @@ def _require_finite(features: npt.NDArray[np.floating], reader: FeatureReader, s
         # Read as integers, infinity and NaN are the largest numbers of either sign: 20 times faster than
         # isfinite.
         positive, negative = features.view(np.int16), features.view(np.uint16)
-        finite = positive.max() < 0x7C00 and negative.max() < 0xFC00
+        finite = bool(positive.max() < 0x7C00 and negative.max() < 0xFC00)
     else:
         finite = bool(np.isfinite(features).all())
     if not finite:
