@@ -84,6 +84,7 @@ def run(inputs: EvalInputs) -> EvalResult:
         "metrics": digest_of(inputs.metrics),
         "curve": digest_of(inputs.curve),
         "queries": manifest.digest,
+        "partition": localiser.classes.origin.get("partition", ""),
     }
     write_predictions(inputs.predictions, config, localiser.places, queries, answers, origin)
     return result

@@ -33,6 +33,12 @@ def origin_of(
     return {**origin, "partition": partition}
 
 
+def are_of(classes: ClassTable, manifest: Manifest, labels: npt.NDArray[np.integer]) -> bool:
+    """Whether classes were made on this manifest, together with these labels, as far as they state it."""
+    own = {"manifest": manifest.digest, "labels": _digest(labels)}
+    return all(classes.origin.get(name, digest) == digest for name, digest in own.items())
+
+
 def require_one_partition(
     folder: Path,
     manifest: Manifest,

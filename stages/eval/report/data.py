@@ -15,6 +15,7 @@ from stages.eval.report.outcomes import Outcomes
 from stages.eval.write import digest_of
 from stages.index.manifest import Manifest
 from stages.partition.classes import ClassTable, load_labels
+from stages.partition.identity import are_of
 from stages.partition.places import Places
 
 
@@ -81,7 +82,12 @@ class ReportData:
                 f"({database.rows} rows, {len(labels)} labels) and {inputs.classes} ({len(places)} cells): "
                 "run `dvc repro`"
             )
-        _require_one_evaluation(inputs, outcomes, queries)
+        if not are_of(classes, database, labels):
+            raise InputError(
+                f"{inputs.classes} was made with other files than {inputs.labels} and {inputs.database}, "
+                "which changed since: run `pipeline train-heads` and `pipeline eval`, or `dvc repro`"
+            )
+        _require_one_evaluation(inputs, outcomes, queries, classes)
         if places.votes is not None:
             labels = places.at(database.positions())
         reachable = np.zeros(len(outcomes), dtype=bool)
@@ -91,7 +97,9 @@ class ReportData:
         return cls(inputs.config, outcomes, reachable, classes, places, queries, database, labels, query_row)
 
 
-def _require_one_evaluation(inputs: ReportInputs, outcomes: Outcomes, queries: Manifest) -> None:
+def _require_one_evaluation(
+    inputs: ReportInputs, outcomes: Outcomes, queries: Manifest, classes: ClassTable
+) -> None:
     """Raise InputError unless metrics, curve and predictions come from one evaluation of these queries."""
     for file in (inputs.metrics, inputs.recall_curve):
         if not file.exists():
@@ -100,6 +108,7 @@ def _require_one_evaluation(inputs: ReportInputs, outcomes: Outcomes, queries: M
         inputs.metrics: ("metrics", digest_of(inputs.metrics)),
         inputs.recall_curve: ("curve", digest_of(inputs.recall_curve)),
         inputs.queries: ("queries", queries.digest),
+        inputs.classes: ("partition", classes.origin.get("partition", "")),
     }
     for file, (name, digest) in digests.items():
         if outcomes.origin.get(name, digest) != digest:

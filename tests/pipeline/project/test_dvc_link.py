@@ -106,6 +106,26 @@ def test_features_in_the_project_get_the_same_link(base, features, capsys):
     shutil.rmtree(default)
 
 
+def test_a_link_changes_with_the_features(base, features, capsys):
+    split = ("--split", "database", "--device", "cpu")
+    assert call(capsys, base, "extract", *split)[0] == 0
+    before = json.loads(link(base).read_text())
+    file = features / NAME / "database.zarr" / "ledger" / "000001.json"
+    entry = json.loads(file.read_bytes())
+    entry["crc32"]["avg"] ^= 1
+    # An entry whose own checksum differs is damaged: its chunk is written again, as it was.
+    file.write_bytes(json.dumps(entry).encode())
+    assert "damaged chunks done again 1" in call(capsys, base, "extract", *split)[1]
+    assert json.loads(link(base).read_text()) == before
+    # One without a checksum, as in earlier versions, counts: it stands for other features.
+    del entry["checksum"]
+    file.write_bytes(json.dumps(entry).encode())
+    assert call(capsys, base, "extract", *split)[0] == 0
+    after = json.loads(link(base).read_text())
+    assert after["sha256"] != before["sha256"]
+    assert {**after, "sha256": 0} == {**before, "sha256": 0}
+
+
 def test_imported_features_get_a_link_too(base, features, tmp_path, capsys):
     lines = ["path,utm_east,utm_north,zone", *(f"{row:02d}.jpg,{500_000 + row},4e6,10S" for row in range(3))]
     (tmp_path / "mine.csv").write_text("\n".join(lines))

@@ -195,6 +195,18 @@ def test_another_recipe_is_rejected_without_replace(manifest, tmp_path):
     assert FeatureReader.open(store).recipe.image_size == 64
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_replace_keeps_the_store_if_the_backbone_cannot_be_loaded(manifest, tmp_path, keep):
+    store, weights = tmp_path / "database.zarr", tmp_path / "weights.pth"
+    run(manifest, store)
+    before = content(store)
+    weights.write_bytes(b"half a download")  # its hash makes a recipe; only loading shows the fault
+    with pytest.raises(WeightsError, match=r"weights\.pth cannot be read as a checkpoint"):
+        run(manifest, store, replace(CONFIG, weights=str(weights)), replace=True, keep=keep)
+    assert content(store) == before
+    assert run(manifest, store).computed == 0
+
+
 def test_keep_restores_the_features_of_a_former_recipe(manifest, tmp_path):
     store = tmp_path / "database.zarr"
     run(manifest, store)

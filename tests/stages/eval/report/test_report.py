@@ -28,7 +28,10 @@ from stages.eval.report.stage import ReportInputs, run
 from stages.eval.write import digest_of
 from stages.files import write_table
 from stages.index.manifest import Manifest, write_manifest
+from stages.partition.classes import ClassTable
+from stages.partition.identity import origin_of
 from stages.partition.places import Places
+from stages.partition.views import ViewPlan
 from tests.support.training_city import partition
 
 CONFIG = ReportConfig(queries=8, cells=2, photos_per_cell=2, thumbnail_px=48, photos_mb=1.0, map_queries=100)
@@ -412,3 +415,36 @@ def test_files_of_another_evaluation_are_rejected(tmp_path, name):
     with pytest.raises(InputError, match=rf"{name} does not belong to .*run `pipeline eval` again"):
         run(inputs)
     assert inputs.output.read_bytes() == page
+
+
+def test_labels_of_another_partition_are_rejected(tmp_path):
+    inputs = build(tmp_path)
+    classes, labels = ClassTable.load(inputs.classes), np.load(inputs.labels)
+    plan = ViewPlan.of_counts(np.zeros(len(labels), np.int64))
+    origin = origin_of(Manifest.open(inputs.database), classes, labels, plan)
+    replace(classes, origin=origin).save(inputs.classes)
+    run(inputs)
+    page = inputs.output.read_bytes()
+    np.save(inputs.labels, np.roll(labels, 1))
+    with pytest.raises(InputError, match=r"classes\.parquet was made with other files than .*labels\.npy"):
+        run(inputs)
+    np.save(inputs.labels, labels)
+    run(inputs)
+    positions = Manifest.open(inputs.database).positions() + 1
+    keys = Manifest.open(inputs.database).keys(0, len(labels))
+    write_rows(inputs.database, tmp_path / "database", keys, positions, np.zeros(len(labels)))
+    with pytest.raises(InputError, match="run `pipeline train-heads` and `pipeline eval`, or `dvc repro`"):
+        run(inputs)
+    assert inputs.output.read_bytes() == page
+
+
+def test_predictions_of_another_partition_are_rejected(tmp_path):
+    inputs = build(tmp_path)
+    classes, rows = ClassTable.load(inputs.classes), pq.read_table(inputs.predictions)
+    note = {"radius_m": 60.0, "zone": "10S", "origin": {"partition": "one"}}
+    write_table(inputs.predictions, rows, note)
+    replace(classes, origin={"partition": "one"}).save(inputs.classes)
+    run(inputs)
+    replace(classes, origin={"partition": "two"}).save(inputs.classes)
+    with pytest.raises(InputError, match=r"classes\.parquet does not belong to .*run `pipeline eval` again"):
+        run(inputs)
