@@ -66,7 +66,7 @@ def partition_again(city, scheme):
     plan = ViewPlan.load(folder / "views.parquet")
     features = FeatureReader.open(city.folder / "database.zarr").read(0, manifest.rows, tuple(OUTPUTS))
     views = features[plan.row] + np.random.default_rng(2).normal(size=(len(plan), features.shape[1])) * 0.3
-    names = [f"{row}#{view}" for row, view in zip(plan.row, plan.view, strict=True)]
+    names = [f"{row}.jpg#{view}" for row, view in zip(plan.row, plan.view, strict=True)]
     write_store(city.folder / "more.zarr", views, replace(RECIPE, augment={"seed": 0}), names=names)
     return result
 
