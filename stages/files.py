@@ -35,6 +35,7 @@ __all__ = [
     "read_json",
     "read_table",
     "replacing",
+    "save_array",
     "write_table",
     "writing_hdf5",
 ]
@@ -105,6 +106,14 @@ def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
             compression="zstd",
             write_page_checksum=True,
         )
+
+
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write the file that `numpy.save` writes; errors have a number, which NumPy's do not."""
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from stages.errors import InputError
 from stages.extract.feature_files import DESCRIPTOR, FeatureFile
 from stages.extract.imported_features import OUTPUT, read_checked
 from stages.extract.row_identity import require_same_rows, row_identities
-from stages.files import Progress, replacing, writing_hdf5
+from stages.files import Progress, replacing, save_array, writing_hdf5
 from stages.index.manifest import Manifest
 from stages.models.backbones.spec import pooled_among
 
@@ -130,7 +130,7 @@ def export_folder(
         for row in np.flatnonzero(valid):
             file = partial / f"{keys[row]}.npy"
             file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(file, features[row])
+            save_array(file, features[row])
         exported += int(valid.sum())
         if progress is not None:
             progress(stop, reader.rows)

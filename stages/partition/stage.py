@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.errors import InputError
-from stages.files import Progress, replacing
+from stages.files import Progress, replacing, save_array
 from stages.index.hashing import key_hashes
 from stages.index.manifest import Manifest
 from stages.partition import grid
@@ -149,5 +149,5 @@ def _joined_labels(cuts: tuple[CellPartition, ...]) -> npt.NDArray[np.int32]:
 
 
 def _save_labels(path: Path, labels: npt.NDArray[np.int32]) -> None:
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.save(file, labels)
+    with replacing(path) as partial:
+        save_array(partial, labels)
