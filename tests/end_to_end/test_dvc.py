@@ -74,7 +74,11 @@ def test_features_are_stored_once(project: Path) -> None:
 
     cached, stores = digests(project / ".dvc" / "cache"), (project / "data" / "features").rglob("*.zarr")
     features = set().union(*map(digests, stores))  # beside them lie the notes that DVC tracks
-    assert digests(project / "data" / "index") <= cached  # DVC does copy small outputs
+    index = project / "data" / "index"
+    # DVC does copy small outputs, but not the lengths and dates of files, which differ between machines.
+    kept = {hashlib.md5(path.read_bytes()).hexdigest() for path in index.glob("*-files.parquet")}
+    assert len(kept) == 2
+    assert digests(index) & cached == digests(index) - kept
     assert len(features) > 20
     assert not features & cached
 
