@@ -127,11 +127,13 @@ def test_sigterm_is_handled_like_ctrl_c():
 # Once a chunk is written, the backbone waits: the run cannot finish before the signal arrives.
 WAITING = textwrap.dedent(
     """
-    import sys, time
+    import signal, sys, time
     from pathlib import Path
     from pipeline.cli import main
     from stages.models.backbones.backbone import Backbone
 
+    # A shell that starts the tests in the background has its children ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ledger, forward = Path(sys.argv.pop(1)), Backbone.forward
 
     def waiting(self, pixels):
