@@ -263,7 +263,9 @@ def test_without_tail_the_cached_tokens_are_ignored(city):
         kept = {name: length for name, length in reader.outputs.items() if name in ("cls", "avg")}
         features, recipe = reader.read(0, reader.rows, list(kept)), replace(reader.recipe, outputs=kept)
         shutil.rmtree(city.folder / f"{split}.zarr")
-        write_store(city.folder / f"{split}.zarr", features, recipe)
+        plan = zip(city.plan.row, city.plan.view, strict=True)
+        names = [f"{row}.jpg#{view}" for row, view in plan] if split == "views" else None
+        write_store(city.folder / f"{split}.zarr", features, recipe, names=names)
     city.train(plain)
     without = load_file(city.folder / "localiser" / "localiser.safetensors")
     assert with_cut.keys() == without.keys()

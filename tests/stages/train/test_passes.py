@@ -167,7 +167,7 @@ def test_views_of_another_backbone_are_rejected(city, change):
     shutil.rmtree(views)
     write_store(views, features, replace(RECIPE, augment={"seed": 0}, **change), names=view_names(city))
     with pytest.raises(RecipeMismatch, match=rf"{next(iter(change))}.*--split views --replace"):
-        open_source(city.train_inputs(CONFIG), open_files(city.train_inputs(CONFIG)), np.ones(1, np.bool_))
+        open_source(open_files(city.train_inputs(CONFIG)), np.ones(1, np.bool_))
 
 
 def test_bad_views_are_left_out(city):
@@ -178,7 +178,7 @@ def test_bad_views_are_left_out(city):
     write_store(views, features, recipe, bad=[0, 5, 6], names=view_names(city))
     rows = np.ones(len(city.labels), np.bool_)
     rows[[3, 70, city.plan.row[9]]] = False
-    source = open_source(city.train_inputs(CONFIG), open_files(city.train_inputs(CONFIG)), rows)
+    source = open_source(open_files(city.train_inputs(CONFIG)), rows)
     shown = [view for view, row in enumerate(city.plan.row) if rows[row] and view not in (0, 5, 6)]
     data = source.read([(0, source.reader.rows)], CPU)
     assert source.views == len(shown) == len(data.views)

@@ -58,7 +58,7 @@ def test_moments_of_a_store_are_those_of_the_rows_trained_on(tmp_path):
     inputs = city.train_inputs(CONFIG)
     files = open_files(inputs)
     held_out = np.arange(len(city.labels)) % 3 == 1
-    source = open_source(inputs, files, files.reader.valid & ~held_out)
+    source = open_source(files, files.reader.valid & ~held_out)
     features = files.reader.read(0, files.reader.rows).astype(np.float64)
     trained = [row for row in range(len(features)) if row % 3 != 1 and row not in (3, 70)]
     mean, deviation = store_moments(source)
