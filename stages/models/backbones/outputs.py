@@ -15,8 +15,6 @@ from stages.models.backbones.spec import (
     split_blocks,
     split_output,
 )
-from stages.models.backbones.split import feature_map, split_point
-from stages.models.backbones.timm_model import require_timm_size
 
 Layers = Literal["last", "all"] | tuple[int, ...]
 
@@ -45,6 +43,8 @@ def output_lengths(name: str, image_size: int, outputs: str | Sequence[str]) -> 
     spec = spec_of(name)
     require_image_size(name, image_size)
     if name.startswith(TIMM):
+        from stages.models.backbones.timm_model import require_timm_size
+
         require_timm_size(name, image_size)
     chosen = spec.default
     if outputs != "default":
@@ -66,6 +66,9 @@ def output_lengths(name: str, image_size: int, outputs: str | Sequence[str]) -> 
 
 
 def _length(name: str, spec: BackboneSpec, image_size: int, output: str) -> int:
+    # Imported here, because params.yaml is read through this module and torch takes seconds.
+    from stages.models.backbones.split import feature_map, split_point
+
     blocks = split_blocks(output)
     if blocks is not None:
         return split_point(name, image_size, blocks).length

@@ -99,7 +99,9 @@ def test_index_and_extract_have_nothing_to_do(call, files):
     assert printed.count("imported as mine: nothing to do") == 2
     code, printed = call("extract", "--split", "database", "--keep")
     assert (code, printed) == (0, "extract database: imported as mine, nothing to do")
-    assert tree(call.project) == before
+    # DVC expects the lists of skipped entries of every index; nothing else is written.
+    lists = {path for path in tree(call.project) if path.name.endswith("-skipped.csv")}
+    assert {path: digest for path, digest in tree(call.project).items() if path not in lists} == before
 
 
 def test_index_restores_manifests_that_dvc_deleted(call, files):
