@@ -9,7 +9,7 @@ from cache.storage.paths import StoragePath
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.answers import QueryAnswers
 from stages.eval.localisers.database import Database, open_split
-from stages.eval.metrics.blocks import (
+from stages.eval.metrics.metric_blocks import (
     breakdown_block,
     confidence_block,
     localiser_block,

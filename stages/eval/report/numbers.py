@@ -53,7 +53,7 @@ class Numbers:
         if (median := first.get("median_error_m")) is not None:
             tiles.append(Tile("Median error", *metres(float(median)).split(" ")))
         if (ceiling := first.get("ceiling")) is not None:
-            tiles.append(Tile("Ceiling", f"{ceiling:.1f}", "%", "queries near a cell's centre"))
+            tiles.append(Tile("Ceiling", f"{ceiling:.1f}", "%", "queries that an answer can reach"))
         if (auroc := self.others.get("confidence", {}).get("AUROC outside")) is not None:
             tiles.append(Tile("Outside AUROC", f"{auroc:.2f}", "", "detection of unknown places"))
         return tiles

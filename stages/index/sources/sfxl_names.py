@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from stages.index.batch import EntryBatch
 from stages.index.skipped import SkipReason
-from stages.index.sources.sfxl_columns import Bytes, Layout, Rows, TimestampColumn
-from stages.index.sources.sfxl_name import can_be_utm, parse_name
+from stages.index.sources.sfxl_name_layouts import Bytes, Layout, Rows, TimestampColumn
+from stages.index.sources.sfxl_name_reference import can_be_utm, parse_name
 
 MAX_PATH_BYTES = 1 << 16
 MAX_LAYOUTS = 48  # names of further layouts in a batch are parsed one by one

@@ -16,7 +16,7 @@ from stages.errors import InputError
 from stages.index.batch import EntryBatch
 from stages.index.skipped import SkipReason
 from stages.index.sources.encoding import encoding_of, whole_lines
-from stages.index.sources.sfxl_columns import Bytes
+from stages.index.sources.sfxl_name_layouts import Bytes
 from stages.index.sources.sfxl_names import parse_names, parse_uniform_lines
 
 BLOCK_BYTES = 1 << 23  # for larger blocks the allocator fetches new pages each time

@@ -1,8 +1,8 @@
 """The margin softmax: loss and gradients together, at about the cost of three matrix products.
 
-The margin is subtracted in `margin_cosine`. What is computed here is specified in `margin_loss_plain`, where
-autograd makes the gradients, and once more for torch.compile in `margin_loss_compiled`. Equation numbers are
-the method's (4.12 - 4.17).
+The margin is subtracted in `margin_cosine`. `margin_loss_reference` specifies what is computed here, with
+gradients by autograd; `margin_loss_compiled` computes it for torch.compile. Equation numbers are the method's
+(4.12 - 4.17).
 """
 
 from __future__ import annotations

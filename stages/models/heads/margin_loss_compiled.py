@@ -1,7 +1,7 @@
 """The margin softmax for torch.compile: functions over whole matrices, each compiled to one pass over memory.
 
 It serves GPUs with many classes, where reading and writing logits takes most of the time. The same loss and
-gradients are in `margin_loss`, in parts that fit a CPU's cache, and in `margin_loss_plain`, their
+gradients are in `margin_loss`, in parts that fit a CPU's cache, and in `margin_loss_reference`, their
 specification.
 """
 

@@ -12,8 +12,8 @@ import torch
 from cache.reader import FeatureReader
 from stages.eval.localisers.database import Database
 from stages.eval.localisers.retrieval import PhotoSpace, nearest_photos
-from stages.eval.metrics.blocks import confidence_block, score_block
 from stages.eval.metrics.breakdown import distances
+from stages.eval.metrics.metric_blocks import confidence_block, score_block
 from stages.eval.queries import Queries
 from stages.index.manifest import Manifest
 from stages.models.heads.heads import HeadSettings

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.index.skipped import SkipReason
-from stages.index.sources.sfxl_name import parse_name
+from stages.index.sources.sfxl_name_reference import parse_name
 from stages.index.sources.sfxl_names import parse_names, parse_uniform_lines
 from stages.index.sources.text_list import read_list
 from tests.support.index_sources import listed, name

@@ -10,7 +10,7 @@ from stages.models.heads.class_balance import ALIKE, Classwise
 from stages.models.heads.heads import Head, HeadSettings
 from stages.models.heads.margin_loss import loss_and_gradients, margin_cosine
 from stages.models.heads.margin_loss_compiled import fused_loss_and_gradients
-from stages.models.heads.margin_loss_plain import plain_margin_loss, with_margin
+from stages.models.heads.margin_loss_reference import plain_margin_loss, with_margin
 
 KINDS = [
     HeadSettings("aamc", 20.0, 0.3, False),

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from stages.index.batch import EntryBatch
 from stages.index.skipped import SkipReason
-from stages.index.sources.sfxl_name import SEPARATORS, Fields, read_fields
+from stages.index.sources.sfxl_name_reference import SEPARATORS, Fields, read_fields
 from stages.index.utm_zone import southern_bands
 
 AT, SLASH = ord("@"), ord("/")
