@@ -29,7 +29,7 @@ from stages.models.backbones.card import describe_backbone, recorded_preprocess
 from stages.models.backbones.weights import PRETRAINED, RANDOM
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import answer, answer_walks, predict
-from stages.models.localiser.walk import LookAt, WalkTimes, split_walks
+from stages.models.localiser.walk import LookAt, WalkTimes
 
 Features = npt.NDArray[np.floating[Any]]
 
@@ -164,7 +164,7 @@ class PhotoLocaliser:
             speed_m_s,
         )
         fused = answer_walks(self.trained, np.concatenate(features), times, top=top)
-        spans = spans_of(moments, split_walks(times.seconds, times.sessions), look_at)
+        spans = spans_of(moments, times.walks, look_at)
         for row, ((number, photo), span) in enumerate(zip(readable, spans, strict=True)):
             places = self._candidates(fused.positions[row], fused.mass[row], fused.class_id[row])
             confidence = round(float(fused.confidence[row]), 4)

@@ -93,7 +93,7 @@ def write_gpx(path: Path, answers: Iterable[Answer]) -> None:
     ElementTree.register_namespace("", _GPX)
     root = ElementTree.Element(f"{{{_GPX}}}gpx", {"version": "1.1", "creator": "placecache"})
     located = [answer for answer in answers if answer.latitude is not None]
-    ordered = sorted(located, key=lambda answer: _order(answer))
+    ordered = sorted(located, key=_order)
     for session, group in itertools.groupby(ordered, key=lambda answer: _order(answer)[0]):
         track = ElementTree.SubElement(root, f"{{{_GPX}}}trk")
         ElementTree.SubElement(track, f"{{{_GPX}}}name").text = printable(session)

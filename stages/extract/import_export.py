@@ -58,9 +58,7 @@ def export_hdf5(
     InputError
         If the features were made for another manifest.
     """
-    reader.require_complete()
-    require_same_rows(reader.store, manifest)
-    exported, outputs = 0, pooled_among(reader.outputs)
+    exported, outputs = 0, _checked_outputs(reader, manifest)
     with replacing(path) as partial, writing_hdf5(partial) as file:
         for start, stop in reader.blocks():
             features, valid = reader.read(start, stop, outputs), reader.valid[start:stop]
@@ -87,9 +85,7 @@ def export_npy(
     InputError
         If the features were made for another manifest.
     """
-    reader.require_complete()
-    require_same_rows(reader.store, manifest)
-    outputs = pooled_among(reader.outputs)
+    outputs = _checked_outputs(reader, manifest)
     dtype, shape = np.dtype(reader.store.spec.dtype), (reader.rows, reader.length(outputs))
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     # Not a mapped file: on a full disk, writing to one kills the process.
@@ -117,11 +113,9 @@ def export_folder(
     InputError
         If the features were made for another manifest, or the folder exists.
     """
-    reader.require_complete()
-    require_same_rows(reader.store, manifest)
+    exported, outputs = 0, _checked_outputs(reader, manifest)
     if path.exists():
         raise InputError(f"{path} exists: delete it, or name another folder")
-    outputs, exported = pooled_among(reader.outputs), 0
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     for start, stop in reader.blocks():
@@ -137,6 +131,13 @@ def export_folder(
     partial.mkdir(parents=True, exist_ok=True)  # also if no image is valid
     partial.rename(path)
     return TransferResult(exported, reader.rows - exported, reader.length(outputs), path)
+
+
+def _checked_outputs(reader: FeatureReader, manifest: Manifest) -> tuple[str, ...]:
+    """Return the outputs to export, after checking that they are complete and of this manifest's images."""
+    reader.require_complete()
+    require_same_rows(reader.store, manifest)
+    return pooled_among(reader.outputs)
 
 
 def import_features(

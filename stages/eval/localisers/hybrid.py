@@ -10,9 +10,9 @@ import numpy.typing as npt
 from stages.eval.config import HybridConfig
 from stages.eval.localisers.cell_index import CellIndex
 from stages.eval.localisers.retrieval import PhotoSpace
-from stages.models.localiser.calibration import Calibration, probabilities
+from stages.models.localiser.calibration import probabilities
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
-from stages.models.localiser.evidence import score_classes
+from stages.models.localiser.evidence import calibration_for, score_classes
 from stages.partition import grid
 from stages.partition.places import Places
 
@@ -68,7 +68,7 @@ class Hybrid:
         Rows are -1 and weights 0 if there are fewer photos.
         """
         localiser = self.space.localiser
-        calibration = localiser.calibration or Calibration.configured(localiser.classes.groups, self.fusion)
+        calibration = calibration_for(localiser, self.fusion)
         depth = max(self.fusion.candidates, self.config.cells)
         seen = score_classes(localiser, features, top=depth, calibration=calibration)
         prior = np.log(np.maximum(probabilities(seen.evidence), np.exp(_LEAST_LOG_PROBABILITY)))

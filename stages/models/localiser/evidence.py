@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from stages.models.localiser.calibration import Calibration
+from stages.models.localiser.cell_fusion import FusionConfig
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.scoring import best_scores
 
@@ -33,6 +34,11 @@ class ScoredClasses:
     class_id: npt.NDArray[np.int64]
     evidence: npt.NDArray[np.float64]
     likeness: npt.NDArray[np.float64]
+
+
+def calibration_for(localiser: Localiser, fusion: FusionConfig) -> Calibration:
+    """Return the localiser's calibration, or the configured one if too few images were held out to fit it."""
+    return localiser.calibration or Calibration.configured(localiser.classes.groups, fusion)
 
 
 def score_classes(

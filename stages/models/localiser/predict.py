@@ -10,13 +10,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from stages.errors import InputError
-from stages.models.localiser.calibration import Calibration, probabilities, require_calibration
+from stages.models.localiser.calibration import probabilities, require_calibration
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
 from stages.models.localiser.confidence import ConfidenceFeatures
-from stages.models.localiser.evidence import ScoredClasses, score_classes
+from stages.models.localiser.evidence import ScoredClasses, calibration_for, score_classes
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.scoring import Score, best_scores
-from stages.models.localiser.walk import Motion, WalkTimes, split_walks, walk_posterior
+from stages.models.localiser.walk import Motion, WalkTimes, walk_posterior
 
 _SHORTLIST = 64
 """Best classes over which a calibrated score is normalised."""
@@ -134,7 +134,7 @@ def answer(
         was trained without settings and none are given.
     """
     fusion, radius_m = _fusion_settings(localiser, fusion, radius_m)
-    calibration = localiser.calibration or Calibration.configured(localiser.classes.groups, fusion)
+    calibration = calibration_for(localiser, fusion)
     best = score_classes(localiser, features, top=fusion.candidates, calibration=calibration)
     points, weights = localiser.positions_of(best.class_id), probabilities(best.evidence)
     fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
@@ -167,12 +167,12 @@ def answer_walks(
         When each photo was taken, and on which walk.
     """
     fusion, radius_m = _fusion_settings(localiser, fusion, radius_m)
-    calibration = localiser.calibration or Calibration.configured(localiser.classes.groups, fusion)
+    calibration = calibration_for(localiser, fusion)
     candidates = max(fusion.candidates, _WALK_CANDIDATES)
     best = score_classes(localiser, features, top=candidates, calibration=calibration)
     points, weights = localiser.positions_of(best.class_id), np.zeros(best.evidence.shape)
     motion = Motion(times.speed_m_s, localiser.classes.cell_m**2, len(localiser.places))
-    for rows in split_walks(times.seconds, times.sessions):
+    for rows in times.walks:
         walk = (points[rows], best.evidence[rows], times.seconds[rows])
         weights[rows] = walk_posterior(*walk, motion, times.look_at)
     fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)

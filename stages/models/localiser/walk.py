@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,11 @@ class WalkTimes:
     sessions: Sequence[str]
     look_at: LookAt
     speed_m_s: float
+
+    @cached_property
+    def walks(self) -> list[npt.NDArray[np.int64]]:
+        """The photos of each walk in order of time; see `split_walks`."""
+        return split_walks(self.seconds, self.sessions)
 
 
 @dataclass(frozen=True)
