@@ -1,10 +1,11 @@
-"""Print metrics.json as tables."""
+"""Print the numbers of an evaluation as tables."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from pipeline import console
+from pipeline.project.paths import Paths
 
 Metrics = dict[str, object]
 COUNTS = ("queries", "unreadable", "skipped_at_index", "resampled", "units")
@@ -12,12 +13,19 @@ SCALE = ("chance", "near_cell", "ceiling", "radius_m", "score", "weights")
 """Shown in two lines below the table."""
 
 
-def show(path: Path, *, localisers_only: bool) -> None:
-    """Print the localisers side by side, then its other sections unless `localisers_only`."""
+def read_metrics(paths: Paths) -> dict[str, dict[str, Any]]:
+    """Return the blocks of details.json, those of localisers with their times."""
     from stages.files import read_json  # imports pyarrow, which `--help` does not need
 
-    sections: dict[str, Metrics] = read_json(path, made_by="pipeline eval")
-    localisers = {name: metrics for name, metrics in sections.items() if "ms_per_query" in metrics}
+    blocks = read_json(paths.details, made_by="pipeline eval")
+    times = read_json(paths.timings, made_by="pipeline eval") if paths.timings.exists() else {}
+    return {name: block | times.get(name, {}) for name, block in blocks.items()}
+
+
+def show(paths: Paths, *, localisers_only: bool) -> None:
+    """Print the localisers side by side, then the other blocks unless `localisers_only`."""
+    sections: dict[str, Metrics] = read_metrics(paths)
+    localisers = {name: metrics for name, metrics in sections.items() if "median_error_m" in metrics}
     first = next(iter(localisers.values()))
     names = [name for name in first if not name.endswith((" low", " high")) and name not in COUNTS + SCALE]
     rows = [[name.replace("_", " "), *(_cell(each, name) for each in localisers.values())] for name in names]

@@ -82,8 +82,9 @@ def demo(folder: Path) -> None:
     from pipeline.project import demo as demo_project
 
     demo_project.run(folder, report=console.line)
-    metrics_table.show(Paths(folder, "").metrics, localisers_only=True)
-    console.link(Paths(folder, "").report)
+    paths = Paths(folder, "")
+    metrics_table.show(paths, localisers_only=True)
+    console.link(paths.report)
 
 
 @dataclass(frozen=True)

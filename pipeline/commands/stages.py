@@ -160,13 +160,13 @@ def train_heads(
 def evaluate(context: click.Context, device: str) -> None:
     """Localise the queries and measure how many are right.
 
-    Writes metrics.json, predictions.parquet and the LR@N curve.
+    Writes metrics.json, details.json, predictions.parquet and the LR@N curve.
     """
     from pipeline.runners.evaluate import evaluate as run
 
     params, paths = project_of(context)
     run(params, paths, device=one_device(device))
-    metrics_table.show(paths.metrics, localisers_only=False)
+    metrics_table.show(paths, localisers_only=False)
 
 
 @click.command("report")
@@ -179,7 +179,7 @@ def write_report(context: click.Context) -> None:
     inputs = ReportInputs(
         config=params.report,
         predictions=paths.predictions,
-        metrics=paths.metrics,
+        details=paths.details,
         recall_curve=paths.curve,
         classes=paths.localiser / "classes.parquet",
         labels=paths.partition / "labels.npy",

@@ -18,6 +18,7 @@ from cache.store import store_exists
 from pipeline import console
 from pipeline.experiments.paths import RowPaths
 from pipeline.experiments.rows import Row
+from pipeline.metrics_table import read_metrics
 from pipeline.project.params import Params
 from stages.errors import WeightsError
 
@@ -111,6 +112,6 @@ def _train_and_evaluate(params: Params, paths: RowPaths, device: str) -> Metrics
     trained = time.perf_counter()
     paths.plots.mkdir(parents=True, exist_ok=True)
     evaluate(params, paths, device=device)
-    metrics: Metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))
+    metrics: Metrics = read_metrics(paths)
     metrics["seconds"] = {"train": trained - started, "eval": time.perf_counter() - trained}
     return metrics

@@ -25,6 +25,8 @@ IGNORED = (
     "/split/",
     "/experiments/",
     "/predictions.parquet",
+    "/details.json",
+    "/timings.json",
     "/report.html",
     "/.*.lock",
 )

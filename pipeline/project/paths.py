@@ -98,6 +98,16 @@ class Paths:
         return self.results / "metrics.json"
 
     @property
+    def details(self) -> Path:
+        """All numbers of the evaluation, block by block."""
+        return self.results / "details.json"
+
+    @property
+    def timings(self) -> Path:
+        """How long each localiser took; no two runs take as long, so DVC does not track it."""
+        return self.results / "timings.json"
+
+    @property
     def predictions(self) -> Path:
         """One row per query: truth, answer, error."""
         return self.results / "predictions.parquet"

@@ -16,6 +16,8 @@ def evaluate(params: Params, paths: Paths, *, device: str) -> None:
         features=paths.features("queries"),
         manifest=paths.index("queries"),
         metrics=paths.metrics,
+        details=paths.details,
+        timings=paths.timings,
         predictions=paths.predictions,
         curve=paths.curve,
         database=paths.features("database"),

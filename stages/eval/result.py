@@ -1,4 +1,4 @@
-"""The metrics of an evaluation, for metrics.json and for people."""
+"""The metrics of an evaluation, for metrics.json, details.json and people."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ class LocaliserBlock:
     index_bytes: int
 
     def numbers(self) -> dict[str, Number]:
-        """Return the block of metrics.json."""
+        """Return the block of details.json: all but the time, which differs from run to run."""
         numbers: dict[str, Number] = {f"LR@{top}": round(value, 3) for top, value in self.recall.items()}
         for top, (low, high) in self.interval.items():
             numbers[f"LR@{top} low"], numbers[f"LR@{top} high"] = round(low, 3), round(high, 3)
         return numbers | {
             "median_error_m": rounded(self.median_error_m, 2),
-            "ms_per_query": rounded(self.ms_per_query, 3),
             "index_bytes": self.index_bytes,
         }
 
@@ -44,7 +43,7 @@ class EvalResult:
 
     `skipped` counts queries that `pipeline index` left out (None in old manifests): LR@N knows nothing of
     them. `resampled` and `units` say what intervals and tests resample. `scores`, `confidence` and
-    `breakdown` are further blocks of metrics.json: LR@N of each score, reliability of the confidences, and
+    `breakdown` are further blocks of details.json: LR@N of each score, reliability of the confidences, and
     LR@1 of `classify` by type of query.
     """
 
@@ -72,8 +71,29 @@ class EvalResult:
         """Median error of `classify`."""
         return self.blocks["classify"].median_error_m
 
-    def metrics(self) -> dict[str, dict[str, Any]]:
-        """Return the content of metrics.json, block by block."""
+    def metrics(self) -> dict[str, Any]:
+        """Return the content of metrics.json: the few numbers by which runs are compared.
+
+        First those of `classify`, then the recall of every other localiser; numbers without a value are
+        left out. Names are short, because `dvc exp show` makes a column of each.
+        """
+        first, second = ([*self.recall] * 2)[:2]
+        numbers: dict[str, Any] = {f"LR@{top}": round(self.recall[top], 3) for top in (first, second)}
+        numbers |= {
+            "median_error_m": rounded(self.median_error_m, 2),
+            "ECE": self.confidence.get("ECE"),
+            "ceiling": round(self.reach.ceiling, 3),
+        }
+        others = {name: block.recall[first] for name, block in self.blocks.items() if name != "classify"}
+        numbers |= {name: {f"LR@{first}": round(recall, 3)} for name, recall in others.items()}
+        return {name: value for name, value in numbers.items() if value is not None}
+
+    def timings(self) -> dict[str, dict[str, Number]]:
+        """Return the content of timings.json: the milliseconds per query of each localiser."""
+        return {name: {"ms_per_query": rounded(block.ms_per_query, 3)} for name, block in self.blocks.items()}
+
+    def details(self) -> dict[str, dict[str, Any]]:
+        """Return the content of details.json, block by block."""
         content: dict[str, dict[str, Any]] = {name: block.numbers() for name, block in self.blocks.items()}
         content["classify"] |= {
             "queries": self.queries,
@@ -94,7 +114,7 @@ class EvalResult:
 
     def facts(self) -> list[tuple[str, object]]:
         """Return (name, value) pairs for a person to read."""
-        facts = [(name.replace("_", " "), value) for name, value in self.metrics()["classify"].items()]
+        facts = [(name.replace("_", " "), value) for name, value in self.details()["classify"].items()]
         if self.weights == "random":
             facts.append(("note", "the backbone is untrained (random weights): expect results near chance"))
         return facts

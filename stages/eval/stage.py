@@ -33,7 +33,11 @@ class EvalInputs:
     features, manifest : StoragePath, Path
         Feature store and manifest of the queries.
     metrics : Path
-        JSON for `dvc metrics` to write: a block per localiser, {"classify": {"LR@1": percent, ...}, ...}.
+        JSON for `dvc metrics` to write: the few numbers by which runs are compared.
+    details : Path
+        JSON to write: all numbers, a block per localiser, {"classify": {"LR@1": percent, ...}, ...}.
+    timings : Path
+        JSON to write: how long each localiser took. DVC does not track it, because no two runs take as long.
     predictions : Path
         Parquet to write: one row per query, in manifest order.
     curve : Path
@@ -47,6 +51,8 @@ class EvalInputs:
     features: StoragePath
     manifest: Path
     metrics: Path
+    details: Path
+    timings: Path
     predictions: Path
     curve: Path
     database: StoragePath | None = None
@@ -78,10 +84,12 @@ def run(inputs: EvalInputs) -> EvalResult:
     answers = QueryAnswers.of(localiser, database, queries, config, inputs.predictions.parent)
     result = measure(localiser, queries, answers, config)
     write_json(inputs.metrics, result.metrics())
+    write_json(inputs.details, result.details())
+    write_json(inputs.timings, result.timings())
     write_curve(inputs.curve, config, answers)
     # Last, with digests of the others: a kill in between leaves files that the report rejects.
     origin = {
-        "metrics": digest_of(inputs.metrics),
+        "details": digest_of(inputs.details),
         "curve": digest_of(inputs.curve),
         "queries": manifest.digest,
         "partition": localiser.classes.origin.get("partition", ""),

@@ -1,4 +1,4 @@
-"""The files of an evaluation: metrics.json, predictions.parquet and the LR@N curve."""
+"""The files of an evaluation: metrics.json, details.json, predictions.parquet and the LR@N curve."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_campus_photos_need_only_other_settings(tmp_path):
         set_params(tmp_path / "params.yaml", {"seeds.train": seed})
         call(tmp_path, "train-heads")
         call(tmp_path, "eval")
-        results.append(json.loads((tmp_path / "metrics.json").read_text())["classify"])
+        results.append(json.loads((tmp_path / "details.json").read_text())["classify"])
     assert results[0]["queries"] == 205
     assert results[0]["chance"] < 10
     assert mean(numbers["LR@1"] for numbers in results) >= 48

@@ -46,7 +46,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_heads_are_trained_on_imported_features(project: Path) -> None:
-    metrics = json.loads((project / "metrics.json").read_text())
+    metrics = json.loads((project / "details.json").read_text())
     assert metrics["retrieve"]["LR@1"] > 90
 
 
@@ -70,7 +70,7 @@ def test_pairs_come_back_with_the_recall_of_retrieve(
     capsys.readouterr()
     assert call(project, "import", "pairs", str(pairs)) == 0
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines() if "LR@" in line)
-    metrics = json.loads((project / "metrics.json").read_text())
+    metrics = json.loads((project / "details.json").read_text())
     assert float(printed["LR@1"]) == round(metrics["retrieve"]["LR@1"], 1)
     pairs.write_text("queries/000.jpg elsewhere.jpg\n")
     assert call(project, "import", "pairs", str(pairs)) == 1

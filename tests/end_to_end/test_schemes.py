@@ -87,7 +87,7 @@ def test_a_scheme_from_partition_to_report(tmp_path, scheme):
         "database_manifest": city.folder / "database.parquet",
     }
     result = evaluate(EvalInputs(EVAL, **city.outputs(), **photos))
-    numbers = json.loads((city.folder / "metrics.json").read_text())
+    numbers = json.loads((city.folder / "details.json").read_text())
     assert numbers["classify"]["ceiling"] > 75
     for name in ("classify", "retrieve", "hybrid"):
         assert numbers[name]["LR@1"] > 70
@@ -102,7 +102,7 @@ def test_a_scheme_from_partition_to_report(tmp_path, scheme):
     inputs = ReportInputs(
         config=QUIET,
         predictions=city.folder / "predictions.parquet",
-        metrics=city.folder / "metrics.json",
+        details=city.folder / "details.json",
         recall_curve=city.folder / "lr_curve.csv",
         classes=city.folder / "localiser" / "classes.parquet",
         labels=city.folder / "partition" / "labels.npy",

@@ -217,7 +217,7 @@ def test_a_second_run_of_a_stage_is_told_who_is_at_work(project, capsys, command
 
 
 def test_the_stages_in_order_end_in_metrics(finished, capsys):
-    numbers = json.loads((finished / "metrics.json").read_text())["classify"]
+    numbers = json.loads((finished / "details.json").read_text())["classify"]
     assert (
         0 <= numbers["LR@1"] <= numbers["LR@5"] <= numbers["LR@10"] <= numbers["LR@20"] <= numbers["ceiling"]
     )
@@ -328,7 +328,7 @@ def test_unreadable_images_are_listed_and_skipped(tmp_path, finished, capsys):
         assert f"@{note}@" in listed
     for note in ("cmyk", "palette", "deep", "rotated", "good0"):
         assert f"@{note}@" not in listed
-    assert json.loads((project / "metrics.json").read_text())["classify"]["unreadable"] == 3
+    assert json.loads((project / "details.json").read_text())["classify"]["unreadable"] == 3
 
 
 @pytest.mark.parametrize(

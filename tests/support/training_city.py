@@ -146,6 +146,8 @@ class City:
             "features": self.folder / "queries.zarr",
             "manifest": self.folder / "queries.parquet",
             "metrics": self.folder / "metrics.json",
+            "details": self.folder / "details.json",
+            "timings": self.folder / "timings.json",
             "predictions": self.folder / "predictions.parquet",
             "curve": self.folder / "lr_curve.csv",
         }

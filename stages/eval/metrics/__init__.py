@@ -1,1 +1,1 @@
-"""Metrics of predictions: breakdowns, calibration, the blocks of metrics.json."""
+"""Metrics of predictions: breakdowns, calibration, the blocks of details.json."""

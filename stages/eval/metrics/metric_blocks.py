@@ -1,4 +1,4 @@
-"""The blocks of metrics.json."""
+"""The blocks of details.json."""
 
 from __future__ import annotations
 

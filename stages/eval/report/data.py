@@ -23,14 +23,14 @@ from stages.partition.places import Places
 class ReportInputs:
     """The settings and files of a report.
 
-    `predictions`, `metrics` and `recall_curve` are written by evaluation; `labels` hold the class of
+    `predictions`, `details` and `recall_curve` are written by evaluation; `labels` hold the class of
     every database row; `database` and `queries` are manifests. `output` is the page to write, `plots` a
     folder for the plots' data (CSV) and, in its folder `figures`, the figures (PNG).
     """
 
     config: ReportConfig
     predictions: Path
-    metrics: Path
+    details: Path
     recall_curve: Path
     classes: Path
     labels: Path
@@ -100,12 +100,12 @@ class ReportData:
 def _require_one_evaluation(
     inputs: ReportInputs, outcomes: Outcomes, queries: Manifest, classes: ClassTable
 ) -> None:
-    """Raise InputError unless metrics, curve and predictions come from one evaluation of these queries."""
-    for file in (inputs.metrics, inputs.recall_curve):
+    """Raise InputError unless details, curve and predictions come from one evaluation of these queries."""
+    for file in (inputs.details, inputs.recall_curve):
         if not file.exists():
             raise InputError(f"{file} does not exist: run `pipeline eval`")
     digests = {
-        inputs.metrics: ("metrics", digest_of(inputs.metrics)),
+        inputs.details: ("details", digest_of(inputs.details)),
         inputs.recall_curve: ("curve", digest_of(inputs.recall_curve)),
         inputs.queries: ("queries", queries.digest),
         inputs.classes: ("partition", classes.origin.get("partition", "")),

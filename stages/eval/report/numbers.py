@@ -1,4 +1,4 @@
-"""The numbers of metrics.json as the report shows them."""
+"""The numbers of details.json as the report shows them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Tile:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The blocks of metrics.json: those of localisers, and all others."""
+    """The blocks of details.json: those of localisers, and all others."""
 
     localisers: dict[str, Metrics]
     others: dict[str, Metrics]
 
     @classmethod
     def of(cls, metrics: Metrics) -> Numbers:
-        """Return the blocks of metrics.json; a block with LR@1 is that of a localiser."""
+        """Return the blocks of details.json; a block with LR@1 is that of a localiser."""
         localisers = {name: block for name, block in metrics.items() if "LR@1" in block}
         return cls(localisers, {name: block for name, block in metrics.items() if name not in localisers})
 

@@ -31,7 +31,7 @@ def run(inputs: ReportInputs) -> ReportResult:
     InputError
         If a file is missing or the files do not belong together.
     """
-    config, data, metrics = inputs.config, ReportData.open(inputs), _read_metrics(inputs.metrics)
+    config, data, metrics = inputs.config, ReportData.open(inputs), _read_metrics(inputs.details)
     radius_m = data.outcomes.radius_m
     plots = _draw_plots(data, metrics, inputs)
     chosen = chosen_queries(data.outcomes, data.reachable, config.queries)

@@ -29,7 +29,7 @@ _LABELS = {
     "cell tail": "in a tail cell",
     "cell none": "in no trained cell",
 }
-"""Readable names of entries of metrics.json; others are shown as they are."""
+"""Readable names of entries of details.json; others are shown as they are."""
 
 
 def metres(length_m: float | None) -> str:
@@ -42,12 +42,12 @@ def metres(length_m: float | None) -> str:
 
 
 def label(name: str) -> str:
-    """Return the readable name of an entry of metrics.json."""
+    """Return the readable name of an entry of details.json."""
     return _LABELS.get(name, name.replace("_", " "))
 
 
 def number(value: object, name: str) -> str:
-    """Return the value of an entry of metrics.json as text."""
+    """Return the value of an entry of details.json as text."""
     if value is None:
         return "\u2013"
     if isinstance(value, bool) or not isinstance(value, (int, float)):

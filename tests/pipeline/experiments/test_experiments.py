@@ -100,7 +100,7 @@ def test_rows_share_partitions_and_features(project):
     stores = {path.name for path in (project / "data/features/efficientnet_lite0-64").glob("*.zarr")}
     assert {"database.zarr", "queries.zarr", "views.zarr"} < stores
     assert len(stores) == 4
-    assert not any((project / name).exists() for name in ("models", "metrics.json", "plots"))
+    assert not any((project / name).exists() for name in ("models", "metrics.json", "details.json", "plots"))
 
 
 def test_spreads_and_gains_come_from_the_runs(project):
@@ -108,7 +108,7 @@ def test_spreads_and_gains_come_from_the_runs(project):
     assert "nowhere.pth" in rows["absent"]["not_run"]
     for row in ("plain", "longtail", "wide"):
         metrics = [
-            json.loads((project / "experiments" / row / f"seed-{seed}" / "metrics.json").read_text())
+            json.loads((project / "experiments" / row / f"seed-{seed}" / "details.json").read_text())
             for seed in (0, 1)
         ]
         values = [numbers["classify"]["LR@5"] for numbers in metrics]

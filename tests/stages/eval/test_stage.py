@@ -64,7 +64,7 @@ def test_recall_by_hand():
 def test_files_agree_with_each_other(city, score):
     result = run(EvalInputs(replace(CONFIG_EVAL, score=score), **city.outputs()))
     rows = pq.read_table(city.folder / "predictions.parquet")
-    numbers = json.loads((city.folder / "metrics.json").read_text())["classify"]
+    numbers = json.loads((city.folder / "details.json").read_text())["classify"]
     curve = list(csv.DictReader((city.folder / "lr_curve.csv").read_text().splitlines()))
     assert rows.num_rows == result.queries == numbers["queries"] == 100
     assert rows["key"].to_pylist()[:2] == ["0.jpg", "1.jpg"]
@@ -109,7 +109,7 @@ def test_chance_and_ceiling(city):
 def test_metrics_say_what_was_resampled(city, tmp_path):
     run(EvalInputs(ALL, **city.outputs(), **database(city)))
     rows = pq.read_table(city.folder / "predictions.parquet")
-    block = json.loads((city.folder / "metrics.json").read_text())["classify"]
+    block = json.loads((city.folder / "details.json").read_text())["classify"]
     assert block["resampled"] == "burst"
     assert block["units"] == len(np.unique(rows["unit"])) < 100
     assert set(rows["cell"].to_pylist()) <= {"head", "mid", "tail", "none"}
@@ -117,7 +117,7 @@ def test_metrics_say_what_was_resampled(city, tmp_path):
     truth = np.stack([rows["utm_east"], rows["utm_north"]], 1)
     write_rows(tmp_path / "some.parquet", truth, [""] * 100, skipped=7)
     run(EvalInputs(ALL, **{**city.outputs(), "manifest": tmp_path / "some.parquet"}, **database(city)))
-    block = json.loads((city.folder / "metrics.json").read_text())["classify"]
+    block = json.loads((city.folder / "details.json").read_text())["classify"]
     assert block["skipped_at_index"] == 7
 
 
@@ -170,7 +170,8 @@ def test_queries_that_do_not_match_are_rejected(city, tmp_path):
 
 def test_three_localisers_side_by_side(city):
     result = run(EvalInputs(ALL, **city.outputs(), **database(city)))
-    numbers = json.loads((city.folder / "metrics.json").read_text())
+    numbers = json.loads((city.folder / "details.json").read_text())
+    times = json.loads((city.folder / "timings.json").read_text())
     rows = pq.read_table(city.folder / "predictions.parquet")
     for name, column in (
         ("classify", "error_m"),
@@ -182,15 +183,43 @@ def test_three_localisers_side_by_side(city):
         assert block["LR@1"] == pytest.approx(100 * right.mean())
         assert block["LR@1 low"] <= block["LR@1"] <= block["LR@1 high"]
         assert block["LR@1"] > 5 * result.reach.chance
-        assert block["ms_per_query"] > 0
+        assert times[name]["ms_per_query"] > 0
     assert numbers["hybrid"]["index_bytes"] > numbers["classify"]["index_bytes"] > 0
     assert set(numbers) == {"classify", "retrieve", "hybrid", "scores", "confidence", "breakdown"}
     flat = [value for block in numbers.values() for value in block.values()]
     assert all(value is None or isinstance(value, int | float | str) for value in flat)
 
 
+def test_metrics_are_few_and_without_times(city):
+    result = run(EvalInputs(ALL, **city.outputs(), **database(city)))
+    metrics = json.loads((city.folder / "metrics.json").read_text())
+    details = json.loads((city.folder / "details.json").read_text())
+    first = details["classify"]
+    assert metrics == {
+        "LR@1": first["LR@1"],
+        "LR@5": first["LR@5"],
+        "median_error_m": first["median_error_m"],
+        "ECE": details["confidence"]["ECE"],
+        "ceiling": first["ceiling"],
+        "retrieve": {"LR@1": details["retrieve"]["LR@1"]},
+        "hybrid": {"LR@1": details["hybrid"]["LR@1"]},
+    }
+    assert not [name for block in details.values() for name in block if "ms" in name]
+    unknown = replace(result, confidence={}, blocks={"classify": result.blocks["classify"]})
+    assert set(unknown.metrics()) == {"LR@1", "LR@5", "median_error_m", "ceiling"}
+
+
+def test_another_evaluation_changes_no_tracked_byte(city):
+    files = [city.folder / name for name in ("metrics.json", "details.json", "predictions.parquet")]
+    inputs = EvalInputs(ALL, **city.outputs(), **database(city))
+    run(inputs)
+    before = [file.read_bytes() for file in files]
+    run(inputs)
+    assert [file.read_bytes() for file in files] == before
+
+
 def test_breakdown_adds_up(city):
-    numbers = run(EvalInputs(ALL, **city.outputs(), **database(city))).metrics()
+    numbers = run(EvalInputs(ALL, **city.outputs(), **database(city))).details()
     for prefix in ("cell", "centre"):
         names = [name[: -len(" queries")] for name in numbers["breakdown"] if name.endswith("queries")]
         mine = [name for name in names if name.startswith(prefix)]

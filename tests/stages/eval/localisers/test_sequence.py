@@ -63,11 +63,11 @@ def evaluate(city, folder, features, positions, timestamps, config=WHOLE):
     write_store(folder / "queries.zarr", features)
     write_rows(folder / "queries.parquet", positions, timestamps)
     files = {"features": folder / "queries.zarr", "manifest": folder / "queries.parquet"}
-    files |= {name: folder / name for name in ("metrics", "predictions", "curve")}
+    files |= {name: folder / name for name in ("metrics", "details", "timings", "predictions", "curve")}
     run(EvalInputs(config, **{**city.outputs(), **files}))
     table = pq.read_table(folder / "predictions")
     placed = np.stack([table["sequence_east"], table["sequence_north"]], axis=1)
-    return json.loads((folder / "metrics").read_text()), placed
+    return json.loads((folder / "details").read_text()), placed
 
 
 def test_a_walk_is_placed_better_than_its_photos(city, walk, tmp_path):
@@ -101,4 +101,4 @@ def test_photos_without_a_time_are_placed_alone(city, walk, tmp_path):
 
 def test_none_adds_no_localiser(city):
     result = run(EvalInputs(replace(CONFIG_EVAL, score="fused"), **city.outputs()))
-    assert "sequence" not in result.metrics()
+    assert "sequence" not in result.details()

@@ -111,12 +111,12 @@ def build(folder: Path, *, confident: bool = True) -> ReportInputs:
         "hybrid": {"LR@1": 50.0, "median_error_m": None},
         "breakdown": {"cell tail LR@1": 12.5, "cell tail queries": 8},
     }
-    (folder / "metrics.json").write_text(json.dumps(blocks))
+    (folder / "details.json").write_text(json.dumps(blocks))
     (folder / "lr_curve.csv").write_text("n,classify\n1,41.7\n2,50.0\n")
     return ReportInputs(
         config=CONFIG,
         predictions=folder / "predictions.parquet",
-        metrics=folder / "metrics.json",
+        details=folder / "details.json",
         recall_curve=folder / "lr_curve.csv",
         classes=folder / "classes.parquet",
         labels=folder / "labels.npy",
@@ -317,7 +317,7 @@ def test_files_that_do_not_match_are_named(files, tmp_path):
     with pytest.raises(InputError, match="pipeline eval"):
         run(replace(files, predictions=tmp_path / "absent.parquet"))
     with pytest.raises(InputError, match="pipeline eval"):
-        run(replace(files, metrics=tmp_path / "absent.json"))
+        run(replace(files, details=tmp_path / "absent.json"))
     with pytest.raises(InputError, match="pipeline partition"):
         run(replace(files, labels=tmp_path / "absent.npy"))
     np.save(tmp_path / "short.npy", np.zeros(5, np.int32))
@@ -402,11 +402,11 @@ def test_a_page_with_a_missing_value_is_an_error():
         render("located.html", map_data={}, items=[], unreadable=[])
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "lr_curve.csv"])
+@pytest.mark.parametrize("name", ["details.json", "lr_curve.csv"])
 def test_files_of_another_evaluation_are_rejected(tmp_path, name):
     inputs = build(tmp_path)
     rows = pq.read_table(inputs.predictions)
-    origin = {"metrics": digest_of(inputs.metrics), "curve": digest_of(inputs.recall_curve)}
+    origin = {"details": digest_of(inputs.details), "curve": digest_of(inputs.recall_curve)}
     write_table(inputs.predictions, rows, {"radius_m": 60.0, "zone": "10S", "origin": origin})
     run(inputs)
     page = inputs.output.read_bytes()
