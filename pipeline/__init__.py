@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.locate.answer import Answer, Candidate
     from pipeline.locate.localiser import PhotoLocaliser as Localiser
+    from pipeline.locate.near import Near
 
-__all__ = ["Answer", "Candidate", "Localiser"]
+__all__ = ["Answer", "Candidate", "Localiser", "Near"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,5 +18,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pipeline.locate.answer import Answer, Candidate
     from pipeline.locate.localiser import PhotoLocaliser
+    from pipeline.locate.near import Near
 
-    return {"Answer": Answer, "Candidate": Candidate, "Localiser": PhotoLocaliser}[name]
+    return {"Answer": Answer, "Candidate": Candidate, "Localiser": PhotoLocaliser, "Near": Near}[name]

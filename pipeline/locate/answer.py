@@ -5,10 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+import utm
+
+from pipeline.locate.photos import Capture
 from pipeline.locate.walk import WalkSpan
 from stages.files import printable
+from stages.index.utm_zone import Zone
+
+if TYPE_CHECKING:
+    from stages.models.localiser.localiser import Localiser
+
+Floats = npt.NDArray[np.floating[Any]]
 
 EARTH_RADIUS_M = 6_371_009.0
 
@@ -46,10 +57,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Answer:
-    """The place of a photo.
+    """The place of a photo, or of several photos of one spot.
 
     Attributes
     ----------
+    photo : Path
+        The photo; the first of several.
     places : tuple of Candidate
         The best place and its runners-up; never empty.
     confidence : float or None
@@ -62,6 +75,8 @@ class Answer:
         Distance from the EXIF position to the first place.
     walk : WalkSpan or None
         The photos that the answer is based on, if it was located as part of a walk.
+    together : tuple of Path
+        All photos of the spot, if several were located together.
     """
 
     photo: Path
@@ -71,6 +86,7 @@ class Answer:
     exif: tuple[float, float] | None
     exif_distance_m: float | None
     walk: WalkSpan | None = None
+    together: tuple[Path, ...] = ()
 
     @property
     def latitude(self) -> float | None:
@@ -91,6 +107,7 @@ class Answer:
             exif = {"latitude": latitude, "longitude": longitude, "distance_m": self.exif_distance_m}
         return {
             "photo": printable(self.photo),
+            **({"photos": [printable(photo) for photo in self.together]} if self.together else {}),
             **{name: first[name] for name in ("latitude", "longitude", "utm_east", "utm_north", "zone")},
             "confidence": self.confidence,
             "abstained": self.abstained,
@@ -98,6 +115,43 @@ class Answer:
             "places": [asdict(place) for place in self.places],
             **({} if self.walk is None else {"walk": asdict(self.walk)}),
         }
+
+
+def answer_of(
+    capture: Capture, places: tuple[Candidate, ...], confidence: float, *, abstained: bool
+) -> Answer:
+    """Return an answer with the photo's EXIF position and its distance from the first place.
+
+    A confidence of NaN is unknown.
+    """
+    first, exif, distance_m = places[0], capture.position, None
+    if exif is not None and first.latitude is not None and first.longitude is not None:
+        distance_m = round(distance_on_earth_m(exif, (first.latitude, first.longitude)), 1)
+    known = None if math.isnan(confidence) else round(confidence, 4)
+    return Answer(capture.path, places, known, abstained, exif, distance_m)
+
+
+def candidates(
+    trained: Localiser, positions: Floats, scores: Floats, class_ids: npt.NDArray[np.int64]
+) -> tuple[Candidate, ...]:
+    """Return the places of one photo at positions (top, 2) in metres; class id -1 is none."""
+    return tuple(
+        _candidate(trained, position.tolist(), float(score), int(class_id))
+        for position, score, class_id in zip(positions, scores, class_ids, strict=True)
+        if class_id >= 0
+    )
+
+
+def _candidate(trained: Localiser, position: list[float], score: float, class_id: int) -> Candidate:
+    east, north = (round(value, 2) for value in position)
+    classes = trained.classes
+    latitude = longitude = None
+    if classes.zone:
+        zone = Zone.of(classes.zone)
+        degrees = utm.to_latlon(east, north, zone.number, northern=zone.northern, strict=False)
+        latitude, longitude = (round(float(value), 7) for value in degrees)
+    images = int(trained.places.images[class_id])
+    return Candidate(latitude, longitude, east, north, classes.zone, round(score, 5), class_id, images)
 
 
 def distance_on_earth_m(first: tuple[float, float], second: tuple[float, float]) -> float:

@@ -57,6 +57,8 @@ def facts(answer: Answer) -> list[tuple[str, object]]:
     rows += [("UTM", utm_text(first)), ("confidence", confidence_text(answer))]
     if answer.walk is not None:
         rows.append(("walk", walk_text(answer.walk)))
+    if answer.together:
+        rows.append(("together", f"{len(answer.together)} photos of one spot"))
     if answer.exif is not None:
         away = "" if answer.exif_distance_m is None else f", {metres(answer.exif_distance_m)} from the answer"
         rows.append(("EXIF GPS", f"{answer.exif[0]:.6f}, {answer.exif[1]:.6f}{away}"))

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.locate.photos import Capture
 from stages.files import printable, replacing
 from stages.index.clock import clock_seconds
-from stages.index.exif import read_time
 
 if TYPE_CHECKING:
     from pipeline.locate.answer import Answer
@@ -46,18 +46,17 @@ class WalkSpan:
     after_s: float
 
 
-def moments_of(photos: Sequence[Path], *, fps: float | None = None) -> list[Moment]:
+def moments_of(photos: Sequence[Capture], *, fps: float | None = None) -> list[Moment]:
     """Return when each photo was taken.
 
     A session is a folder and a camera. Times come from EXIF; where no photo of a session has one, the order
     of the photos counts, `UNTIMED_STEP_S` apart. With `fps` they are frames of a video, in their order.
     """
-    texts = [("", "") if fps else read_time(photo) for photo in photos]
-    sessions = [
-        " ".join((str(photo.parent), camera)).strip()
-        for photo, (_, camera) in zip(photos, texts, strict=True)
-    ]
-    seconds = clock_seconds(pa.array([text for text, _ in texts], pa.string())).tolist()
+    if fps:
+        photos = [Capture(photo.path) for photo in photos]
+    texts = [photo.timestamp for photo in photos]
+    sessions = [f"{photo.path.parent} {photo.camera}".strip() for photo in photos]
+    seconds = clock_seconds(pa.array(texts, pa.string())).tolist()
     step_s = 1 / fps if fps else UNTIMED_STEP_S
     for session in dict.fromkeys(sessions):
         rows = [row for row, name in enumerate(sessions) if name == session]
@@ -65,8 +64,7 @@ def moments_of(photos: Sequence[Path], *, fps: float | None = None) -> list[Mome
             for number, row in enumerate(rows):
                 seconds[row] = number * step_s
     return [
-        Moment(second, session, text)
-        for second, session, (text, _) in zip(seconds, sessions, texts, strict=True)
+        Moment(second, session, text) for second, session, text in zip(seconds, sessions, texts, strict=True)
     ]
 
 

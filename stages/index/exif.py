@@ -24,10 +24,13 @@ class Photo:
     timestamp: str
 
 
-def read_exif(path: Path) -> Photo | SkipReason:
-    """Return where, when and in which direction a photo was taken, or the reason to skip it."""
+def read_exif(path: Path, content: bytes | None = None) -> Photo | SkipReason:
+    """Return where, when and in which direction a photo was taken, or the reason to skip it.
+
+    The `content` of the file need not be read again where it is known.
+    """
     try:
-        exif = _exif_of(path)
+        exif = _exif_of(path, content)
     except UnreadableImage:
         return SkipReason.UNREADABLE
     gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
@@ -44,17 +47,17 @@ def read_exif(path: Path) -> Photo | SkipReason:
     return Photo(float(latitude), float(longitude), heading, _taken(exif))
 
 
-def read_time(path: Path) -> tuple[str, str]:
+def read_time(path: Path, content: bytes) -> tuple[str, str]:
     """Return when a photo was taken, as ISO 8601, and the model of the camera; "" where unknown."""
     try:
-        exif = _exif_of(path)
+        exif = _exif_of(path, content)
     except UnreadableImage:
         return "", ""
     return _taken(exif), str(exif.get(ExifTags.Base.Model, "")).strip("\0 ")
 
 
-def _exif_of(path: Path) -> Image.Exif:
-    with as_unreadable(path), open_picture(path, decode_at_least=1) as image:
+def _exif_of(path: Path, content: bytes | None) -> Image.Exif:
+    with as_unreadable(path), open_picture(content or path, decode_at_least=1) as image:
         exif = image.getexif()
         # Pillow reads these parts when they are first asked for, while the file is open.
         exif.get_ifd(ExifTags.IFD.GPSInfo)

@@ -57,11 +57,15 @@ class PhotoSpace:
 
     @torch.no_grad()
     def vectors(self, features: npt.NDArray[np.floating]) -> Tensor:
-        """Return unit vectors (n, length) of features (n, F) that begin with `inputs`."""
+        """Return unit vectors (n, length) of features (n, F) that begin with `inputs`.
+
+        Of several views of each photo (n, V, F), it is the mean of their vectors.
+        """
         if self.kind == "projected":
             return self.localiser.embed(features)
-        frozen = torch.from_numpy(features[:, : self.length])
-        return functional.normalize(frozen.to(self.localiser.device).float(), dim=1)
+        frozen = torch.from_numpy(features[..., : self.length])
+        unit = functional.normalize(frozen.to(self.localiser.device).float(), dim=-1)
+        return unit if unit.ndim == 2 else unit.mean(dim=1)
 
 
 @torch.no_grad()

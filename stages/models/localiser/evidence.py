@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from stages.models.localiser.calibration import Calibration
@@ -42,23 +43,42 @@ def calibration_for(localiser: Localiser, fusion: FusionConfig) -> Calibration:
 
 
 def score_classes(
-    localiser: Localiser, features: Features, *, top: int, calibration: Calibration
+    localiser: Localiser,
+    features: Features,
+    *,
+    top: int,
+    calibration: Calibration,
+    prior: npt.NDArray[np.float64] | None = None,
 ) -> ScoredClasses:
-    """Return the best `top` classes of each feature with their evidence, from heads and exemplars."""
-    class_id, heads = best_scores(localiser, features, top, "calibrated", calibration)
+    """Return the best `top` classes of each feature with their evidence, from heads and exemplars.
+
+    `prior` (places,) is the log weight of each place, minus infinity for an impossible one.
+    """
+    depth = top if prior is None else max(top, len(prior))
+    class_id, heads = best_scores(localiser, features, depth, "calibrated", calibration)
+    known: npt.NDArray[np.float64] = np.zeros((1, 1))
+    if prior is not None:
+        known = np.where(class_id >= 0, prior[class_id], -np.inf)
+        best = np.argsort(-(heads + known), axis=1, kind="stable")[:, :top]
+        class_id = np.take_along_axis(class_id, best, axis=1)
+        heads, known = (np.take_along_axis(part, best, axis=1) for part in (heads, known))
+        class_id = np.where(known > -np.inf, class_id, -1)
     cosines = heads * np.array(calibration.temperatures)[groups_of(localiser, class_id)]
     likeness = exemplar_likeness(localiser, features, class_id)
     evidence, likeness = calibration.add_likeness(heads, cosines, likeness)
-    return ScoredClasses(class_id, evidence, np.where(class_id >= 0, likeness, -1.0))
+    return ScoredClasses(class_id, evidence + known, np.where(class_id >= 0, likeness, -1.0))
 
 
 def exemplar_likeness(
     localiser: Localiser, features: Features, place_id: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64] | None:
-    """Return the likeness to each place's exemplars, (B, C); None without exemplars."""
+    """Return the likeness to exemplars, (B, C), the mean over views; None without exemplars."""
     if localiser.exemplars is None:
         return None
-    return localiser.exemplars.likeness(features[:, : localiser.pooled_length], place_id)
+    pooled = torch.as_tensor(features[..., : localiser.pooled_length])
+    views = pooled[:, None] if pooled.ndim == 2 else pooled
+    likeness = [localiser.exemplars.likeness(views[:, view], place_id) for view in range(views.shape[1])]
+    return np.asarray(np.mean(likeness, axis=0)) if len(likeness) > 1 else likeness[0]
 
 
 def groups_of(localiser: Localiser, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -175,8 +175,14 @@ class Localiser:
 
     @torch.no_grad()
     def embed(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Tensor:
-        """Return unit embeddings (B, D) of features (B, F), eq. 4.18."""
-        return self.projection(self.through_tail(features))  # type: ignore[no-any-return]
+        """Return unit embeddings (B, D) of features (B, F), eq. 4.18.
+
+        Of several views of each query (B, V, F), it is the mean of their embeddings, which is shorter: its
+        cosines are the mean of theirs.
+        """
+        stored = torch.as_tensor(features)
+        embedded: Tensor = self.projection(self.through_tail(stored.flatten(0, -2)))
+        return embedded if stored.ndim == 2 else embedded.view(*stored.shape[:2], -1).mean(dim=1)
 
     def through_tail(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Tensor:
         """Return the projection's input for features (B, F): the features themselves without a tail."""

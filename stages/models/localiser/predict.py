@@ -80,8 +80,9 @@ def predict(localiser: Localiser, features: Features, *, top: int, score: Score)
     ----------
     localiser : Localiser
         The trained localiser.
-    features : Tensor or ndarray, shape (B, F)
-        Finite features, made by the localiser's recipe and joined in the order of its inputs.
+    features : Tensor or ndarray, shape (B, F) or (B, V, F)
+        Finite features, made by the localiser's recipe and joined in the order of its inputs. The evidence
+        of several views of a query, such as crops, is averaged.
     top : int
         How many places to return.
     score : {"softmax", "cosine", "calibrated"}
@@ -111,6 +112,7 @@ def answer(
     top: int,
     fusion: FusionConfig | None = None,
     radius_m: float | None = None,
+    prior: npt.NDArray[np.float64] | None = None,
 ) -> Answers:
     """Return up to `top` positions of each feature, from the evidence of all groups together.
 
@@ -118,7 +120,7 @@ def answer(
     ----------
     localiser : Localiser
         Its meta holds the settings used unless others are given.
-    features : Tensor or ndarray, shape (B, F)
+    features : Tensor or ndarray, shape (B, F) or (B, V, F)
         As for `predict`.
     top : int
         How many answers to give.
@@ -126,6 +128,8 @@ def answer(
         Other settings than those it was trained with.
     radius_m : float, optional
         Another radius.
+    prior : ndarray of float64, shape (places,), optional
+        Log weight of each place; minus infinity for one that is no answer.
 
     Raises
     ------
@@ -135,7 +139,7 @@ def answer(
     """
     fusion, radius_m = _fusion_settings(localiser, fusion, radius_m)
     calibration = calibration_for(localiser, fusion)
-    best = score_classes(localiser, features, top=fusion.candidates, calibration=calibration)
+    best = score_classes(localiser, features, top=fusion.candidates, calibration=calibration, prior=prior)
     points, weights = localiser.positions_of(best.class_id), probabilities(best.evidence)
     fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
     confidence = calibration.confidences(ConfidenceFeatures.of(fused, points, best.likeness, radius_m))
@@ -153,6 +157,7 @@ def answer_walks(
     top: int,
     fusion: FusionConfig | None = None,
     radius_m: float | None = None,
+    prior: npt.NDArray[np.float64] | None = None,
 ) -> Answers:
     """Return up to `top` positions of each photo, given the other photos of its walk.
 
@@ -161,7 +166,7 @@ def answer_walks(
 
     Parameters
     ----------
-    localiser, features, top, fusion, radius_m
+    localiser, features, top, fusion, radius_m, prior
         As for `answer`.
     times : WalkTimes
         When each photo was taken, and on which walk.
@@ -169,7 +174,7 @@ def answer_walks(
     fusion, radius_m = _fusion_settings(localiser, fusion, radius_m)
     calibration = calibration_for(localiser, fusion)
     candidates = max(fusion.candidates, _WALK_CANDIDATES)
-    best = score_classes(localiser, features, top=candidates, calibration=calibration)
+    best = score_classes(localiser, features, top=candidates, calibration=calibration, prior=prior)
     points, weights = localiser.positions_of(best.class_id), np.zeros(best.evidence.shape)
     motion = Motion(times.speed_m_s, localiser.classes.cell_m**2, len(localiser.places))
     for rows in times.walks:

@@ -61,7 +61,7 @@ def best_scores(
 def require_length(features: Tensor | npt.NDArray[np.floating[Any]], meta: dict[str, Any]) -> None:
     """Raise InputError unless features have the length that a localiser with this meta takes."""
     expected = meta["features"]
-    if features.ndim != 2 or features.shape[1] != expected:
+    if features.ndim not in (2, 3) or features.shape[-1] != expected:
         raise InputError(
             f"features of shape {tuple(features.shape)}, expected (n, {expected}): "
             f"outputs {', '.join(meta['inputs'])} of {meta['recipe']['backbone']}"
@@ -69,8 +69,8 @@ def require_length(features: Tensor | npt.NDArray[np.floating[Any]], meta: dict[
 
 
 def require_finite(features: Tensor) -> None:
-    """Raise InputError if any of the features (b, F) is not finite."""
-    for part in torch.split(features, max(1, _VALUES_CHECKED // max(1, features.shape[1]))):
+    """Raise InputError if any of the features (b, F) or (b, V, F) is not finite."""
+    for part in torch.split(features, max(1, _VALUES_CHECKED // max(1, features[:1].numel()))):
         # A sum is finite only if all its terms are, and takes a tenth of the time of checking each. Sums of
         # large finite float64 numbers may overflow, so these are checked one by one.
         wide = torch.float32 if part.dtype == torch.float16 else torch.float64

@@ -23,7 +23,8 @@ from cache.reader import FeatureReader
 from cache.recipe import Recipe
 from pipeline.cli import main
 from pipeline.locate.answer import distance_on_earth_m
-from pipeline.locate.localiser import PhotoLocaliser, photos_of
+from pipeline.locate.localiser import PhotoLocaliser
+from pipeline.locate.photos import photos_of
 from stages.errors import InputError, WeightsError
 from stages.files import printable
 from stages.images import formats as opening

@@ -11,6 +11,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from pipeline.locate.localiser import PhotoLocaliser
+from pipeline.locate.photos import read_photo
 from pipeline.locate.walk import UNTIMED_STEP_S, moments_of
 from stages.images.read import UnreadableImage
 from tests.pipeline.locate.test_locate import call, recipe, save_localiser, scene
@@ -40,34 +41,39 @@ def shoot(path, time="", camera="", seed=1):
     return path
 
 
+def captured(*photos):
+    return [read_photo(photo, decode_at_least=64)[0] for photo in photos]
+
+
 def test_times_and_cameras_come_from_exif(tmp_path):
     first = shoot(tmp_path / "a.jpg", "2025:12:22 09:47:11", "phone A")
     second = shoot(tmp_path / "b.jpg", "2025:12:22 09:47:15", "phone B")
     third = shoot(tmp_path / "c.jpg", "2025:12:22 09:48:11", "phone A")
-    moments = moments_of([first, second, third])
+    moments = moments_of(captured(first, second, third))
     assert moments[2].seconds - moments[0].seconds == 60
     assert moments[0].session == moments[2].session != moments[1].session
     assert moments[0].timestamp == "2025-12-22T09:47:11"
 
 
 def test_without_any_time_the_order_counts(tmp_path):
-    moments = moments_of([shoot(tmp_path / f"{n}.jpg") for n in range(3)])
+    moments = moments_of(captured(*(shoot(tmp_path / f"{n}.jpg") for n in range(3))))
     assert [moment.seconds for moment in moments] == [0, UNTIMED_STEP_S, 2 * UNTIMED_STEP_S]
 
 
 def test_one_photo_without_a_time_stays_alone(tmp_path):
     timed, untimed = shoot(tmp_path / "a.jpg", "2025:12:22 09:47:11"), shoot(tmp_path / "b.jpg")
-    assert np.isnan([moment.seconds for moment in moments_of([timed, untimed])]).tolist() == [False, True]
+    moments = moments_of(captured(timed, untimed))
+    assert np.isnan([moment.seconds for moment in moments]).tolist() == [False, True]
 
 
 def test_frames_of_a_video_follow_their_rate(tmp_path):
     frames = [shoot(tmp_path / f"{n}.jpg", "2025:12:22 09:47:11") for n in range(3)]
-    assert [moment.seconds for moment in moments_of(frames, fps=4)] == [0, 0.25, 0.5]
+    assert [moment.seconds for moment in moments_of(captured(*frames), fps=4)] == [0, 0.25, 0.5]
 
 
 def test_each_folder_is_a_walk_of_its_own(tmp_path):
     photos = [shoot(tmp_path / folder / f"{n}.jpg") for folder in "ab" for n in range(2)]
-    moments = moments_of(photos)
+    moments = moments_of(captured(*photos))
     assert [moment.seconds for moment in moments] == [0, UNTIMED_STEP_S] * 2
     assert len({moment.session for moment in moments}) == 2
 
