@@ -10,7 +10,7 @@ import click
 
 from cache.errors import PlacecacheError
 from pipeline import console
-from pipeline.commands import everyday, stages, tools
+from pipeline.commands import everyday, exchange, stages, tools
 from pipeline.commands.help import GroupWithHeadings
 from pipeline.commands.system_errors import explain
 
@@ -33,7 +33,7 @@ def cli(context: click.Context, project: Path | None) -> None:
 
 cli.add_heading("Stages", stages.COMMANDS)
 cli.add_heading("Everyday", everyday.COMMANDS)
-cli.add_heading("Tools", tools.COMMANDS)
+cli.add_heading("Tools", (*tools.COMMANDS, *exchange.COMMANDS))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

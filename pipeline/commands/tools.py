@@ -1,4 +1,4 @@
-"""Tools around the stages: check a project, pack images, exchange features, run experiments."""
+"""Tools around the stages: check a project, pack images, run experiments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import click
 
 from pipeline import console
 from pipeline.commands.context import DEVICE, SCHEDULER, in_project, one_device, project_of
-from pipeline.commands.help import HelpfulGroup
 from pipeline.commands.options import SEEDS, SPLIT
 from pipeline.project.paths import SPLITS
 
@@ -125,107 +124,6 @@ def pack(context: click.Context, source: Path, output: Path, workers: int | None
     console.facts(f"pack {source}: {result.manifest}", result.facts())
 
 
-@click.group("import", cls=HelpfulGroup)
-def import_() -> None:
-    """Use features that another program made."""
-
-
-@import_.command("features")
-@click.argument("features", type=click.Path(path_type=Path))
-@click.argument("positions", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--split", type=click.Choice(("database", "queries")), required=True, help="Their split.")
-@click.option("--name", required=True, help="Name of what made them; the same one for database and queries.")
-@click.option("--replace", is_flag=True, help="Delete features that something else made.")
-@in_project
-def import_features(
-    context: click.Context, features: Path, positions: Path, split: str, name: str, replace: bool
-) -> None:
-    """Import features and the images' positions.
-
-    FEATURES is an .npy of shape (rows, F), an .h5 in hloc's layout, or a folder of .npy: one per image, or
-    one array with names.txt. POSITIONS is a .csv with one line per image, or a .txt in COLMAP's form (image,
-    latitude, longitude, altitude). Import database and queries. They replace the stages index and extract;
-    params.yaml is set accordingly. Imported features have no views.
-    """
-    from pipeline.runners.import_export import ImportRequest, import_split
-
-    params, paths = project_of(context)
-    request = ImportRequest(features, positions, split, name, replace)
-    with console.progress(f"import {split}") as progress:
-        facts = import_split(params, paths, request, progress=progress)
-    console.facts(f"import {split}: {name}", facts)
-
-
-@import_.command("pairs")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@in_project
-def import_pairs(context: click.Context, file: Path) -> None:
-    """Measure LR@N of another program's retrieval.
-
-    FILE has hloc's form: a query and a database image on each line, the best match of a query first. Nothing
-    is written.
-    """
-    from pipeline.runners.pairs import measure_pairs
-
-    params, paths = project_of(context)
-    console.facts(f"pairs: {file}", measure_pairs(params, paths, file))
-
-
-@click.group("export", cls=HelpfulGroup)
-def export() -> None:
-    """Write features to files for other programs."""
-
-
-@export.command("features")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(("database", "queries")), required=True, help="Split to export.")
-@in_project
-def export_features(context: click.Context, file: Path, split: str) -> None:
-    """Export a split's features to FILE.
-
-    FILE is an .h5, an .npy or, without a suffix, a folder. An .h5 file has hloc's layout. Beside an .npy file
-    goes a .csv with the images' keys. A folder gets one .npy per image.
-    """
-    from pipeline.runners.import_export import export_split
-
-    _, paths = project_of(context)
-    with console.progress(f"export {split}") as progress:
-        result = export_split(paths, split, file, progress=progress)
-    console.facts(f"export {split}", result.facts())
-
-
-@export.command("pairs")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="Images per query.")
-@DEVICE
-@in_project
-def export_pairs(context: click.Context, file: Path, top: int, device: str) -> None:
-    """Export the database images most similar to each query.
-
-    The form is that of hloc's pairs_from_retrieval. The images are those that eval's retrieve finds.
-    """
-    from pipeline.runners.pairs import export_pairs as run
-
-    params, paths = project_of(context)
-    console.facts("export pairs", run(params, paths, file, top, one_device(device)))
-
-
-@export.command("positions")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--split", type=click.Choice(("database", "queries")), required=True, help="Split to export.")
-@in_project
-def export_positions(context: click.Context, file: Path, split: str) -> None:
-    """Export a split's positions to FILE in COLMAP's form.
-
-    Each line has image, latitude, longitude and altitude (0). COLMAP reads the file with model_aligner
-    --ref_images_path FILE --ref_is_gps 1, and `pipeline import features` with the suffix .txt.
-    """
-    from pipeline.runners.import_export import export_positions as run
-
-    _, paths = project_of(context)
-    console.facts(f"export positions of {split}", run(paths, split, file))
-
-
 @click.command()
 @click.option("--seeds", type=SEEDS, default="0-4", show_default=True, help="Training seeds.")
 @click.option("--only", "names", multiple=True, metavar="ROW", help="Row to run (default: all).")
@@ -274,4 +172,4 @@ def experiments(
     return int(any(outcome.shortfall in (FAILED, HELD) for outcome in outcomes.values()))
 
 
-COMMANDS = (doctor, backbones, verify, pack, import_, export, experiments)
+COMMANDS = (doctor, backbones, verify, pack, experiments)
