@@ -134,7 +134,7 @@ def run_stage(stage, folder, rows):
     idle_gb = peak_memory_gb()
     start = clocks()
     if stage == "index":
-        result = index.run(index.IndexInputs(params.index, folder / "names.txt", manifest, "database"))
+        result = index.run(index.IndexInputs(params.index, (folder / "names.txt",), manifest, "database"))
         said = f"{result.rows:,} rows, zone {result.zone}"
     else:
         result = partition.run(partition.PartitionInputs(params.partition, manifest, folder / "partition", 0))

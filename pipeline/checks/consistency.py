@@ -25,11 +25,12 @@ SAMPLE = 100  # images to check: enough to notice a wrong folder
 
 def check_index(params: Params, paths: Paths, split: str, rows: dict[str, int]) -> Iterator[Finding]:
     """Check that a split's manifest and images exist; add its row count to `rows`."""
-    subject, setting = f"index {split}", getattr(params.data, split)
-    source = path_at_home(paths.project) / setting
+    subject, home = f"index {split}", path_at_home(paths.project)
     if not paths.index(split).exists():
-        if setting != "toycity" and not source.exists():
-            yield Finding(subject, "blocks", f"{source} does not exist", f"set data.{split} in params.yaml")
+        sources = [home / source for source in params.data.sources(split) if source != "toycity"]
+        if absent_sources := [source for source in sources if not source.exists()]:
+            text = f"{absent_sources[0]} does not exist"
+            yield Finding(subject, "blocks", text, f"set data.{split} in params.yaml")
         else:
             yield Finding(subject, "note", "no manifest yet", "run `pipeline index`")
         return

@@ -109,18 +109,18 @@ def shards_of(params: Params, shards: tuple[int, ...] | None) -> Sequence[int]:
     return shards or all_shards
 
 
-def source_of(params: Params, paths: Paths, split: str) -> Path:
+def sources_of(params: Params, paths: Paths, split: str) -> tuple[Path, ...]:
     """Return where a split's images are; the toy city is drawn first if it does not exist yet."""
     from stages.files import path_at_home
 
-    source: str = getattr(params.data, split)
-    if source != "toycity":
-        return path_at_home(paths.project) / source
-    from stages.toycity.draw import draw
+    names = params.data.sources(split)
+    if "toycity" in names:
+        from stages.toycity.draw import draw
 
-    with console.progress("draw the toy city") as progress:
-        draw(params.toycity, paths.toycity, progress=progress)
-    return paths.toycity / split
+        with console.progress("draw the toy city") as progress:
+            draw(params.toycity, paths.toycity, progress=progress)
+    home = path_at_home(paths.project)
+    return tuple(paths.toycity / split if name == "toycity" else home / name for name in names)
 
 
 def one_device(device: str) -> str:

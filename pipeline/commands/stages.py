@@ -15,7 +15,7 @@ from pipeline.commands.context import (
     one_device,
     project_of,
     shards_of,
-    source_of,
+    sources_of,
 )
 from pipeline.commands.options import GROUPS, SHARDS, SPLIT
 from pipeline.project.paths import SPLITS
@@ -38,15 +38,16 @@ def index(context: click.Context) -> None:
         return
     zone = None
     for split in ("database", "queries"):
-        source = source_of(params, paths, split)
+        sources = sources_of(params, paths, split)
+        shown = ", ".join(map(str, sources))
         with console.progress(f"index {split}") as progress:
-            inputs = IndexInputs(params.index, source, paths.index(split), split, zone)
+            inputs = IndexInputs(params.index, sources, paths.index(split), split, zone)
             result = run(inputs, progress=progress)
         zone = result.zone
-        console.facts(f"index {split}: {source}", result.facts())
+        console.facts(f"index {split}: {shown}", result.facts())
         if result.absent and params.index.on_error == "stop":
             raise InputError(
-                f"{result.absent[0]} does not exist: correct the paths in {source}, "
+                f"{result.absent[0]} does not exist: correct the paths in {shown}, "
                 "or set index.on_error to skip"
             )
     count, keys = shared_images(Manifest.open(paths.index("database")), Manifest.open(paths.index("queries")))

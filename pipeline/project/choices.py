@@ -103,7 +103,7 @@ def _indexed(
     output = scratch / f"{split}.parquet"
     with progress(f"look at {source}") as bar:
         call: Progress = bar
-        run(IndexInputs(IndexConfig("skip"), source, output, split, zone), progress=call)
+        run(IndexInputs(IndexConfig("skip"), (source,), output, split, zone), progress=call)
     return Manifest.open(output)
 
 

@@ -32,24 +32,39 @@ class DataConfig:
         "toycity", a folder, a .csv, a .txt list of paths or a pack's manifest.parquet: images with known
         positions; "imported" if `pipeline import features` brought features and positions.
     queries
-        The same, for the photos to localise.
+        The same, for the photos to localise; or a list of them, each a query set with metrics of its own.
     features
         Where feature stores are: a folder, or an address such as s3://bucket/features.
 
-    "~" at the start stands for the home folder in all three.
+    "~" at the start stands for the home folder in all of them.
     """
 
     database: str
-    queries: str
+    queries: str | tuple[str, ...]
     features: str
 
     def __post_init__(self) -> None:
-        for name, path in vars(self).items():
-            if path.startswith("~"):
-                try:
-                    object.__setattr__(self, name, str(Path(path).expanduser()))
-                except RuntimeError:
-                    require(f"data.{name}", path, False, "a folder: there is no such home folder")
+        for name in ("database", "features"):
+            object.__setattr__(self, name, _at_home(f"data.{name}", getattr(self, name)))
+        queries = tuple(_at_home("data.queries", source) for source in self.sources("queries"))
+        fits = len(queries) == len(set(queries)) > 0 and (len(queries) == 1 or IMPORTED not in queries)
+        require(
+            "data.queries", list(queries), fits, "one source or several different ones, none of them imported"
+        )
+        object.__setattr__(self, "queries", queries[0] if len(queries) == 1 else queries)
+
+    def sources(self, split: str) -> tuple[str, ...]:
+        """Return the sources of database or queries."""
+        value: str | tuple[str, ...] = getattr(self, split)
+        return (value,) if isinstance(value, str) else value
+
+
+def _at_home(name: str, path: str) -> str:
+    """Return a path with the home folder in place of "~"."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        raise ConfigError(f"{name} is {path}: expected a folder: there is no such home folder") from None
 
 
 @dataclass(frozen=True)

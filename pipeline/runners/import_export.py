@@ -123,7 +123,7 @@ def _indexed(request: ImportRequest, paths: Paths) -> Iterator[Manifest]:
             convert_colmap_positions(request.positions, source)
         output = Path(folder) / f"{request.split}.parquet"
         strict = IndexConfig(on_error="stop")
-        index.run(index.IndexInputs(strict, source, output, request.split, zone or None))
+        index.run(index.IndexInputs(strict, (source,), output, request.split, zone or None))
         yield Manifest.open(output)
 
 

@@ -20,7 +20,7 @@ def pack(params: Params, source: Path, output: Path, *, workers: int, progress: 
     if source.suffix.lower() == ".parquet":
         return run(PackInputs(params.pack, source, output, workers), progress=progress)
     indexed = output / ".index.parquet"
-    index.run(index.IndexInputs(params.index, source, indexed, "database"))
+    index.run(index.IndexInputs(params.index, (source,), indexed, "database"))
     skipped_path(indexed).replace(output / SKIPPED)
     try:
         return run(PackInputs(params.pack, indexed, output, workers), progress=progress)

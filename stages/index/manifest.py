@@ -159,8 +159,8 @@ class Manifest:
             yield from file.iter_batches(batch_size=ROW_GROUP_ROWS, columns=columns)
 
     def image_path(self, key: str) -> Path:
-        """Return the file of the image with this key."""
-        return self.root / key
+        """Return the file of the image with this key; ".." leads beside the root, even if that is a link."""
+        return Path(os.path.normpath(self.root / key)) if key.startswith("../") else self.root / key
 
     def _read(self, columns: list[str], row_groups: range) -> pa.Table:
         # Each read opens the file, because reader threads share a manifest.

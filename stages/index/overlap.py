@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +17,19 @@ EXAMPLES = 3
 
 def shared_images(database: Manifest, queries: Manifest) -> tuple[int, list[str]]:
     """Return how many queries are files of the database too, and the first few of their keys."""
-    keys = queries.column("key")
-    names = pa.array(keys, pa.string())
-    roots = database.root.resolve(), queries.root.resolve()
-    if roots[0] != roots[1]:
-        # The same file has another key below another root; most often the folders are apart.
-        paths = [os.path.relpath(roots[1] / key, roots[0]) for key in keys]
-        if all(path.startswith("../") for path in paths):
-            return 0, []
-        names = pa.array(paths, pa.string())
+    keys, root = queries.column("key"), database.root.resolve()
+    same_root = queries.root.resolve() == root
+    resolved = cache(Path.resolve)  # most images share a folder
+    # The same file has another key below another root; most often the folders are apart.
+    paths = [
+        key
+        if same_root and not key.startswith("../")
+        else os.path.relpath(resolved(queries.image_path(key).parent) / Path(key).name, root)
+        for key in keys
+    ]
+    if all(path.startswith("../") for path in paths):
+        return 0, []
+    names = pa.array(paths, pa.string())
     shared = np.zeros(len(keys), np.bool_)
     for batch in database.batches(["key"]):
         present = batch["key"].filter(pc.is_in(batch["key"], names))

@@ -9,13 +9,14 @@ from stages.index.file_changes import FileChanges
 
 @dataclass(frozen=True)
 class IndexResult:
-    """Counts of one indexed source.
+    """Counts of what was indexed.
 
     `skipped` and `examples` hold, by reason, the number of skipped entries and the first few keys.
     `zone` is the UTM zone of all positions, "" if the source names none. `low` and `high` are the
     south-west and north-east corner of the box around all positions, in metres. `endings` counts the files
     that are not images by their ending; `absent` are those of the first images that do not exist.
-    `changes` tells how files differ from those indexed before, None if there were none.
+    `changes` tells how files differ from those indexed before, None if there were none. `sets` counts the
+    images of each source where there are several.
     """
 
     split: str
@@ -30,10 +31,12 @@ class IndexResult:
     unknown_headings: int = 0
     absent: tuple[str, ...] = ()
     changes: FileChanges | None = None
+    sets: dict[str, int] = field(default_factory=dict)
 
     def facts(self) -> list[tuple[str, object]]:
         """Return the lines to show a person."""
         lines: list[tuple[str, object]] = [("images", self.rows)]
+        lines += [(f"set {name}", rows) for name, rows in self.sets.items()]
         for reason, count in self.skipped.items():
             lines.append((f"skipped: {reason}", f"{count:,} (first: {', '.join(self.examples[reason])})"))
         if self.endings:

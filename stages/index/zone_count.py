@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +80,7 @@ class ZoneCount:
         stop = 256 if first_band else ord("N")
         return Zone(number, chr(first_band + int(self.by_zone[number, first_band:stop].argmax())))
 
-    def require_agreement(self, source: Path, split: str, zone: Zone | None, other_zone: str | None) -> None:
+    def require_agreement(self, source: str, split: str, zone: Zone | None, other_zone: str | None) -> None:
         """Check that all positions of a source can be compared with each other and with the other split's.
 
         Parameters

@@ -23,7 +23,7 @@ def name(
 def index(source, tmp_path, config=SKIP, zone=None, progress=None):
     output = tmp_path / "out" / "database.parquet"
     split = "database" if zone is None else "queries"
-    result = run(IndexInputs(config, source, output, split, zone), progress=progress)
+    result = run(IndexInputs(config, (source,), output, split, zone), progress=progress)
     return result, Manifest.open(output)
 
 

@@ -13,7 +13,6 @@ from stages.errors import InputError
 from stages.index.batch import EntryBatch
 from stages.index.file_changes import FileStatus
 from stages.index.hashing import FILE_BYTES
-from stages.index.manifest import Manifest
 from stages.index.sources.csv import read_csv
 from stages.index.sources.folder import read_folder
 from stages.index.sources.keys import KeyForms
@@ -21,13 +20,16 @@ from stages.index.sources.manifest import read_manifest
 from stages.index.sources.text_list import read_list
 
 _LATEST = (1 << 63) - 1  # dates after 2262 do not fit in 64 bits
-LOOKED_FOR = 10  # enough of the first images to notice a wrong folder
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[EntryBatch, int]]]] = {
     ".csv": read_csv,
     ".txt": read_list,
     ".parquet": read_manifest,
 }
+
+
+KINDS = frozenset(_READERS)
+"""Endings of the files that can be sources."""
 
 
 def read_source(source: Path) -> Iterator[tuple[EntryBatch, int]]:
@@ -93,11 +95,3 @@ def _length_and_date(path: str) -> tuple[int, int]:
         return status.st_size, min(status.st_mtime_ns, _LATEST)
     except (OSError, ValueError):
         return 0, 0
-
-
-def absent_images(source: Path, manifest: Manifest) -> tuple[str, ...]:
-    """Return those of the first images of a list that do not exist; the images of folders and packs do."""
-    if source.is_dir() or source.suffix.lower() == ".parquet":
-        return ()
-    paths = map(manifest.image_path, manifest.keys(0, LOOKED_FOR))
-    return tuple(str(path) for path in paths if not os.path.lexists(path))

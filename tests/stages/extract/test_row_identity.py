@@ -194,7 +194,7 @@ def test_only_a_replaced_file_is_extracted_again(tmp_path):
 
     def extracted():
         path = tmp_path / "index" / "database.parquet"
-        run_index(IndexInputs(IndexConfig("skip"), tmp_path / "list.csv", path, "database"))
+        run_index(IndexInputs(IndexConfig("skip"), (tmp_path / "list.csv",), path, "database"))
         result = extract(Manifest.open(path), storage_path(tmp_path / "database.zarr"))
         return result.computed, result.reused
 

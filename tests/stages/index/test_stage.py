@@ -69,7 +69,7 @@ def test_the_manifest_counts_what_was_left_out(tmp_path):
     assert (manifest.rows, manifest.skipped) == (2, 2)
     # A pack's manifest is indexed again; what its images lost the first time stays counted.
     again = tmp_path / "again.parquet"
-    run(IndexInputs(SKIP, manifest.path, again, "queries"))
+    run(IndexInputs(SKIP, (manifest.path,), again, "queries"))
     assert Manifest.open(again).skipped == 2
 
 
@@ -79,7 +79,7 @@ def test_the_campus_photos(tmp_path):
     zone = None
     for split in ("database", "queries"):
         output = tmp_path / f"{split}.parquet"
-        result = run(IndexInputs(SKIP, CAMPUS / f"{split}.csv", output, split, zone))
+        result = run(IndexInputs(SKIP, (CAMPUS / f"{split}.csv",), output, split, zone))
         zone = result.zone
         counts[split] = result.rows
         manifest = Manifest.open(tmp_path / f"{split}.parquet")

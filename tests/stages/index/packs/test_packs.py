@@ -235,7 +235,7 @@ def test_features_from_a_pack_equal_those_from_loose_files(manifest, tmp_path):
     )
     pack = run(PackInputs(PLAIN, manifest.path, tmp_path / "pack", workers=1))
     indexed = tmp_path / "index" / "database.parquet"
-    result = index(IndexInputs(IndexConfig(on_error="skip"), pack.manifest, indexed, "database"))
+    result = index(IndexInputs(IndexConfig(on_error="skip"), (pack.manifest,), indexed, "database"))
     assert (result.rows, result.zone, result.skipped) == (COUNT, "10S", {})
     stores = []
     for name, path in (("loose", manifest.path), ("packed", indexed)):
