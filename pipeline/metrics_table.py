@@ -27,9 +27,13 @@ def show(paths: Paths, *, localisers_only: bool) -> None:
     sections: dict[str, Metrics] = read_metrics(paths)
     localisers = {name: metrics for name, metrics in sections.items() if "median_error_m" in metrics}
     first = next(iter(localisers.values()))
-    names = [name for name in first if not name.endswith((" low", " high")) and name not in COUNTS + SCALE]
-    rows = [[name.replace("_", " "), *(_cell(each, name) for each in localisers.values())] for name in names]
-    console.table(f"queries within {first['radius_m']} m, percent (95 % interval)", ("", *localisers), rows)
+    within = f"within {first['radius_m']} m, percent (95 % interval)"
+    _recall_table(f"queries {within}", localisers)
+    sets: dict[str, Any] = sections.pop("sets", {})
+    for name, block in sets.items():
+        _recall_table(
+            f"set {name}: {block['queries']:,} queries {within}", {each: block[each] for each in localisers}
+        )
     for line in (COUNTS, SCALE):
         console.line("  ".join(f"{name.replace('_', ' ')} {first[name]}" for name in line if name in first))
     if not localisers_only:
@@ -37,6 +41,13 @@ def show(paths: Paths, *, localisers_only: bool) -> None:
             if title not in localisers:
                 console.facts(title, list(metrics.items()))
         console.line("`pipeline explain metrics` explains these words")
+
+
+def _recall_table(title: str, localisers: dict[str, Metrics]) -> None:
+    first = next(iter(localisers.values()))
+    names = [name for name in first if not name.endswith((" low", " high")) and name not in COUNTS + SCALE]
+    rows = [[name.replace("_", " "), *(_cell(each, name) for each in localisers.values())] for name in names]
+    console.table(title, ("", *localisers), rows)
 
 
 def _cell(metrics: Metrics, name: str) -> object:

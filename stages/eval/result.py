@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,28 +13,57 @@ Number = float | int | str | None
 
 
 @dataclass(frozen=True)
-class LocaliserBlock:
-    """The metrics of one localiser: LR@N and its 95 % intervals in percent, by N.
+class RecallBlock:
+    """LR@N and its 95 % intervals in percent, by N, and the median error (NaN if there is none).
 
-    Unreadable queries count as not localised, but not in the median error (NaN if there is none).
-    `index_bytes` is the memory needed to answer.
+    Unreadable queries count as not localised, but not in the median error.
     """
 
     recall: dict[int, float]
     interval: dict[int, tuple[float, float]]
     median_error_m: float
+
+    def numbers(self) -> dict[str, Number]:
+        """Return the numbers as details.json has them."""
+        numbers: dict[str, Number] = {f"LR@{top}": round(value, 3) for top, value in self.recall.items()}
+        for top, (low, high) in self.interval.items():
+            numbers[f"LR@{top} low"], numbers[f"LR@{top} high"] = round(low, 3), round(high, 3)
+        return numbers | {"median_error_m": rounded(self.median_error_m, 2)}
+
+
+@dataclass(frozen=True)
+class LocaliserBlock:
+    """The metrics of one localiser; `index_bytes` is the memory needed to answer."""
+
+    lr: RecallBlock
     ms_per_query: float
     index_bytes: int
 
     def numbers(self) -> dict[str, Number]:
         """Return the block of details.json: all but the time, which differs from run to run."""
-        numbers: dict[str, Number] = {f"LR@{top}": round(value, 3) for top, value in self.recall.items()}
-        for top, (low, high) in self.interval.items():
-            numbers[f"LR@{top} low"], numbers[f"LR@{top} high"] = round(low, 3), round(high, 3)
-        return numbers | {
-            "median_error_m": rounded(self.median_error_m, 2),
-            "index_bytes": self.index_bytes,
-        }
+        return self.lr.numbers() | {"index_bytes": self.index_bytes}
+
+
+@dataclass(frozen=True)
+class SetBlock:
+    """The metrics of one query set: counts, what was resampled, and the recall of each localiser."""
+
+    queries: int
+    unreadable: int
+    resampled: str
+    units: int
+    localisers: dict[str, RecallBlock]
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the part of the block `sets` of details.json."""
+        counts = {name: value for name, value in vars(self).items() if name != "localisers"}
+        return counts | {name: block.numbers() for name, block in self.localisers.items()}
+
+    def headline(self, top: int) -> dict[str, float]:
+        """Return what metrics.json holds: LR@top of `classify`, and of `hybrid` if it was compared."""
+        names = {"classify": f"LR@{top}", "hybrid": f"hybrid LR@{top}"}
+        blocks = {text: self.localisers.get(name) for name, text in names.items()}
+        return {text: round(block.recall[top], 3) for text, block in blocks.items() if block}
 
 
 @dataclass(frozen=True)
@@ -44,7 +73,7 @@ class EvalResult:
     `skipped` counts queries that `pipeline index` left out (None in old manifests): LR@N knows nothing of
     them. `resampled` and `units` say what intervals and tests resample. `scores`, `confidence` and
     `breakdown` are further blocks of details.json: LR@N of each score, reliability of the confidences, and
-    LR@1 of `classify` by type of query.
+    LR@1 of `classify` by type of query. `sets` holds the metrics of each query set if there are several.
     """
 
     blocks: dict[str, LocaliserBlock]
@@ -60,22 +89,23 @@ class EvalResult:
     scores: dict[str, Number]
     confidence: dict[str, Number]
     breakdown: dict[str, float]
+    sets: dict[str, SetBlock] = field(default_factory=dict)
 
     @property
     def recall(self) -> dict[int, float]:
         """LR@N of `classify`."""
-        return self.blocks["classify"].recall
+        return self.blocks["classify"].lr.recall
 
     @property
     def median_error_m(self) -> float:
         """Median error of `classify`."""
-        return self.blocks["classify"].median_error_m
+        return self.blocks["classify"].lr.median_error_m
 
     def metrics(self) -> dict[str, Any]:
         """Return the content of metrics.json: the few numbers by which runs are compared.
 
-        First those of `classify`, then the recall of every other localiser; numbers without a value are
-        left out. Names are short, because `dvc exp show` makes a column of each.
+        First those of `classify`, then the recall of every other localiser and of each query set; numbers
+        without a value are left out. Names are short, because `dvc exp show` makes a column of each.
         """
         first, second = ([*self.recall] * 2)[:2]
         numbers: dict[str, Any] = {f"LR@{top}": round(self.recall[top], 3) for top in (first, second)}
@@ -84,8 +114,10 @@ class EvalResult:
             "ECE": self.confidence.get("ECE"),
             "ceiling": round(self.reach.ceiling, 3),
         }
-        others = {name: block.recall[first] for name, block in self.blocks.items() if name != "classify"}
+        others = {name: block.lr.recall[first] for name, block in self.blocks.items() if name != "classify"}
         numbers |= {name: {f"LR@{first}": round(recall, 3)} for name, recall in others.items()}
+        for name, block in self.sets.items():
+            numbers[f"set {name}" if name in numbers else name] = block.headline(first)
         return {name: value for name, value in numbers.items() if value is not None}
 
     def timings(self) -> dict[str, dict[str, Number]]:
@@ -110,7 +142,8 @@ class EvalResult:
         }
         further = (("scores", self.scores), ("confidence", self.confidence), ("breakdown", self.breakdown))
         content |= {name: dict(block) for name, block in further if block}
-        return content
+        sets = {name: block.numbers() for name, block in self.sets.items()}
+        return content | ({"sets": sets} if sets else {})
 
     def facts(self) -> list[tuple[str, object]]:
         """Return (name, value) pairs for a person to read."""

@@ -14,6 +14,7 @@ from stages.eval.metrics.metric_blocks import (
     confidence_block,
     localiser_block,
     score_block,
+    set_blocks,
 )
 from stages.eval.metrics.reach import Reach
 from stages.eval.queries import Queries, require_zone
@@ -115,4 +116,5 @@ def measure(localiser: Localiser, queries: Queries, answers: QueryAnswers, confi
         scores=score_block(localiser, queries, config),
         confidence=confidence_block(localiser, answers, queries, config),
         breakdown=breakdown_block(localiser.places, answers, queries, config),
+        sets=set_blocks(answers, queries, config),
     )

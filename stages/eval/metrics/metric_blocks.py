@@ -10,8 +10,10 @@ from stages.eval.localisers.answers import QueryAnswers
 from stages.eval.metrics.breakdown import buckets, by_value, conditions, distances
 from stages.eval.metrics.intervals import intervals
 from stages.eval.metrics.reliability import reliability, risk_coverage, separation
+from stages.eval.metrics.units import SamplingUnits
 from stages.eval.queries import Queries
-from stages.eval.result import LocaliserBlock, Number, rounded
+from stages.eval.result import LocaliserBlock, Number, RecallBlock, SetBlock, rounded
+from stages.index.sources.sets import SET
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import answer, confidence_mismatch, predict
 from stages.models.localiser.recall import errors_m, recall_percent
@@ -19,6 +21,7 @@ from stages.models.localiser.scoring import Score
 from stages.partition.places import Places
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 _SCORES_TOP = 5
 
@@ -27,12 +30,37 @@ def localiser_block(name: str, answers: QueryAnswers, queries: Queries, config: 
     """Return LR@N, error, time and memory of one localiser; unreadable queries count as wrong."""
     result, errors, count = answers.results[name], answers.errors_m[name], int(queries.readable.sum())
     return LocaliserBlock(
-        recall=recall_percent(errors, config.radius_m, config.top),
-        interval=intervals(errors, config.radius_m, config.top, queries.units, config.bootstrap, config.seed),
-        median_error_m=float(np.median(errors[queries.readable, 0])) if count else float("nan"),
+        lr=recall_block(errors, queries.readable, queries.units, config),
         ms_per_query=1000 * result.seconds / max(1, count),
         index_bytes=result.index_bytes,
     )
+
+
+def recall_block(errors: Floats, readable: Bools, units: SamplingUnits, config: EvalConfig) -> RecallBlock:
+    """Return LR@N and median error of queries with these errors, shape (Q, top)."""
+    return RecallBlock(
+        recall=recall_percent(errors, config.radius_m, config.top),
+        interval=intervals(errors, config.radius_m, config.top, units, config.bootstrap, config.seed),
+        median_error_m=float(np.median(errors[readable, 0])) if readable.any() else float("nan"),
+    )
+
+
+def set_blocks(answers: QueryAnswers, queries: Queries, config: EvalConfig) -> dict[str, SetBlock]:
+    """Return the metrics of each query set, in the manifest's order; empty with a single set."""
+    if SET not in queries.manifest.column_names:
+        return {}
+    names = queries.manifest.column(SET)[queries.rows]
+    blocks = {}
+    for name in dict.fromkeys(names.tolist()):
+        chosen = np.flatnonzero(names == name)
+        units = SamplingUnits.of(queries.manifest, queries.rows[chosen])
+        readable = queries.readable[chosen]
+        recalls = {
+            localiser: recall_block(errors[chosen], readable, units, config)
+            for localiser, errors in answers.errors_m.items()
+        }
+        blocks[name] = SetBlock(len(chosen), int((~readable).sum()), units.kind, units.count, recalls)
+    return blocks if len(blocks) > 1 else {}
 
 
 def score_block(localiser: Localiser, queries: Queries, config: EvalConfig) -> dict[str, Number]:

@@ -22,16 +22,18 @@ class Tile:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The blocks of details.json: those of localisers, and all others."""
+    """The blocks of details.json: those of localisers, those of query sets, and all others."""
 
     localisers: dict[str, Metrics]
+    sets: dict[str, Metrics]
     others: dict[str, Metrics]
 
     @classmethod
     def of(cls, metrics: Metrics) -> Numbers:
         """Return the blocks of details.json; a block with LR@1 is that of a localiser."""
         localisers = {name: block for name, block in metrics.items() if "LR@1" in block}
-        return cls(localisers, {name: block for name, block in metrics.items() if name not in localisers})
+        others = {name: block for name, block in metrics.items() if name not in (*localisers, "sets")}
+        return cls(localisers, metrics.get("sets", {}), others)
 
     @property
     def common(self) -> list[str]:
@@ -39,6 +41,11 @@ class Numbers:
         first, *rest = self.localisers.values()
         names = [name for name in first if not name.endswith((" low", " high"))]
         return [name for name in names if all(name in block for block in rest)]
+
+    @property
+    def recalls(self) -> list[str]:
+        """Names of LR@N, without the intervals."""
+        return [name for name in self.common if name.startswith("LR@")]
 
     @property
     def tiles(self) -> list[Tile]:

@@ -4,6 +4,7 @@ import tracemalloc
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,7 +13,7 @@ from cache.reader import FeatureReader
 from stages.errors import ConfigError, InputError
 from stages.eval.queries import Queries
 from stages.eval.stage import EvalInputs, run
-from stages.index.manifest import Manifest
+from stages.index.manifest import Manifest, write_manifest
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.recall import errors_m, recall_percent
@@ -289,3 +290,27 @@ def test_outside_queries_get_lower_confidence(city, tmp_path):
 def test_invalid_settings_are_rejected(change):
     with pytest.raises(ConfigError, match=f"eval.{next(iter(change))}"):
         replace(CONFIG_EVAL, **change)
+
+
+def test_metrics_of_each_query_set(city, tmp_path):
+    table = pq.read_table(city.folder / "queries.parquet")
+    names = np.where(np.arange(100) % 4 == 1, "v2", "v1")
+    batch = table.append_column("query_set", pa.array(names)).to_batches()[0]
+    write_manifest(tmp_path / "sets.parquet", [batch], root=tmp_path, zone="10S", source="csv")
+    outputs = {**city.outputs(), "manifest": tmp_path / "sets.parquet"}
+    run(EvalInputs(ALL, **outputs, **database(city)))
+    rows = pq.read_table(city.folder / "predictions.parquet")
+    details = json.loads((city.folder / "details.json").read_text())
+    headline = json.loads((city.folder / "metrics.json").read_text())
+    assert list(details["sets"]) == ["v1", "v2"]
+    for name, count in {"v1": 75, "v2": 25}.items():
+        block, chosen = details["sets"][name], names == name
+        right = 100 * (rows["error_m"].to_numpy()[chosen] <= 25).mean()
+        assert block["queries"] == count
+        assert block["unreadable"] == (2 if name == "v1" else 0)
+        assert block["classify"]["LR@1"] == pytest.approx(right, abs=1e-3)
+        assert block["classify"]["LR@1 low"] < right < block["classify"]["LR@1 high"]
+        assert headline[name] == {"LR@1": block["classify"]["LR@1"], "hybrid LR@1": block["hybrid"]["LR@1"]}
+        assert set(block) == {"queries", "unreadable", "resampled", "units", "classify", "retrieve", "hybrid"}
+    run(EvalInputs(ALL, **city.outputs(), **database(city)))
+    assert "sets" not in json.loads((city.folder / "details.json").read_text())

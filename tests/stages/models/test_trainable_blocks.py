@@ -206,7 +206,7 @@ def test_every_aggregator_learns_and_survives_loading(city, kind):
     known = {"database": inputs["features"], "database_manifest": inputs["manifest"]}
     evaluated = evaluate(EvalInputs(every, **city.outputs(), **known))
     for block in evaluated.blocks.values():
-        assert block.recall[1] > 60  # of 16 cells
+        assert block.lr.recall[1] > 60  # of 16 cells
     queries = FeatureReader.open(city.folder / "queries.zarr")
     localiser = Localiser.load(city.folder / "localiser")
     features = queries.read(0, 20, localiser.inputs)

@@ -54,10 +54,13 @@ def test_a_set_at_the_end_keeps_keys_and_rows(tmp_path):
     assert both.column(SET).tolist() == ["v1", "v1", "v2", "v2", "night"]
     assert both.column("light").tolist() == [""] * 4 + ["night"]
     assert both.file_bytes().tolist() == [*lengths, 1, 3, 0]
-    assert result.sets == {"v1": 2, "v2": 2, "night": 1} and ("set v1", 2) in result.facts()
+    assert result.sets == {"v1": 2, "v2": 2, "night": 1}
+    assert ("set v1", 2) in result.facts()
     assert result.absent == (str(tmp_path / "q" / "v3" / "a.jpg"),)
     assert all(both.image_path(key).exists() for key in both.keys(0, 4))
-    assert both.root == v1 and result.changes.images == 2 and result.changes.facts() == []
+    assert both.root == v1
+    assert result.changes.images == 2
+    assert result.changes.facts() == []
 
 
 def test_images_are_found_beside_a_linked_folder(tmp_path):
@@ -74,7 +77,8 @@ def test_an_image_in_two_sets_counts_once(tmp_path):
     paths = tmp_path / "all.txt"
     paths.write_text("".join(f"q/v1/{path.name}\n" for path in sorted(v1.iterdir())))
     result, manifest = index(tmp_path, v1, paths)
-    assert result.skipped == {"key seen before": 2} and manifest.column(SET).tolist() == ["v1", "v1"]
+    assert result.skipped == {"key seen before": 2}
+    assert manifest.column(SET).tolist() == ["v1", "v1"]
 
 
 def test_faults_of_one_of_several_sources(tmp_path):
