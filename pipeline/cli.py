@@ -33,7 +33,7 @@ def cli(context: click.Context, project: Path | None) -> None:
 
 cli.add_heading("Stages", stages.COMMANDS)
 cli.add_heading("Everyday", everyday.COMMANDS)
-cli.add_heading("Tools", (*tools.COMMANDS, *exchange.COMMANDS))
+cli.add_heading("Tools", (*tools.COMMANDS, *exchange.COMMANDS, tools.experiments))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

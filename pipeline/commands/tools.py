@@ -172,4 +172,4 @@ def experiments(
     return int(any(outcome.shortfall in (FAILED, HELD) for outcome in outcomes.values()))
 
 
-COMMANDS = (doctor, backbones, verify, pack, experiments)
+COMMANDS = (doctor, backbones, verify, pack)
