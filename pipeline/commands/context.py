@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline import console
-from pipeline.project.paths import Paths
+from pipeline.project.paths import Paths, features_name
 from stages.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def project_of(context: click.Context) -> tuple[Params, Paths]:
     params = load_params(project / "params.yaml")
     extract = params.extract
     home = storage_path(params.data.features, path_at_home(project))
-    return params, Paths(project, f"{extract.backbone}-{extract.image_size}", home)
+    return params, Paths(project, features_name(extract.backbone, extract.image_size), home)
 
 
 def one_at_a_time(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from cache.store import open_store, store_exists
 from pipeline.experiments.paths import RowPaths
 from pipeline.project.init import template
 from pipeline.project.params import Params, change_setting, read_settings
-from pipeline.project.paths import SPLITS, Paths
+from pipeline.project.paths import SPLITS, Paths, features_name
 from pipeline.project.schema import build
 from stages.errors import ConfigError
 from stages.extract.config import ExtractConfig
@@ -78,7 +78,7 @@ class Row:
         """Name of the feature folder: a store holds the features of one recipe only."""
         extract = self.params(0).extract
         settings, project_settings = feature_settings(extract), feature_settings(self.base.extract)
-        name = f"{settings.pop('backbone')}-{settings.pop('image_size')}"
+        name = features_name(settings.pop("backbone"), settings.pop("image_size"))
         unchanged = all(project_settings[key] == value for key, value in settings.items())
         return name if unchanged else f"{name}-{digest(settings)}"
 

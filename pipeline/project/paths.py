@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 SPLITS = ("database", "queries", "views")
 
 
+def features_name(backbone: str, image_size: int) -> str:
+    """Return the name of a feature folder, such as `timm-resnet18-224`; Windows and SMB forbid colons."""
+    return f"{backbone.replace(':', '-')}-{image_size}"
+
+
 @dataclass(frozen=True)
 class Paths:
     """The files of one project folder.
@@ -53,8 +58,8 @@ class Paths:
         return storage_path(self.features_home) / self.features_name / f"{split}.zarr"
 
     def features_link(self, split: str) -> Path:
-        """Return what DVC tracks for one split's features, wherever their store is."""
-        return self.tracked_features(split).with_suffix(".json")
+        """Return what DVC tracks for one split's features; one file, of whichever backbone is set."""
+        return self.project / "data" / "features" / f"{split}.json"
 
     def tracked_features(self, split: str) -> Path:
         """Return the default place of one split's features."""

@@ -12,7 +12,7 @@ from cache.reader import FeatureReader
 from pipeline.project import dvc_link
 from pipeline.project.init import set_params
 from pipeline.project.params import Params, change_setting, read_settings
-from pipeline.project.paths import Paths
+from pipeline.project.paths import Paths, features_name
 from pipeline.project.schema import build
 from pipeline.runners.imported import OTHER, copy_manifest, require_recipe, require_zone
 from stages.errors import ConfigError, InputError
@@ -106,7 +106,7 @@ def import_split(
 
 def imported_paths(params: Params, paths: Paths, name: str) -> Paths:
     """Return the paths of the project with features imported as `name`."""
-    return replace(paths, features_name=f"{IMPORTED}:{name}-{params.extract.image_size}")
+    return replace(paths, features_name=features_name(f"{IMPORTED}:{name}", params.extract.image_size))
 
 
 @contextmanager

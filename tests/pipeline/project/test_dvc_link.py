@@ -55,7 +55,7 @@ def features(request, base, tmp_path):
 
 
 def link(project):
-    return project / "data" / "features" / NAME / "database.json"
+    return project / "data" / "features" / "database.json"
 
 
 def call(capsys, project, *arguments):
@@ -94,7 +94,10 @@ def test_features_elsewhere_are_extracted_and_repaired(base, features, tmp_path,
 
 
 def test_features_in_the_project_get_the_same_link(base, features, capsys):
-    split, default = ("--split", "database", "--device", "cpu"), link(base).with_suffix(".zarr")
+    split, default = (
+        ("--split", "database", "--device", "cpu"),
+        link(base).parent / NAME / "database.zarr",
+    )
     assert call(capsys, base, "extract", *split)[0] == 0
     elsewhere = link(base).read_bytes()
     default.write_text("a link of an earlier version")
@@ -136,6 +139,5 @@ def test_imported_features_get_a_link_too(base, features, tmp_path, capsys):
     files = (str(tmp_path / "mine.npy"), str(tmp_path / "mine.csv"))
     done = call(capsys, project, "import", "features", *files, "--split", "database", "--name", "mine")
     assert done[0] == 0
-    name = f"imported:mine-{NAME.rpartition('-')[2]}"
-    written = json.loads((project / "data/features" / name / "database.json").read_text())
+    written = json.loads(link(project).read_text())
     assert (written["rows"], written["chunks_done"]) == (3, 1)

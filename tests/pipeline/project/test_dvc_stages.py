@@ -134,7 +134,7 @@ def test_files_rerun_exactly_the_stages_that_read_them(project):
     table = {
         "data/index/database.parquet": {"index", "partition", "extract@database", "extract@views"},
         "data/partition/views.parquet": {"partition", "extract@views", "train"},
-        "data/features/dinov2_vits14-224/views.json": {"extract@views", "train"},
+        "data/features/views.json": {"extract@views", "train"},
     }
     table["data/index/database.parquet"] |= {"train", "eval", "report"}
     for name, stages in table.items():

@@ -56,7 +56,7 @@ def import_both(call, files, name="mine"):
 
 
 def paths_of(call, name="mine"):
-    return Paths(call.project, f"imported:{name}-224")
+    return Paths(call.project, f"imported-{name}-224")
 
 
 def tree(folder):

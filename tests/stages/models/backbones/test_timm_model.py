@@ -277,20 +277,53 @@ def unseeded():
 def offline():
     raise OSError("no network")
 
+def hub():
+    folder = __file__.rpartition("/")[0] + "/hub"
+    return torch.hub.load(folder, "get_trained_model", source="local", length=5), {"image_size": 48}
+
+def untrusted():
+    raise EOFError("EOF when reading a line")
+
+def misspelt():
+    return nn.Lienar(), {}
+
+def folders():
+    class Folders(Named):
+        def forward(self, images):
+            return {"a:b": images.mean((2, 3))}
+    return Folders(), {}
+
 def wrong():
     return 3
+"""
+
+HUBCONF = """
+dependencies = ["torch"]
+import torch
+from torch import nn
+
+def get_trained_model(length):
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(3, length, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 """
 
 
 @pytest.fixture
 def functions(tmp_path, monkeypatch):
     (tmp_path / "own_models.py").write_text(FUNCTIONS)
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "hubconf.py").write_text(HUBCONF)
     monkeypatch.syspath_prepend(tmp_path)
     return "python:own_models"
 
 
 def test_a_function_gives_model_and_preprocessing(functions):
-    expected = {"vectors": {"global": 5}, "maps": {"avg": 5}, "named": {"first": 3, "second": 3}}
+    expected = {
+        "vectors": {"global": 5},
+        "hub": {"global": 5},
+        "maps": {"avg": 5},
+        "named": {"first": 3, "second": 3},
+    }
     for function, outputs in expected.items():
         backbone = load_backbone(f"{functions}:{function}", weights="pretrained", image_size=48)
         assert backbone.outputs == outputs
@@ -304,7 +337,14 @@ def test_a_function_gives_model_and_preprocessing(functions):
 def test_errors_of_functions(functions):
     for function, fault, message in (
         ("unseeded", WeightsError, "returns other weights at every call"),
-        ("offline", WeightsError, "cannot load its model: no network"),
+        (
+            "offline",
+            WeightsError,
+            "its model: OSError: no network. .* set extract.backbone to efficientnet_l",
+        ),
+        ("untrusted", WeightsError, "EOFError: .* give torch.hub.load trust_repo=True"),
+        ("misspelt", WeightsError, "AttributeError: .*Lienar.*. Correct the function"),
+        ("folders", ConfigError, "an output named 'a:b', which names a folder: use letters"),
         ("wrong", ConfigError, "returns int: expected a torch module and a dictionary"),
         ("absent", ConfigError, "has no function absent"),
     ):
