@@ -43,7 +43,7 @@ def init(folder: Path, settings: tuple[str, ...], source: Path | None, queries: 
         repository = _project_of_photos(folder, own, source, queries)
     if repository is not None:
         console.line(f"{folder} is in the Git repository {repository}: its new files are committed there")
-    console.line(f"created {folder}: check its params.yaml, then run `dvc repro` there")
+    console.line(f"created {folder}: check its params.yaml, then run `cd {folder} && dvc repro`")
 
 
 def _project_of_photos(
@@ -58,6 +58,8 @@ def _project_of_photos(
     with TemporaryDirectory() as scratch:
         chosen = choose(source, queries, Path(scratch), one_device("auto"), console.progress)
         repository = make_project(folder, chosen.settings | own, add=chosen.write_lists)
+    for line in chosen.left_out:
+        console.line(line)
     for choice in chosen.choices:
         if choice.setting not in own:
             console.line(f"{choice.setting}: {choice.value}  ({choice.reason})")

