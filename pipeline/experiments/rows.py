@@ -110,8 +110,9 @@ def feature_settings(extract: ExtractConfig) -> dict[str, Any]:
 
 
 def view_settings(params: Params) -> list[Any]:
-    """Return the settings that views depend on, besides those of `extract`."""
-    return [asdict(params.partition), asdict(params.augment), params.seeds.views]
+    """Return the settings that views depend on, besides those of `extract`: groups change no view."""
+    partition = {key: value for key, value in asdict(params.partition).items() if key != "groups_per_side"}
+    return [partition, asdict(params.augment), params.seeds.views]
 
 
 def digest(values: object) -> str:

@@ -105,7 +105,8 @@ class PartitionConfig:
     cell_m
         M, side of a cell in metres (4.1); of the finest cells if there are several sizes.
     groups_per_side
-        N; there are N * N groups (4.4) for each grid and each heading group.
+        N; there are N * N groups (4.4) for each grid and each heading group. "auto" chooses it by the
+        number of classes, see `groups`.
     min_images_per_class
         A cell with fewer images is not a class.
     tail_quantile
@@ -124,7 +125,7 @@ class PartitionConfig:
 
     scheme: Scheme
     cell_m: float
-    groups_per_side: int
+    groups_per_side: int | Literal["auto"]
     min_images_per_class: int
     tail_quantile: float
     head_quantile: float
@@ -139,9 +140,7 @@ class PartitionConfig:
 
     def __post_init__(self) -> None:
         require("partition.cell_m", self.cell_m, 0.1 <= self.cell_m <= 1e6, "0.1 to 1,000,000 metres")
-        require(
-            "partition.groups_per_side", self.groups_per_side, 1 <= self.groups_per_side <= 100, "1 to 100"
-        )
+        require("partition.groups_per_side", self.groups_per_side, 1 <= self.side <= 100, "auto, or 1 to 100")
         require(
             "partition.min_images_per_class",
             self.min_images_per_class,
@@ -159,3 +158,8 @@ class PartitionConfig:
         require(
             "partition.max_views", self.max_views, 0 <= self.max_views <= 1000, "0 (no cached views) to 1000"
         )
+
+    @property
+    def side(self) -> int:
+        """N as a number; 1 for "auto", until the classes are counted."""
+        return 1 if self.groups_per_side == "auto" else self.groups_per_side

@@ -21,6 +21,7 @@ class PartitionResult:
     partitions: int
     classes: int
     places: int
+    groups_per_side: int
     classes_per_group: tuple[int, ...]
     head: int
     mid: int
@@ -40,6 +41,7 @@ class PartitionResult:
             ("partitions", self.partitions),
             ("classes", self.classes),
             ("places", self.places),
+            ("groups per side (N)", self.groups_per_side),
             ("classes per group", ", ".join(f"{count:,}" for count in self.classes_per_group)),
             ("head / mid / tail", f"{self.head:,} / {self.mid:,} / {self.tail:,}"),
             ("tail classes hold up to", self.tail_count),

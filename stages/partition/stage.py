@@ -17,10 +17,10 @@ from stages.partition import grid
 from stages.partition.cells import CellPartition
 from stages.partition.classes import ClassTable, in_class
 from stages.partition.config import PartitionConfig
+from stages.partition.groups import cut_into_groups
 from stages.partition.identity import origin_of
 from stages.partition.places import Places
 from stages.partition.result import PartitionResult
-from stages.partition.schemes.registry import SCHEMES
 from stages.partition.tail_augmentation import LongTail, long_tail, view_counts
 from stages.partition.views import ViewPlan
 
@@ -47,9 +47,8 @@ def run(inputs: PartitionInputs, *, progress: Progress | None = None) -> Partiti
         needs data that the manifest lacks.
     """
     start = time.perf_counter()
-    config, output = inputs.config, inputs.output
-    source = Manifest.open(inputs.manifest)
-    cuts = SCHEMES[config.scheme](source, config)
+    output, source = inputs.output, Manifest.open(inputs.manifest)
+    cuts, config = cut_into_groups(source, inputs.config)
     tails = [long_tail(partition.images, config) for partition in cuts]
     counts = _view_counts(source, cuts[0].labels, tails[0], inputs, progress)
     classes = _class_table(cuts, tails, config, source.zone)
@@ -75,6 +74,7 @@ def run(inputs: PartitionInputs, *, progress: Progress | None = None) -> Partiti
         partitions=classes.partitions,
         classes=len(classes),
         places=places,
+        groups_per_side=config.side,
         classes_per_group=tuple(part.stop - part.start for part in slices),
         head=int((classes.bucket == "head").sum()),
         mid=int((classes.bucket == "mid").sum()),
@@ -112,7 +112,7 @@ def _class_table(
 ) -> ClassTable:
     """Return the classes of all partitions one after the other, with consecutive group numbers."""
     heading_groups = config.heading.groups if config.scheme == "heading" else 1
-    groups = config.groups_per_side**2 * heading_groups
+    groups = config.side**2 * heading_groups
     group = np.concatenate([partition.group + np.int32(i * groups) for i, partition in enumerate(cuts)])
     cells = np.concatenate([partition.cells for partition in cuts])
     span = np.concatenate([partition.span for partition in cuts])
@@ -128,7 +128,7 @@ def _class_table(
         bucket=np.concatenate([tail.bucket for tail in tails]),
         p_aug=np.concatenate([tail.p_aug for tail in tails]),
         cell_m=config.cell_m,
-        groups_per_side=config.groups_per_side,
+        groups_per_side=config.side,
         zone=zone,
         span=None if (span == 1).all() else span,
         heading=cuts[0].heading,

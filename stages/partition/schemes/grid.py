@@ -14,7 +14,7 @@ def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition]:
         cut_lattice(
             images.positions(),
             cell_m=config.cell_m,
-            groups_per_side=config.groups_per_side,
+            groups_per_side=config.side,
             min_images=config.min_images_per_class,
         ),
     )

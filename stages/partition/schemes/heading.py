@@ -44,7 +44,7 @@ def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition]:
             lambda rows: counted.place_of(codes[rows]),
             cells=lattice.corners(squares),
             span=np.ones(len(squares), np.int64),
-            group=grid.group_of(squares, config.groups_per_side) * groups + heading % groups,
+            group=grid.group_of(squares, config.side) * groups + heading % groups,
             images=counted.images,
             heading=heading,
         ),

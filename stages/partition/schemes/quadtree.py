@@ -32,7 +32,7 @@ def cut(images: Images, config: PartitionConfig) -> tuple[CellPartition]:
         squares = lattice.squares(counted.kept[kept])
         cells.append(lattice.corners(squares))
         spans.append(np.full(len(squares), span))
-        groups.append(grid.group_of(squares, config.groups_per_side))
+        groups.append(grid.group_of(squares, config.side))
         counts.append(counted.images[kept])
         number = np.full(len(leaf), -1, np.int32)
         number[kept] = classes + np.arange(len(squares))

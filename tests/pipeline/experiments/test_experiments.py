@@ -184,7 +184,7 @@ def test_unknown_rows_and_shipped_rows(tmp_path):
     assert {row.params(3).seeds.train for row in rows} == {3}
 
 
-def test_shipped_rows_keep_the_backbone_frozen(tmp_path):
+def test_shipped_rows_keep_frozen_backbone_and_n_2(tmp_path):
     folder = make_project(tmp_path, PLAN)
     (folder / "experiments.yaml").unlink()
     trained = {
@@ -199,6 +199,7 @@ def test_shipped_rows_keep_the_backbone_frozen(tmp_path):
     assert len(rows) == 4
     for params in (row.params(0) for row in rows):
         assert params.extract.cut == "none"
+        assert params.partition.groups_per_side == 2
         assert (params.train.tail, params.train.aggregator.kind) == (False, "pooled")
 
 
@@ -211,6 +212,7 @@ def test_naming_default_settings_keeps_the_identity(project, tmp_path):
         before = {
             "extract.backbone": params.extract.backbone,
             "train.augment_views": params.train.augment_views,
+            "partition.groups_per_side": params.partition.groups_per_side,
         }
         was = make_row(folder, row.name, before, base)
         assert (row.identity(1), row.paths(1)) == (was.identity(1), was.paths(1))
