@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from cache.storage.paths import StoragePath, total_size
 from pipeline.checks.bounds import bounds
 from pipeline.checks.consistency import check_import, check_index, check_store, check_views
 from pipeline.checks.finding import Finding
-from pipeline.console import size
+from pipeline.console import duration, size
 from pipeline.project.params import Params
 from pipeline.project.paths import SPLITS, Paths
 from pipeline.runners.dask_cluster import connect, cores, local_workers
@@ -26,11 +27,21 @@ from stages.extract.plan import recipe_for
 _LEDGER_BYTES = 4096  # a ledger file takes one block of the disk
 
 
-def examine(params: Params, paths: Paths, *, device: str, scheduler: str | None) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class Plan:
+    """A planned extraction: images and views, those of the project if 0, and images per second if known."""
+
+    images: int = 0
+    rate: float = 0.0
+
+
+def examine(
+    params: Params, paths: Paths, *, device: str, scheduler: str | None, plan: Plan | None = None
+) -> Iterator[Finding]:
     """Check device, weights, data, stores, disk and, if a scheduler is named, the cluster."""
     yield from _device(params, device)
     if params.extract.imported is None:
-        yield from _photos(params, paths)
+        yield from _photos(params, paths, plan or Plan())
     else:
         yield from check_import(params, paths)
     try:
@@ -41,8 +52,8 @@ def examine(params: Params, paths: Paths, *, device: str, scheduler: str | None)
         yield from _cluster(scheduler, paths, device)
 
 
-def _photos(params: Params, paths: Paths) -> Iterator[Finding]:
-    """Check weights, data, stores and disk of a project on photos."""
+def _photos(params: Params, paths: Paths, plan: Plan) -> Iterator[Finding]:
+    """Check weights, data, stores and disk of a project on photos, and say how long extraction takes."""
     recipe: Recipe | None = None
     try:
         recipe = recipe_for(params.extract, None, params.seeds.views)
@@ -56,7 +67,12 @@ def _photos(params: Params, paths: Paths) -> Iterator[Finding]:
     if recipe is not None:
         for split in SPLITS:
             yield from check_store(params, paths, split, rows)
-        yield _disk(paths, recipe, rows)
+        rows = {"database": plan.images} if plan.images else rows
+        disk = _disk(paths, recipe, rows)
+        yield replace(disk, mark="note") if plan.images and disk.blocks else disk
+    if plan.rate and sum(rows.values()):
+        text = f"{sum(rows.values()):,} images and views at {plan.rate:,g} a second take"
+        yield Finding("time", "ok", f"{text} {duration(sum(rows.values()) / plan.rate)}")
 
 
 def needed_bytes(rows: int, recipe: Recipe) -> int:

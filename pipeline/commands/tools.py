@@ -17,20 +17,35 @@ MOST_BACKBONES = 40  # each takes about a second to describe
 
 @click.command()
 @click.option("--weights", is_flag=True, help="Also compare features with those of timm and the authors.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Images/s, to say how long extract takes."
+)
+@click.option(
+    "--images", type=click.IntRange(min=1), help="Plan for so many images and views (default: indexed)."
+)
 @SCHEDULER
 @DEVICE
 @in_project
-def doctor(context: click.Context, weights: bool, scheduler: str | None, device: str) -> int:
+def doctor(
+    context: click.Context,
+    weights: bool,
+    rate: float | None,
+    images: int | None,
+    scheduler: str | None,
+    device: str,
+) -> int:
     """Check device, weights, disk, data and stores for problems.
 
     Run it before a long extraction. Each problem comes with the command or setting that fixes it. The exit
-    code is 1 if one of them stops the pipeline.
+    code is 1 if one of them stops the pipeline. --rate is the speed of all devices together, as `pipeline
+    extract` shows it after a minute or `pipeline backbones --measure` for images in memory.
     """
-    from pipeline.checks.doctor import examine
+    from pipeline.checks.doctor import Plan, examine
 
     params, paths = project_of(context)
     blocked = False
-    findings = examine(params, paths, device=device, scheduler=scheduler)
+    plan = Plan(images or 0, rate or 0.0)
+    findings = examine(params, paths, device=device, scheduler=scheduler, plan=plan)
     if weights:
         from pipeline.checks.weights import compare_features
 

@@ -63,14 +63,23 @@ class Gain:
 
 
 def measures(metrics: Metrics, localiser: str) -> dict[str, float]:
-    """Return a localiser's LR@N in percent; for `classify` also LR@1 by the size of the true cell."""
-    block = metrics.get(localiser, {})
-    values = {name: block[name] for name in block if name.startswith("LR@") and name[3:].isdigit()}
+    """Return a localiser's LR@N in percent; for `classify` also LR@1 by the size of the true cell.
+
+    LR@N of each query set follows as "<set> LR@N" where there are several.
+    """
+    values = _recall(metrics.get(localiser, {}))
     if localiser == "classify":
         breakdown = metrics.get("breakdown", {})
         keys = {bucket: f"cell {bucket} LR@1" for bucket in BUCKETS}
         values |= {bucket: breakdown[key] for bucket, key in keys.items() if key in breakdown}
+    for query_set, blocks in metrics.get("sets", {}).items():
+        recall = _recall(blocks.get(localiser, {}))
+        values |= {f"{query_set} {name}": value for name, value in recall.items()}
     return values
+
+
+def _recall(block: Mapping[str, float]) -> dict[str, float]:
+    return {name: block[name] for name in block if name.startswith("LR@") and name[3:].isdigit()}
 
 
 def series(runs: Mapping[int, Metrics], localiser: str) -> dict[str, list[float]]:

@@ -30,11 +30,12 @@ class Table:
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """Return the tables that have rows: LR@N, LR@1 by size of the true cell, costs, gains."""
+    """Return the tables that have rows: LR@N, also by query set and size of the true cell, costs, gains."""
     outcomes, values, localiser = comparison.outcomes, comparison.values, comparison.localiser
     measures = list(dict.fromkeys(name for row in values.values() for name in row))
-    recalls = [name for name in measures if name not in BUCKETS]
+    recalls = [name for name in measures if name.startswith("LR@")]
     buckets = [name for name in measures if name in BUCKETS]
+    sets = [name for name in measures if name not in recalls + buckets]
     ran = [name for name, outcome in outcomes.items() if outcome.runs]
 
     def spreads(row: str, names: Sequence[str]) -> list[str]:
@@ -43,6 +44,9 @@ def tables(comparison: Comparison) -> list[Table]:
     rows = [[row, _seeds(outcome), *spreads(row, recalls)] for row, outcome in outcomes.items()]
     title = f"{localiser}: LR@N in percent, mean ± deviation over training seeds"
     shown = [Table(title, ["experiment", "seeds", *recalls], rows)]
+    if sets:
+        rows = [[row, *spreads(row, sets)] for row in ran]
+        shown.append(Table(f"{localiser}: LR@N of each query set", ["experiment", *sets], rows))
     if buckets:
         rows = [[row, *spreads(row, buckets)] for row in ran]
         title = f"{localiser}: LR@1 by the size of the true cell"

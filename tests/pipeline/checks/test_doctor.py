@@ -154,6 +154,15 @@ def test_the_disk_space_needed_is_the_space_taken(project):
     assert doctor.needed_bytes(41_200_000, sf_xl) == pytest.approx(63.6e9, rel=0.01)
 
 
+def test_time_and_space_of_a_planned_extraction(project, capsys):
+    code, shown = call(capsys, project, "doctor", "--rate", "9400", "--images", "75900000")
+    assert code == 0
+    assert "75,900,000 images and views at 9,400 a second take 2 h 15 min" in shown
+    assert "features take 389.3 GB" in shown  # 2,560 float16 numbers each, and the row ids
+    _, shown = call(capsys, project, "doctor", "--rate", "0.5")
+    assert "100 images and views at 0.5 a second take 3 min" in shown
+
+
 def test_the_tensors_at_a_cut_count_as_disk_space(project, capsys):
     set_params(project / "params.yaml", {"extract.cut": 4, "extract.image_size": 64})
     tokens = 4 * 4 * 80
