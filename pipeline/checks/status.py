@@ -10,8 +10,9 @@ from cache.storage.paths import AnyPath, StoragePath, total_size
 from cache.storage.shard_claims import claims_on
 from cache.store import store_exists
 from cache.timings import total_timings
+from pipeline.checks.splits import stored_splits
 from pipeline.console import size
-from pipeline.project.paths import SPLITS, Paths
+from pipeline.project.paths import Paths
 from stages.index.manifest import Manifest
 from stages.index.skipped import read_skipped, skipped_path
 
@@ -24,7 +25,7 @@ def artifacts(paths: Paths) -> Iterator[Row]:
     for split in ("database", "queries"):
         yield _manifest(f"index {split}", paths.index(split))
     yield _artifact("partition", paths.partition)
-    for split in SPLITS:
+    for split in stored_splits(paths):
         yield _store(f"features {split}", paths.features(split))
     yield _artifact("localiser", paths.localiser)
     yield _artifact("metrics", paths.metrics)
@@ -39,7 +40,7 @@ def skipped_entries(paths: Paths) -> Iterator[Row]:
 
 def bad_images(paths: Paths) -> Iterator[Row]:
     """Yield split, row, key and reason of every unreadable image."""
-    for split in SPLITS:
+    for split in stored_splits(paths):
         store = paths.features(split)
         if store_exists(store):
             for bad in FeatureReader.open(store).store.ledger.bad_rows():
@@ -51,7 +52,7 @@ def time_spent(paths: Paths) -> Iterator[tuple[str, str]]:
 
     The seconds of reading are summed over threads, so they may exceed the time that passed.
     """
-    for split in SPLITS:
+    for split in stored_splits(paths):
         timings = total_timings(paths.features(split))
         passed = _passed(timings)
         if not passed:
@@ -64,7 +65,7 @@ def time_spent(paths: Paths) -> Iterator[tuple[str, str]]:
 
 def running_extractions(paths: Paths) -> Iterator[tuple[str, str]]:
     """Yield each split that is being extracted and the process that does it."""
-    for split in SPLITS:
+    for split in stored_splits(paths):
         for holder in dict.fromkeys(str(claim) for claim in claims_on(paths.features(split))):
             yield split, holder
 

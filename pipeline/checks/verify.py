@@ -40,10 +40,11 @@ class Verdict:
     @property
     def remedy(self) -> str:
         """The command that repairs what is damaged and extracts what is missing."""
+        split = self.split.partition("-crop")[0]  # crops of queries are extracted with the queries
         if any(not fault.repairable for fault in self.metadata):
-            return f"pipeline extract --split {self.split} --replace"
+            return f"pipeline extract --split {split} --replace"
         repair = self.faults or self.metadata
-        return f"pipeline extract --split {self.split}" + (" --repair" if repair else "")
+        return f"pipeline extract --split {split}" + (" --repair" if repair else "")
 
     def row(self) -> tuple[object, ...]:
         """Return split, chunks, missing and damaged chunks, bad rows and the verdict, for a table."""

@@ -29,6 +29,7 @@ class LocateOptions:
     page: Path | None
     as_json: bool
     near: str | None
+    crops: str | None
     together: bool
     walk: bool
     past: bool
@@ -56,6 +57,11 @@ class LocateOptions:
 @click.option("--map", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML map.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--near", metavar="LAT,LON,RADIUS", help="They were taken within RADIUS metres of a position.")
+@click.option(
+    "--crops",
+    type=click.Choice(("1", "3", "5")),
+    help="Crops of each photo to average (default: eval.crops of the project, with --model 1).",
+)
 @click.option("--together", is_flag=True, help="The photos show one spot: give one answer.")
 @click.option("--walk", is_flag=True, help="Locate the photos of a folder together, by their times.")
 @click.option("--past", is_flag=True, help="With --walk: use only the photos before each one.")
@@ -86,7 +92,9 @@ def locate(context: click.Context, /, photos: tuple[Path, ...], **options: Any) 
     chosen = LocateOptions(**options)
     folder = chosen.model or Paths(context.obj, "").localiser
     files = photos_of(photos)
-    localiser = PhotoLocaliser.load(folder, weights=chosen.weights, device=one_device(chosen.device))
+    localiser = PhotoLocaliser.load(
+        folder, weights=chosen.weights, device=one_device(chosen.device), crops=_crops(chosen, context.obj)
+    )
     outcomes = []
     for outcome in _outcomes(localiser, files, chosen):
         outcomes.append(outcome)
@@ -99,6 +107,15 @@ def locate(context: click.Context, /, photos: tuple[Path, ...], **options: Any) 
     if chosen.gpx is not None:
         write_gpx(chosen.gpx, [outcome for outcome in outcomes if not isinstance(outcome, UnreadableImage)])
     return int(any(isinstance(outcome, UnreadableImage) for outcome in outcomes))
+
+
+def _crops(chosen: LocateOptions, project: Path) -> int:
+    """Return the crops of each photo: those of the option, else those that the project is evaluated with."""
+    if chosen.crops is not None or chosen.model is not None or not (project / "params.yaml").exists():
+        return int(chosen.crops or 1)
+    from pipeline.project.params import load_params
+
+    return load_params(project / "params.yaml").eval.crops
 
 
 def _outcomes(

@@ -101,7 +101,7 @@ def extract(
 
     Each passes through the frozen backbone once. Run it again to continue after an interruption.
     """
-    from pipeline.runners.extract import ExtractOptions, extract_split, storage_line
+    from pipeline.runners.extract import ExtractOptions, crop_splits, extract_split, storage_line
     from pipeline.runners.imported import keep_imported
     from stages.devices import describe_device, resolve_device
 
@@ -109,7 +109,8 @@ def extract(
     options = ExtractOptions(
         resolve_device(device), shards_of(params, shards), replace, keep, repair, scheduler
     )
-    for split in splits or SPLITS:
+    chosen = list(splits or SPLITS)
+    for split in chosen + (crop_splits(params) if "queries" in chosen else []):
         if params.extract.imported is not None:
             console.line(keep_imported(params, paths, split))
             continue

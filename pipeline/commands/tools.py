@@ -97,11 +97,13 @@ def verify(context: click.Context, splits: tuple[str, ...]) -> int:
     is 1 if something is missing, torn or changed.
     """
     from cache.store import store_exists
+    from pipeline.checks.splits import stored_splits
     from pipeline.checks.verify import verify_artifacts, verify_split
 
     _, paths = project_of(context)
     verdicts = []
-    for split in splits or [split for split in SPLITS if store_exists(paths.features(split))] or SPLITS[:1]:
+    stored = [split for split in stored_splits(paths) if store_exists(paths.features(split))]
+    for split in splits or stored or SPLITS[:1]:
         with console.progress(f"verify {split}", unit="chunks") as progress:
             verdicts.append(verify_split(paths, split, progress))
     columns = ("split", "chunks", "missing", "damaged", "bad rows", "verdict")

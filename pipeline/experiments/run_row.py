@@ -41,12 +41,12 @@ def _naming_holder(work: str, path: AnyPath) -> Iterator[None]:
 
 def prepare(row: Row, device: str) -> None:
     """Partition the city and extract the features of a row, unless that is done already."""
-    from pipeline.runners.extract import ExtractOptions, extract_split
+    from pipeline.runners.extract import ExtractOptions, crop_splits, extract_split
     from pipeline.runners.imported import check_imported
 
     params, paths = row.params(0), row.paths(0)
     _partition(row, params, paths)
-    for split in row.splits:
+    for split in [*row.splits, *crop_splits(params)]:
         if params.extract.imported is not None:
             check_imported(params, paths, split)
             continue

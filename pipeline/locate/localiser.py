@@ -18,9 +18,11 @@ from pipeline.locate.backbone import load_backbone_of
 from pipeline.locate.near import Near
 from pipeline.locate.photos import Capture, read_photo
 from pipeline.locate.walk import moments_of, spans_of
-from stages.errors import InputError
+from stages.errors import InputError, require
+from stages.images.preprocess import CENTRE, MORE_CROPS, more_crops
 from stages.images.read import UnreadableImage
 from stages.models.backbones.backbone import Backbone
+from stages.models.localiser.evidence import join_crops
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import answer, answer_walks, predict
 from stages.models.localiser.walk import LookAt, WalkTimes
@@ -33,14 +35,20 @@ __all__ = ["Near", "PhotoLocaliser"]
 class PhotoLocaliser:
     """A trained localiser together with its backbone; make one with `load`."""
 
-    def __init__(self, trained: Localiser, backbone: Backbone) -> None:
+    def __init__(self, trained: Localiser, backbone: Backbone, crops: int = 1) -> None:
         self.trained = trained
         self.backbone = backbone
+        self.crop_positions = (CENTRE, *more_crops(crops, backbone.preprocess.as_dict()))
         self._process = os.getpid()
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, weights: str | Path | None = None, device: str = "cpu"
+        cls,
+        folder: str | Path,
+        *,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        crops: int = 1,
     ) -> PhotoLocaliser:
         """Return the localiser in `folder` with its backbone.
 
@@ -52,6 +60,8 @@ class PhotoLocaliser:
             The backbone's weights; by default the published ones, if the localiser was trained on them.
         device : str
             Such as "cpu" or "cuda".
+        crops : {1, 3, 5}
+            Crops of each photo to average, as `eval.crops`.
 
         Raises
         ------
@@ -65,7 +75,9 @@ class PhotoLocaliser:
         trained = Localiser.load(Path(folder), device)
         if not len(trained.places):
             raise InputError(f"{folder} has no classes: train it on at least one class")
-        return cls(trained, load_backbone_of(trained.recipe, folder, weights=weights, device=device))
+        require("crops", crops, crops in MORE_CROPS, "1, 3 or 5")
+        backbone = load_backbone_of(trained.recipe, folder, weights=weights, device=device)
+        return cls(trained, backbone, crops)
 
     def locate(self, photo: str | Path, *, top: int = 5, near: Near | None = None) -> Answer:
         """Return where a photo was taken.
@@ -108,7 +120,7 @@ class PhotoLocaliser:
         """
         outcomes, readable, features = self._read_all(photos)
         if readable:
-            views = np.concatenate(features, axis=1)
+            views = np.stack(features, axis=1).reshape(1, -1, features[0].shape[-1])
             answer = self._answer(readable[0][1], views, top, near)
             together = tuple(capture.path for _, capture in readable)
             outcomes.append(replace(answer, together=together))
@@ -191,19 +203,23 @@ class PhotoLocaliser:
         return errors, readable, features
 
     def _read(self, photo: Path) -> tuple[Capture, Features]:
-        """EXIF data and features (1, V, F) as in the store; other photos do not change them."""
+        """EXIF data and features (1, F), or (1, V, F) with a tail; other photos do not change them."""
         self._adapt_to_fork()
         preprocess = self.backbone.preprocess
         capture, image = read_photo(photo, decode_at_least=preprocess.decode_at_least)
-        pooled = self.backbone(torch.from_numpy(preprocess(image))[None])
+        positions = self.crop_positions if image.width != image.height else (CENTRE,)
+        crops = np.stack([replace(preprocess, crop_at=position)(image) for position in positions])
+        pooled = self.backbone(torch.from_numpy(crops))
         joined = torch.cat([pooled[name] for name in self.trained.inputs], dim=1)
-        return capture, joined.cpu().numpy().astype(self.trained.recipe.dtype)[None]
+        features = joined.cpu().numpy().astype(self.trained.recipe.dtype)
+        repeated = np.resize(features, (len(self.crop_positions), features.shape[1]))
+        return capture, join_crops(self.trained, [crop[None] for crop in repeated])
 
     def _prior(self, near: Near | None) -> npt.NDArray[np.float64] | None:
         return None if near is None else near.log_prior(self.trained.places, self.trained.classes.zone)
 
     def _answer(self, capture: Capture, features: Features, top: int, near: Near | None) -> Answer:
-        """Return the answer to the evidence of all views (1, V, F)."""
+        """Return the answer to a feature (1, F), or to the evidence of several views (1, V, F)."""
         prior = self._prior(near)
         if prior is None and self.trained.meta.get("fusion") is None:
             best = predict(self.trained, features, top=top, score="softmax")

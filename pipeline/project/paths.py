@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from cache.storage.paths import StoragePath
 
 SPLITS = ("database", "queries", "views")
+CROP_SPLITS = {position: f"queries-crop-{round(100 * position)}" for position in (0.0, 0.25, 0.75, 1.0)}
+"""Stores of crops of the queries besides the centre, by position; see `eval.crops`."""
 
 
 def features_name(backbone: str, image_size: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.project.params import Params
-from pipeline.project.paths import Paths
+from pipeline.project.paths import CROP_SPLITS, Paths
 
 
 def evaluate(params: Params, paths: Paths, *, device: str) -> None:
@@ -23,5 +23,6 @@ def evaluate(params: Params, paths: Paths, *, device: str) -> None:
         database=paths.features("database"),
         database_manifest=paths.index("database"),
         device=device,
+        crops={position: paths.features(split) for position, split in CROP_SPLITS.items()},
     )
     run(inputs)

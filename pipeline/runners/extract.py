@@ -11,14 +11,16 @@ from cache.spec import StoreSpec
 from pipeline.console import size
 from pipeline.project import dvc_link
 from pipeline.project.params import Params
-from pipeline.project.paths import Paths
+from pipeline.project.paths import CROP_SPLITS, Paths
 from pipeline.runners.dask_cluster import connect, cores, local_workers, map_shards
 from stages.errors import ConfigError
-from stages.extract.plan import RowSource, ShardOrder, recipe_for
+from stages.extract.crops import Crop
+from stages.extract.plan import RowSource, ShardOrder, describe, recipe_for
 from stages.extract.result import ExtractResult, ShardResult
 from stages.extract.shard import extract_shard
 from stages.extract.stage import ExtractInputs, run
 from stages.files import Progress, open_parquet
+from stages.images.preprocess import more_crops
 from stages.index.manifest import Manifest
 from stages.partition.views import ViewPlan
 
@@ -32,7 +34,8 @@ def storage_line(params: Params, paths: Paths, split: str) -> str:
         with open_parquet(paths.partition / "views.parquet", made_by="pipeline partition") as plan:
             rows, augment, noun = plan.metadata.num_rows, params.augment, "views"
     else:
-        rows, augment, noun = Manifest.open(paths.index(split)).rows, None, "images"
+        manifest = Manifest.open(paths.index("queries" if split in CROP_SPLITS.values() else split))
+        rows, augment, noun = manifest.rows, None, "images"
     recipe = recipe_for(params.extract, augment, params.seeds.views)
     row_bytes = StoreSpec.for_rows(rows, recipe.outputs, recipe.dtype).row_bytes
     folder = paths.features(split).parent
@@ -90,11 +93,24 @@ def extract_split(
     dvc_link.remove_stale_link(paths, split)
     with sigterm_as_ctrl_c():
         result = run(inputs, progress=progress, mapper=on_cluster if scheduler else None)
-    dvc_link.write_link(paths, split)
+    if split not in CROP_SPLITS.values():  # DVC tracks the queries, of which these are crops
+        dvc_link.write_link(paths, split)
     return result
 
 
+def crop_splits(params: Params) -> list[str]:
+    """Return the splits of further crops of the queries (`eval.crops`)."""
+    if params.eval.crops == 1:
+        return []
+    preprocessing = {} if params.extract.imported else describe(params.extract).preprocessing
+    return [CROP_SPLITS[position] for position in more_crops(params.eval.crops, preprocessing)]
+
+
 def _source(params: Params, paths: Paths, split: str) -> RowSource:
+    for position, name in CROP_SPLITS.items():
+        if split == name:
+            crop = Crop(position, paths.features("queries"))
+            return RowSource(Manifest.open(paths.index("queries")), crop=crop)
     if split != "views":
         return RowSource(Manifest.open(paths.index(split)))
     views = ViewPlan.load(paths.partition / "views.parquet")

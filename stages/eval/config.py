@@ -72,6 +72,8 @@ class EvalConfig:
         Also locate the photos of each session together: from the photos before each one, or from all.
     speed_m_s : float
         How fast the photographer moves from photo to photo.
+    crops : {1, 3, 5}
+        Crops of each query, whose features are averaged: the centre, and others along its longer side.
     """
 
     localisers: tuple[LocaliserName, ...]
@@ -86,6 +88,7 @@ class EvalConfig:
     hybrid: HybridConfig
     sequence: Literal["none", "past", "whole"]
     speed_m_s: float
+    crops: Literal[1, 3, 5]
 
     @property
     def depth(self) -> int:

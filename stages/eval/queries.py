@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,7 @@ from stages.eval.localisers.database import Database
 from stages.eval.metrics.units import SamplingUnits
 from stages.index.manifest import Manifest
 from stages.index.utm_zone import Zone
+from stages.models.localiser.evidence import join_crops
 from stages.models.localiser.localiser import Localiser
 
 Floats = npt.NDArray[np.float64]
@@ -50,17 +52,22 @@ class Queries:
     @classmethod
     def load(
         cls,
-        reader: FeatureReader,
+        crops: Sequence[FeatureReader],
         manifest: Manifest,
         localiser: Localiser,
         database: Database | None,
         config: EvalConfig,
     ) -> Queries:
-        """Return the configured share of the queries, with the features of the readable ones."""
+        """Return the configured share of the queries, with the features of the readable ones.
+
+        The stores of all crops, the centre first, become one feature per query; see `join_crops`.
+        """
         count = max(1, round(config.query_fraction * manifest.rows))
         rows = np.sort(np.random.default_rng([config.seed, 1 << 21]).permutation(manifest.rows)[:count])
-        readable = reader.valid[rows]
-        features = gather(reader, rows[readable], localiser.inputs)
+        readable = np.all([reader.valid[rows] for reader in crops], axis=0)
+        features = join_crops(
+            localiser, [gather(reader, rows[readable], localiser.inputs) for reader in crops]
+        )
         truth = manifest.positions()[rows]
         # Without a database the centres of the trained cells stand for its photos.
         known = localiser.places.centres if database is None else database.manifest.positions()

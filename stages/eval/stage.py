@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from cache.reader import FeatureReader
 from cache.storage.paths import StoragePath
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.answers import QueryAnswers
@@ -20,6 +22,7 @@ from stages.eval.metrics.reach import Reach
 from stages.eval.queries import Queries, require_zone
 from stages.eval.result import EvalResult
 from stages.eval.write import digest_of, write_curve, write_json, write_predictions
+from stages.images.preprocess import more_crops
 from stages.models.localiser.localiser import Localiser
 
 __all__ = ["EvalInputs", "EvalResult", "run"]
@@ -45,6 +48,8 @@ class EvalInputs:
         CSV for `dvc plots` to write: LR@N over N, a column per localiser.
     database, database_manifest : StoragePath, Path, or None
         Feature store and manifest of the database; `retrieve` and `hybrid` need them.
+    crops : mapping of float to StoragePath
+        Feature stores of crops of the queries besides the centre, by `Preprocess.crop_at`.
     """
 
     config: EvalConfig
@@ -59,6 +64,7 @@ class EvalInputs:
     database: StoragePath | None = None
     database_manifest: Path | None = None
     device: str = "cpu"
+    crops: Mapping[float, StoragePath] = field(default_factory=dict)
 
 
 def run(inputs: EvalInputs) -> EvalResult:
@@ -81,7 +87,8 @@ def run(inputs: EvalInputs) -> EvalResult:
     if inputs.database is not None and inputs.database_manifest is not None:
         database = Database.open(inputs.database, inputs.database_manifest, localiser)
         require_zone(database.manifest, localiser)
-    queries = Queries.load(reader, manifest, localiser, database, config)
+    crops = [reader, *_open_crops(inputs, localiser)]
+    queries = Queries.load(crops, manifest, localiser, database, config)
     answers = QueryAnswers.of(localiser, database, queries, config, inputs.predictions.parent)
     result = measure(localiser, queries, answers, config)
     write_json(inputs.metrics, result.metrics())
@@ -97,6 +104,15 @@ def run(inputs: EvalInputs) -> EvalResult:
     }
     write_predictions(inputs.predictions, config, localiser.places, queries, answers, origin)
     return result
+
+
+def _open_crops(inputs: EvalInputs, localiser: Localiser) -> list[FeatureReader]:
+    """Return the features of the queries' crops besides the centre."""
+    positions = more_crops(inputs.config.crops, localiser.recipe.preprocessing)
+    return [
+        open_split(inputs.crops[position], inputs.manifest, localiser, crop_at=position)[0]
+        for position in positions
+    ]
 
 
 def measure(localiser: Localiser, queries: Queries, answers: QueryAnswers, config: EvalConfig) -> EvalResult:

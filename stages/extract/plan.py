@@ -14,6 +14,7 @@ from cache.storage.paths import StoragePath
 from cache.store import FeatureStore, create_or_open
 from stages.errors import InputError
 from stages.extract.config import ExtractConfig
+from stages.extract.crops import Crop
 from stages.extract.reuse import ReusedRows
 from stages.extract.row_identity import row_identities
 from stages.images.augment import AugmentConfig
@@ -26,12 +27,13 @@ from stages.partition.views import ViewPlan
 
 @dataclass(frozen=True)
 class RowSource:
-    """The rows of a store: the images of a manifest, or planned views of them, augmented with a seed."""
+    """The rows of a store: images of a manifest, a crop of each, or planned views augmented with a seed."""
 
     manifest: Manifest
     views: ViewPlan | None = None
     augment: AugmentConfig | None = None
     seed: int = 0
+    crop: Crop | None = None
 
     def __post_init__(self) -> None:
         if self.views is not None:

@@ -86,7 +86,7 @@ def run(
     """
     started = time.perf_counter()
     config, source, device = inputs.config, inputs.source, resolve_device(inputs.device)
-    card = describe(config)
+    card = describe(config) if source.crop is None else source.crop.applied_to(describe(config))
     recipe = recipe_for(config, source.augment, source.seed, card)
     if inputs.replace:  # before old features are deleted, the backbone must be able to make new ones
         backbone_for(config, device.split(",")[0], recipe.weights_id)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from cache.integrity import ChunkFault, check_chunk, repair, torn
 from cache.store import FeatureStore, reusable
 from stages.extract.config import ExtractConfig
+from stages.extract.crops import square_rows
 from stages.extract.plan import RowSource, ShardOrder
 from stages.extract.reuse import ReusableStore, find_reused
 from stages.images.preprocess import Preprocess
@@ -50,6 +51,9 @@ def plan_shards(
     """Return an order for every shard, out of shard -> chunks, that has rows left to do."""
     older = [ReusableStore.of(aside) for aside in reusable(store.path, store.recipe)]
     unfinished = _rows_to_do(store, [chunk for chunks in shards.values() for chunk in chunks])
+    if source.crop is not None:
+        todo = np.sort(np.concatenate([*unfinished.values(), np.empty(0, np.int64)]).astype(np.int64))
+        older += square_rows(source.crop, store.recipe, source.manifest, todo)
     orders = []
     for shard, chunks in sorted(shards.items()):
         rows = {chunk: unfinished[chunk] for chunk in chunks if chunk in unfinished}

@@ -86,7 +86,7 @@ def resized(images: Tensor, preprocess: Preprocess) -> Tensor:
             images.float(), scaled, mode="bicubic", antialias=True, align_corners=False
         )
         images = scaled_images.round_().clamp_(0, 255).to(torch.uint8)
-    top, left = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
+    left, top = preprocess.corner(scaled[1], scaled[0])
     return images[:, :, top : top + size, left : left + size].permute(0, 2, 3, 1)
 
 

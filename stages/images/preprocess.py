@@ -12,6 +12,18 @@ from PIL import Image
 
 _MAX_ASPECT = 32
 """Longest over shortest side; longer images are cropped before they are resized."""
+CENTRE = 0.5
+MORE_CROPS: Mapping[int, tuple[float, ...]] = {1: (), 3: (0.0, 1.0), 5: (0.0, 0.25, 0.75, 1.0)}
+"""Number of crops of a query (`eval.crops`): where they lie besides the centre, see `Preprocess.crop_at`."""
+
+
+def more_crops(crops: int, preprocessing: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return where the crops besides the centre lie; none if the preprocessing of a recipe crops nothing.
+
+    It shows the whole image, or the features were imported and no image is known.
+    """
+    crops_centre = "resize" in preprocessing and preprocessing.get("crop_mode", "center") == "center"
+    return MORE_CROPS[crops] if crops_centre else ()
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,7 @@ class Preprocess:
     pixels is cut out. Smaller images are enlarged by the same rule. Large JPEGs are decoded at a reduced
     size first, never below `decode_at_least` pixels. With another `crop_mode` the whole image is resized
     to a square ("squash"), or its longer side to `resize`, with borders of the mean colour ("border").
+    `crop_at` moves the square along the longer side: 0 is the left or upper end, 1 the other end.
     """
 
     image_size: int
@@ -31,6 +44,7 @@ class Preprocess:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     crop_mode: str = "center"
+    crop_at: float = CENTRE
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Return the pixels of an RGB image: (S, S, 3) uint8."""
@@ -40,7 +54,7 @@ class Preprocess:
             image = image.resize(scaled, getattr(Image.Resampling, self.interpolation.upper()))
         if self.crop_mode == "border":
             image = self._with_borders(image)
-        left, top = (round((side - self.image_size) / 2) for side in image.size)
+        left, top = self.corner(*image.size)
         image = image.crop((left, top, left + self.image_size, top + self.image_size))
         return np.array(image, dtype=np.uint8)
 
@@ -49,6 +63,8 @@ class Preprocess:
         values = asdict(self)
         if self.crop_mode == "center":  # recipes older than the other modes must keep their ids
             del values["crop_mode"]
+        if self.crop_at == CENTRE:  # likewise older than crops of queries
+            del values["crop_at"]
         return values
 
     @classmethod
@@ -58,6 +74,17 @@ class Preprocess:
         known: dict[str, Any] = {name: values[name] for name in names if name in values}
         known |= {"mean": tuple(values["mean"]), "std": tuple(values["std"])}  # JSON has lists
         return cls(**known)
+
+    def corner(self, width: int, height: int) -> tuple[int, int]:
+        """Return left and upper edge of the crop in a resized image; a square image has only its centre."""
+        shares = [CENTRE, CENTRE]
+        if width != height:
+            shares[height > width] = self.crop_at
+        left, top = (
+            round(share * (side - self.image_size))
+            for share, side in zip(shares, (width, height), strict=True)
+        )
+        return left, top
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
         """Return the size to which an image is resized."""

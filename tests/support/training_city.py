@@ -83,6 +83,7 @@ CONFIG_EVAL = EvalConfig(
     hybrid=HybridConfig(cells=4, neighbours=1, photos=32, temperature=0.05, prior_weight=1.0),
     sequence="none",
     speed_m_s=1.4,
+    crops=1,
 )
 
 

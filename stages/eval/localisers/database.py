@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.errors import RecipeMismatch
@@ -26,8 +26,10 @@ class Database:
         return cls(*open_split(features, manifest, localiser))
 
 
-def open_split(features: StoragePath, manifest: Path, localiser: Localiser) -> tuple[FeatureReader, Manifest]:
-    """Return the features and the manifest of a split.
+def open_split(
+    features: StoragePath, manifest: Path, localiser: Localiser, *, crop_at: float | None = None
+) -> tuple[FeatureReader, Manifest]:
+    """Return the features and the manifest of a split, or of a crop of its images besides the centre.
 
     Raises
     ------
@@ -39,7 +41,10 @@ def open_split(features: StoragePath, manifest: Path, localiser: Localiser) -> t
         If features are not extracted yet.
     """
     reader, rows = FeatureReader.open(features), Manifest.open(manifest)
-    differences = localiser.recipe.differences(reader.recipe)
+    recipe = localiser.recipe
+    if crop_at is not None:
+        recipe = replace(recipe, preprocessing={**recipe.preprocessing, "crop_at": crop_at})
+    differences = recipe.differences(reader.recipe)
     if differences:
         raise RecipeMismatch(
             f"the localiser was trained on features with other settings than {features} "

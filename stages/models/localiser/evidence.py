@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,18 @@ def score_classes(
     likeness = exemplar_likeness(localiser, features, class_id)
     evidence, likeness = calibration.add_likeness(heads, cosines, likeness)
     return ScoredClasses(class_id, evidence + known, np.where(class_id >= 0, likeness, -1.0))
+
+
+def join_crops(localiser: Localiser, crops: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """Return one feature per query from those of its crops, each (B, F): their mean, (B, F).
+
+    A localiser with a tail takes tokens, whose mean would mix different parts of a photo: its crops stay
+    views, (B, V, F), whose evidence is averaged.
+    """
+    if len(crops) == 1:
+        return crops[0]
+    views = np.stack(crops, axis=1)
+    return views if localiser.tail is not None else np.asarray(views.mean(axis=1, dtype=np.float32))
 
 
 def exemplar_likeness(
