@@ -38,6 +38,7 @@ RERUN = {
     "train.checkpoint_s": set(),
     "train": {"train"},
     "eval.fusion": {"train", "eval"},
+    "eval.crops": {"extract@queries", "eval"},
     "eval": {"eval"},
     "report": {"report"},
 }

@@ -46,12 +46,12 @@ def test_outside_means_beyond_the_radius_of_every_known_photo(tmp_path):
     queries = split(tmp_path, "queries", ORIGIN + away)
     database = Database(*split(tmp_path, "database", known))
     config = replace(CONFIG_EVAL, radius_m=25.0)
-    outside = Queries.load(*queries, localiser, database, config).outside
+    outside = Queries.load([queries[0]], queries[1], localiser, database, config).outside
     assert outside.tolist() == [False, False, True, True, True, False]
     # Without a database the centres of the cells stand for its photos.
     centres = localiser.places.centres
     moved = split(tmp_path, "moved", centres[[0, 0, 1]] + [[15.0, 20.0], [0.0, 26.0], [0.0, -24.0]])
-    outside = Queries.load(*moved, localiser, None, config).outside
+    outside = Queries.load([moved[0]], moved[1], localiser, None, config).outside
     assert outside.tolist() == [False, True, False]
 
 
@@ -83,7 +83,8 @@ def test_the_lower_row_wins_among_equal_photos(tmp_path):
 def test_the_best_score_has_the_highest_recall(tmp_path):
     positions = ORIGIN + np.random.default_rng(2).uniform(0, 100, (80, 2))
     localiser = localiser_of(positions)
-    queries = Queries.load(*split(tmp_path, "queries", positions), localiser, None, CONFIG_EVAL)
+    reader, manifest = split(tmp_path, "queries", positions)
+    queries = Queries.load([reader], manifest, localiser, None, CONFIG_EVAL)
     block = score_block(localiser, queries, CONFIG_EVAL)
     recall = {name: block[f"{name} LR@1"] for name in ("softmax", "cosine", "fused")}
     assert len(set(recall.values())) > 1

@@ -249,9 +249,9 @@ def test_features_of_queries_are_in_memory_once(city, tmp_path):
     reader = FeatureReader.open(tmp_path / "queries.zarr")
     manifest = Manifest.open(tmp_path / "queries.parquet")
     some = replace(CONFIG_EVAL, query_fraction=0.9)
-    Queries.load(reader, manifest, localiser, None, some)  # what is looked up once
+    Queries.load([reader], manifest, localiser, None, some)  # what is looked up once
     tracemalloc.start()
-    queries = Queries.load(reader, manifest, localiser, None, some)
+    queries = Queries.load([reader], manifest, localiser, None, some)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     sound = np.setdiff1d(queries.rows, BAD)
