@@ -22,5 +22,5 @@ def bounds(paths: Paths, radius_m: float) -> Iterator[Finding]:
     label = load_labels(labels)
     if len(label) != database.rows:
         return  # another check says so
-    for each in advise(ClassTable.load(table), label, database.positions(), queries, radius_m):
+    for each in advise(ClassTable.load(table), label, database, queries, radius_m):
         yield Finding("result", "note", each.text, each.remedy)

@@ -8,12 +8,17 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
+from stages.index.manifest import Manifest
 from stages.partition import grid
 from stages.partition.cells import code, count
 from stages.partition.classes import ClassTable, in_class
 from stages.partition.places import Places
+from stages.partition.position_noise import position_noise_m
 
 DROPPED = 0.05  # up to this share of the photos in no class is normal
+HEADING_BINS = 12
+HEADING_BIN_DEG = 360 / HEADING_BINS  # as partition.heading.bin_deg by default
+ENOUGH_HEADINGS = 80.0  # percent of the photos in classes of cell and heading
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Advice:
 def advise(
     classes: ClassTable,
     labels: npt.NDArray[np.integer],
-    database: grid.Positions,
+    photos: Manifest,
     queries: grid.Positions | None,
     radius_m: float,
 ) -> list[Advice]:
@@ -39,17 +44,18 @@ def advise(
         All classes.
     labels
         Class or place of every database row, (rows,) or (rows, partitions); negative: none.
-    database
-        (rows, 2) UTM east and north in metres.
+    photos
+        The database; positions, headings, sessions and times are read.
     queries
         (Q, 2); None if they are not indexed yet.
     radius_m
         Distance within which an answer counts as correct.
     """
+    database = photos.positions()
     codes, lattice = code(database, classes.cell_m)
     photographed = grid.centres(lattice.squares(count(codes, 1).kept), classes.cell_m)
     dropped = len(labels) - int(in_class(labels).sum())
-    advice = _single_classes(classes)
+    advice = _single_classes(classes) + _small_cells(classes, photos) + _unused_headings(classes, photos)
     near, reachable = 0.0, 0.0
     if queries is not None and len(queries):
         advice += _far_queries(photographed, queries, classes.cell_m, radius_m)
@@ -93,6 +99,33 @@ def _single_classes(classes: ClassTable) -> list[Advice]:
     text = f"{single} of {classes.groups} groups hold a single class, so their heads have nothing to learn"
     smaller = "set partition.groups_per_side: 1" if classes.groups_per_side > 1 else "lower partition.cell_m"
     return [Advice(text, smaller)]
+
+
+def _small_cells(classes: ClassTable, photos: Manifest) -> list[Advice]:
+    """Return advice on cells that are smaller than the scatter of the positions."""
+    noise_m = position_noise_m(photos)
+    if noise_m is None or classes.cell_m >= 2 * noise_m:
+        return []
+    text = f"a tenth of the photos lie {noise_m:.0f} m or more off the path of their session, and a cell is "
+    text += f"{classes.cell_m:g} m wide: photos of one place fall into different cells"
+    return [Advice(text, f"set partition.cell_m: {max(5, 5 * np.ceil(2 * noise_m / 5)):g}")]
+
+
+def _unused_headings(classes: ClassTable, photos: Manifest) -> list[Advice]:
+    """Return advice on headings that no class uses, if there are enough photos to use them."""
+    if classes.heading is not None:
+        return []
+    headings = photos.column("heading")
+    if not np.isfinite(headings).all():
+        return []
+    bins = np.floor(headings.astype(np.float64) / HEADING_BIN_DEG + 0.5).astype(np.int64) % HEADING_BINS
+    codes, _ = code(photos.positions(), classes.cell_m)
+    counted = count(codes * HEADING_BINS + bins, int(classes.images.min()))
+    share = 100 * float(counted.images.sum()) / len(headings)
+    if share < ENOUGH_HEADINGS:
+        return []
+    remedy = f"compare with partition.scheme: heading, which leaves {share:.0f} % of the photos in classes"
+    return [Advice("all photos have a heading, which these classes do not use", remedy)]
 
 
 def _far_queries(

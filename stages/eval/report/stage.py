@@ -42,9 +42,7 @@ def run(inputs: ReportInputs) -> ReportResult:
         "report.html",
         map_data=map_data(data.places, items, radius_m=radius_m),
         facts=_facts(data, metrics),
-        advice=advise(
-            data.classes, data.labels, data.database.positions(), data.queries.positions(), radius_m
-        ),
+        advice=advise(data.classes, data.labels, data.database, data.queries.positions(), radius_m),
         numbers=Numbers.of(metrics),
         items=items,
         queries=len(data.outcomes),

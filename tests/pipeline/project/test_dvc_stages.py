@@ -14,7 +14,6 @@ from ruamel.yaml import YAML
 from pipeline.project.init import make_project
 
 EXTRACT = {"extract@database", "extract@queries", "extract@views"}
-NAMED_AFTER = EXTRACT | {"train", "eval"}  # their files carry backbone and size in their names
 # Longest prefix first; a stage behind these reruns only if a file of theirs changes.
 RERUN = {
     "seeds.views": {"partition", "extract@views"},
@@ -26,8 +25,6 @@ RERUN = {
     "pack": set(),
     "partition": {"partition"},
     "augment": {"extract@views"},
-    "extract.backbone": NAMED_AFTER,
-    "extract.image_size": NAMED_AFTER,
     "extract.compile": set(),
     "extract.shards": set(),
     "extract.batch_size": set(),
@@ -91,7 +88,6 @@ def test_every_setting_reruns_exactly_the_stages_of_the_table(project):
             }
             for stage in repo.index.stages
         }
-    named = {"extract.backbone", "extract.image_size"}  # in names of files: checked with DVC below
     wrong = {}
     for name in settings(YAML(typ="safe").load((project / "params.yaml").read_text())):
         rerun = {
@@ -99,7 +95,7 @@ def test_every_setting_reruns_exactly_the_stages_of_the_table(project):
             for stage, params in tracked.items()
             if any(f"{name}.".startswith(f"{param}.") for param in params)
         }
-        if rerun != expected(name) and name not in named:
+        if rerun != expected(name):
             wrong[name] = rerun
     assert wrong == {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stages.index.manifest import Manifest
 from stages.partition.advice import advise
 from stages.partition.classes import ClassTable
 from stages.partition.stage import PartitionInputs, run
@@ -20,15 +21,16 @@ LONE = np.array([[205.0, 5.0], [305.0, 5.0], [405.0, 5.0]])
 def told(tmp_path):
     """A function that partitions a city and returns its advice as text -> remedy."""
 
-    def advice(photos, queries, **changes):
+    def advice(photos, queries, columns=None, **changes):
         photos = photos + ORIGIN
         settings = {"groups_per_side": 1, "min_images_per_class": 4, **changes}
-        run(
-            PartitionInputs(config(**settings), manifest_of(tmp_path / "m.parquet", photos), tmp_path, seed=0)
-        )
+        path = manifest_of(tmp_path / "m.parquet", photos, **(columns or {}))
+        run(PartitionInputs(config(**settings), path, tmp_path, seed=0))
         classes, labels = ClassTable.load(tmp_path / "classes.parquet"), np.load(tmp_path / "labels.npy")
         queries = None if queries is None else queries + ORIGIN
-        return {each.text: each.remedy for each in advise(classes, labels, photos, queries, RADIUS)}
+        return {
+            each.text: each.remedy for each in advise(classes, labels, Manifest.open(path), queries, RADIUS)
+        }
 
     return advice
 
@@ -68,3 +70,33 @@ def test_groups_of_one_class_are_named(told):
             "set partition.groups_per_side: 1"
         )
     }
+
+
+def test_unused_headings_are_named(told):
+    ahead, around = np.zeros(len(FULL), np.float32), np.arange(len(FULL), dtype=np.float32) * 90
+    advice = {
+        "all photos have a heading, which these classes do not use": (
+            "compare with partition.scheme: heading, which leaves 100 % of the photos in classes"
+        )
+    }
+    assert told(FULL, None, {"heading": ahead}) == advice
+    assert told(FULL, None, {"heading": around % 360}) == {}  # one photo in each direction
+    assert told(FULL, None, {"heading": np.where(ahead == 0, np.nan, ahead).astype(np.float32)}) == {}
+    assert told(FULL, None, {"heading": ahead}, scheme="heading") == {}
+
+
+def test_cells_smaller_than_the_scatter_are_named(told):
+    sideways = np.tile([0.0, 4.0], 40)  # a zigzag 8 m off the line between its neighbours
+    walk = np.stack([np.arange(80) * 3.0, 2 * sideways], axis=1)
+    times = [f"2025-12-22T09:{second // 60:02d}:{second % 60:02d}" for second in range(0, 160, 2)]
+    columns = {"timestamp": times, "session": ["S1"] * 80}
+    text = "a tenth of the photos lie 8 m or more off the path of their session, and a cell is 10 m wide: "
+    text += "photos of one place fall into different cells"
+    changes = {"min_images_per_class": 1}
+    assert told(walk, None, columns, **changes) == {text: "set partition.cell_m: 20"}
+    assert told(walk, None, columns, cell_m=20.0, **changes) == {}
+    assert told(walk, None, {**columns, "timestamp": ["2025-12-22"] * 80}, **changes) == {}
+    straight = walk * [10.0, 0.0] + [0.0, 5.0]  # 15 m/s, and no scatter
+    assert told(straight, None, columns, **changes) == {}
+    repeated = np.repeat(straight[::4], 4, axis=0)  # one fix for four photos
+    assert told(repeated, None, columns, **changes) == {}

@@ -145,15 +145,17 @@ def test_draws_depend_on_key_and_seed_alone():
     assert uniforms(hashes, -1).max() < 1
 
 
-def manifest_of(path, positions, prefix="", heading=None):
+def manifest_of(path, positions, prefix="", heading=None, timestamp=None, session=None):
     rows = len(positions)
     columns = {
         "key": pa.array([f"{prefix}{i:06d}.jpg" for i in range(rows)]),
         "utm_east": np.ascontiguousarray(positions[:, 0]),
         "utm_north": np.ascontiguousarray(positions[:, 1]),
         "heading": np.full(rows, np.nan, np.float32) if heading is None else heading,
-        "timestamp": pa.array([""] * rows),
+        "timestamp": pa.array(timestamp or [""] * rows),
     }
+    if session is not None:
+        columns["session"] = pa.array(session)
     write_manifest(path, [pa.record_batch(columns)], root=Path("/photos"), zone="10S", source="names")
     return path
 
