@@ -29,13 +29,13 @@ def show(paths: Paths, *, localisers_only: bool) -> None:
     first = next(iter(localisers.values()))
     within = f"within {first['radius_m']} m, percent (95 % interval)"
     _recall_table(f"queries {within}", localisers)
+    for line in (COUNTS, SCALE):
+        console.line("  ".join(f"{name.replace('_', ' ')} {first[name]}" for name in line if name in first))
     sets: dict[str, Any] = sections.pop("sets", {})
     for name, block in sets.items():
         _recall_table(
             f"set {name}: {block['queries']:,} queries {within}", {each: block[each] for each in localisers}
         )
-    for line in (COUNTS, SCALE):
-        console.line("  ".join(f"{name.replace('_', ' ')} {first[name]}" for name in line if name in first))
     if not localisers_only:
         for title, metrics in sections.items():
             if title not in localisers:

@@ -28,7 +28,7 @@ _LEDGER_BYTES = 4096  # a ledger file takes one block of the disk
 
 
 @dataclass(frozen=True)
-class Plan:
+class Workload:
     """A planned extraction: images and views, those of the project if 0, and images per second if known."""
 
     images: int = 0
@@ -36,12 +36,12 @@ class Plan:
 
 
 def examine(
-    params: Params, paths: Paths, *, device: str, scheduler: str | None, plan: Plan | None = None
+    params: Params, paths: Paths, *, device: str, scheduler: str | None, workload: Workload | None = None
 ) -> Iterator[Finding]:
     """Check device, weights, data, stores, disk and, if a scheduler is named, the cluster."""
     yield from _device(params, device)
     if params.extract.imported is None:
-        yield from _photos(params, paths, plan or Plan())
+        yield from _photos(params, paths, workload or Workload())
     else:
         yield from check_import(params, paths)
     try:
@@ -52,7 +52,7 @@ def examine(
         yield from _cluster(scheduler, paths, device)
 
 
-def _photos(params: Params, paths: Paths, plan: Plan) -> Iterator[Finding]:
+def _photos(params: Params, paths: Paths, workload: Workload) -> Iterator[Finding]:
     """Check weights, data, stores and disk of a project on photos, and say how long extraction takes."""
     recipe: Recipe | None = None
     try:
@@ -67,12 +67,12 @@ def _photos(params: Params, paths: Paths, plan: Plan) -> Iterator[Finding]:
     if recipe is not None:
         for split in SPLITS:
             yield from check_store(params, paths, split, rows)
-        rows = {"database": plan.images} if plan.images else rows
+        rows = {"database": workload.images} if workload.images else rows
         disk = _disk(paths, recipe, rows)
-        yield replace(disk, mark="note") if plan.images and disk.blocks else disk
-    if plan.rate and sum(rows.values()):
-        text = f"{sum(rows.values()):,} images and views at {plan.rate:,g} a second take"
-        yield Finding("time", "ok", f"{text} {duration(sum(rows.values()) / plan.rate)}")
+        yield replace(disk, mark="note") if workload.images and disk.blocks else disk
+    if workload.rate and sum(rows.values()):
+        text = f"{sum(rows.values()):,} images and views at {workload.rate:,g} a second take"
+        yield Finding("time", "ok", f"{text} {duration(sum(rows.values()) / workload.rate)}")
 
 
 def needed_bytes(rows: int, recipe: Recipe) -> int:

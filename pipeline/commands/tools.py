@@ -40,12 +40,12 @@ def doctor(
     code is 1 if one of them stops the pipeline. --rate is the speed of all devices together, as `pipeline
     extract` shows it after a minute or `pipeline backbones --measure` for images in memory.
     """
-    from pipeline.checks.doctor import Plan, examine
+    from pipeline.checks.doctor import Workload, examine
 
     params, paths = project_of(context)
     blocked = False
-    plan = Plan(images or 0, rate or 0.0)
-    findings = examine(params, paths, device=device, scheduler=scheduler, plan=plan)
+    workload = Workload(images or 0, rate or 0.0)
+    findings = examine(params, paths, device=device, scheduler=scheduler, workload=workload)
     if weights:
         from pipeline.checks.weights import compare_features
 

@@ -272,3 +272,10 @@ def test_features_are_compared_with_timm_and_the_authors(project, capsys, tmp_pa
     assert "dinov2_vits14_pretrain.pth of the authors: cls " in authors.text
     (random,) = compare_features(replace(config, weights="random"))
     assert "random weights has no reference" in random.text
+
+
+def test_each_of_several_query_sets_must_exist(project):
+    set_params(project / "params.yaml", {"data.queries": ["photos", "nowhere"]})
+    finding = examine(project)["index queries"]
+    assert finding.blocks
+    assert finding.text.endswith("nowhere does not exist")

@@ -175,3 +175,16 @@ def test_the_home_folder_is_expanded_in_data(tmp_path, monkeypatch):
     assert data.queries == "photos/~x"
     with pytest.raises(ConfigError, match=r"data.queries is ~nobody-here/a: expected .*home folder"):
         DataConfig("toycity", "~nobody-here/a", "data/features")
+
+
+def test_queries_are_one_source_or_different_ones():
+    def queries(value):
+        return DataConfig("a", value, "f")
+
+    assert queries("q").sources("queries") == ("q",)
+    assert queries(("q", "r")).sources("queries") == ("q", "r")
+    assert queries(("q",)) == queries("q")
+    assert queries(("~/q", "r")).queries == (str(Path.home() / "q"), "r")
+    for wrong in ((), ("q", "q"), ("q", "imported")):
+        with pytest.raises(ConfigError, match="expected one source or several different ones"):
+            queries(wrong)

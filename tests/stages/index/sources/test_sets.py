@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from stages.errors import InputError
-from stages.index.manifest import Manifest
+from stages.index.manifest import Manifest, write_manifest
 from stages.index.overlap import shared_images
 from stages.index.sources.sets import SET, ImageSets
 from stages.index.stage import IndexInputs, run
@@ -91,3 +93,15 @@ def test_faults_of_one_of_several_sources(tmp_path):
         InputError, match=r"v1, .*list.txt has unusable entries: 1 no position \(\.\./bad.jpg\)"
     ):
         index(tmp_path, v1, bad, config=STOP)
+
+
+def test_a_pack_cannot_be_one_of_several_sources(tmp_path):
+    v1, v2 = folder(tmp_path / "v1", "201401"), folder(tmp_path / "v2", "201402")
+    _, manifest = index(tmp_path / "packed", v2)
+    rows = next(manifest.batches())
+    packed = rows.append_column("pack_shard", pa.array(np.zeros(rows.num_rows, np.int32)))
+    write_manifest(tmp_path / "pack.parquet", [packed], root=v2, zone="10S", source="names")
+    with pytest.raises(InputError, match="one is a pack: name the images that the pack was made of"):
+        index(tmp_path, v1, tmp_path / "pack.parquet")
+    _, both = index(tmp_path, v1, manifest.path)
+    assert both.image_path(both.keys(1, 2)[0]).parent == v2
