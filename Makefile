@@ -1,17 +1,18 @@
 # Both commands install everything they need in .venv:
 #   make demo   run the whole pipeline on a drawn city and print a table of LR@N
 #   make test   run the test suite
-# Others: make lint (ruff and mypy), make format, make clean. Choose the interpreter (3.11 or newer) with PYTHON=python3.12.
+# Others: make test-fast (cache, extract, train), make lint (ruff and mypy), make format, make clean.
+# Choose the interpreter (3.11 or newer) with PYTHON=python3.12.
 
 PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
 RUN    := $(VENV)/bin
 
-.PHONY: demo test lint format clean help
+.PHONY: demo test test-fast lint format clean help
 
 help:
-	@sed -n '1,4s/^# \{0,1\}//p' Makefile
+	@sed -n '1,5s/^# \{0,1\}//p' Makefile
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -26,6 +27,9 @@ demo: $(READY)
 test: $(READY)
 	$(RUN)/pytest --numprocesses 2 --dist loadfile
 
+test-fast: $(READY)
+	$(RUN)/pytest --numprocesses 2 --dist loadfile tests/cache tests/stages/extract tests/stages/train
+
 lint: $(READY)
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -36,4 +40,4 @@ format: $(READY)
 	$(RUN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest demo .mypy_cache .pytest_cache .ruff_cache
