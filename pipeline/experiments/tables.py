@@ -78,6 +78,8 @@ def _gain_table(comparison: Comparison) -> Table:
     for (first, second), by_measure in comparison.gains.items():
         pair = f"{first} - {second}"
         for name, gain in by_measure.items():
+            if " LR@" in name and not name.endswith(" LR@1"):  # one gain for each query set is enough
+                continue
             rows.append([pair, name, gain.spread.text("+"), _p(gain.t_p), _p(gain.flip_p), _p(gain.query_p)])
             pair = ""
     columns = ["gain", "of", "points", "p, paired t", "p, sign flips", "p, queries"]
