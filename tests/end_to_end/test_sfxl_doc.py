@@ -7,18 +7,18 @@ import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from cache.recipe import Recipe
 from pipeline.checks.doctor import needed_bytes
 from pipeline.cli import main
 from pipeline.console import duration, size
-from pipeline.project.init import set_params, template
+from pipeline.project.init import set_params
 from pipeline.project.params import load_params
-from stages.extract.plan import recipe_for
+from stages.models.backbones.registry import spec_of
 from stages.toycity.config import CityConfig
 from stages.toycity.draw import draw
 
@@ -127,8 +127,9 @@ def test_every_command_of_the_page_runs(folder, monkeypatch, capsys):
 def test_hours_and_gigabytes_are_those_of_doctor():
     rows = re.findall(r"\| (\d+) \| (\w+) \| (\d+) \| ([\d hmin]+) \| ([\d.]+ GB) \|", PAGE)
     assert len(rows) == 6
-    extract = replace(load_params(template("params.yaml")).extract, weights="random")
     for rate, backbone, images, hours, gigabytes in rows:
-        recipe = recipe_for(replace(extract, backbone=backbone), None, 0)
+        spec = spec_of(backbone)
+        outputs = {name: spec.lengths[name] for name in spec.default}
+        recipe = Recipe(backbone, "random", "0" * 64, 224, {}, outputs, "float16", "bfloat16")
         assert duration(int(images) / int(rate)) == hours
         assert size(needed_bytes(int(images), recipe)) == gigabytes
