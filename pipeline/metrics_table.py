@@ -31,11 +31,16 @@ def show(paths: Paths, *, localisers_only: bool) -> None:
     _recall_table(f"queries {within}", localisers)
     for line in (COUNTS, SCALE):
         console.line("  ".join(f"{name.replace('_', ' ')} {first[name]}" for name in line if name in first))
-    sets: dict[str, Any] = sections.pop("sets", {})
-    for name, block in sets.items():
-        _recall_table(
-            f"set {name}: {block['queries']:,} queries {within}", {each: block[each] for each in localisers}
-        )
+    if "look_ahead_s" in (walks := localisers.get("sequence", {})):
+        seconds, photos = walks["look_ahead_s"], walks["look_ahead_photos"]
+        console.line(f"sequence looks ahead up to {seconds:,.0f} s, {photos:,} photos")
+    for kind in ("set", "session"):
+        parts: dict[str, Any] = sections.pop(f"{kind}s", {})
+        for name, block in parts.items():
+            _recall_table(
+                f"{kind} {name}: {block['queries']:,} queries {within}",
+                {each: block[each] for each in localisers},
+            )
     if not localisers_only:
         for title, metrics in sections.items():
             if title not in localisers:

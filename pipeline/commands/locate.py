@@ -68,7 +68,7 @@ class LocateOptions:
 @click.option(
     "--speed",
     type=click.FloatRange(0, min_open=True),
-    default=1.4,
+    default=0.7,
     show_default=True,
     help="With --walk: metres per second; about 8 in a car.",
 )

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline import console
 from pipeline.locate.answer import Answer, Candidate
 from pipeline.locate.localiser import PhotoLocaliser
-from pipeline.locate.walk import WalkSpan
+from pipeline.locate.walk import WalkSpan, by_walk
 from stages.eval.report.gallery import Album
 from stages.eval.report.map_data import MapItem, map_data
 from stages.eval.report.page import render
@@ -105,7 +105,9 @@ def write_map(path: Path, localiser: PhotoLocaliser, outcomes: Sequence[Outcome]
     radius_m = float(localiser.trained.meta.get("fusion", {}).get("radius_m", 0.0))
     page = render(
         "located.html",
-        map_data=map_data(localiser.trained.places, items, radius_m=radius_m, focus="items"),
+        map_data=map_data(
+            localiser.trained.places, items, radius_m=radius_m, focus="items", paths=_paths(answers)
+        ),
         items=items,
         cards=cards,
         unreadable=[outcome for outcome in outcomes if isinstance(outcome, UnreadableImage)],
@@ -122,6 +124,15 @@ def degrees(place: Candidate) -> str:
 def utm_text(place: Candidate) -> str:
     """Return the UTM position in whole metres."""
     return f"{place.zone} {place.utm_east:.0f} E {place.utm_north:.0f} N".strip()
+
+
+def _paths(answers: Sequence[Answer]) -> list[list[tuple[float, float]]]:
+    """Return the first places along each walk, in order of time."""
+    walked = [answer for answer in answers if answer.walk is not None and answer.walk.session]
+    return [
+        [(answer.places[0].utm_east, answer.places[0].utm_north) for answer in walk]
+        for _, walk in by_walk(walked)
+    ]
 
 
 def _card(answer: Answer, number: int, album: Album) -> PhotoCard:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,9 +90,7 @@ def write_gpx(path: Path, answers: Iterable[Answer]) -> None:
     """Write the first places as a GPX 1.1 file: a track for each walk, its photos in order of time."""
     ElementTree.register_namespace("", _GPX)
     root = ElementTree.Element(f"{{{_GPX}}}gpx", {"version": "1.1", "creator": "placecache"})
-    located = [answer for answer in answers if answer.latitude is not None]
-    ordered = sorted(located, key=_order)
-    for session, group in itertools.groupby(ordered, key=lambda answer: _order(answer)[0]):
+    for session, group in by_walk(answer for answer in answers if answer.latitude is not None):
         track = ElementTree.SubElement(root, f"{{{_GPX}}}trk")
         ElementTree.SubElement(track, f"{{{_GPX}}}name").text = printable(session)
         segment = ElementTree.SubElement(track, f"{{{_GPX}}}trkseg")
@@ -104,6 +102,14 @@ def write_gpx(path: Path, answers: Iterable[Answer]) -> None:
             ElementTree.SubElement(point, f"{{{_GPX}}}name").text = printable(answer.photo.name)
     with replacing(path) as partial:
         ElementTree.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)
+
+
+def by_walk(answers: Iterable[Answer]) -> Iterator[tuple[str, list[Answer]]]:
+    """Yield the session and the answers of each walk, in order of time; "" for photos located alone."""
+    for session, group in itertools.groupby(
+        sorted(answers, key=_order), key=lambda answer: _order(answer)[0]
+    ):
+        yield session, list(group)
 
 
 def _order(answer: Answer) -> tuple[str, float]:

@@ -33,15 +33,23 @@ class RecallBlock:
 
 @dataclass(frozen=True)
 class LocaliserBlock:
-    """The metrics of one localiser; `index_bytes` is the memory needed to answer."""
+    """The metrics of one localiser; `index_bytes` is the memory needed to answer.
+
+    `look_ahead` is how many seconds and photos after a query the answers of walks are based on.
+    """
 
     lr: RecallBlock
     ms_per_query: float
     index_bytes: int
+    look_ahead: tuple[float, int] | None = None
 
     def numbers(self) -> dict[str, Number]:
         """Return the block of details.json: all but the time, which differs from run to run."""
-        return self.lr.numbers() | {"index_bytes": self.index_bytes}
+        numbers = self.lr.numbers() | {"index_bytes": self.index_bytes}
+        if self.look_ahead is None:
+            return numbers
+        seconds, photos = self.look_ahead
+        return numbers | {"look_ahead_s": rounded(seconds, 1), "look_ahead_photos": photos}
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,8 @@ class EvalResult:
     `skipped` counts queries that `pipeline index` left out (None in old manifests): LR@N knows nothing of
     them. `resampled` and `units` say what intervals and tests resample. `scores`, `confidence` and
     `breakdown` are further blocks of details.json: LR@N of each score, reliability of the confidences, and
-    LR@1 of `classify` by type of query. `sets` holds the metrics of each query set if there are several.
+    LR@1 of `classify` by type of query. `sets` holds the metrics of each query set if there are several, and
+    `sessions` those of each walk if walks are located.
     """
 
     blocks: dict[str, LocaliserBlock]
@@ -90,6 +99,7 @@ class EvalResult:
     confidence: dict[str, Number]
     breakdown: dict[str, float]
     sets: dict[str, SetBlock] = field(default_factory=dict)
+    sessions: dict[str, SetBlock] = field(default_factory=dict)
 
     @property
     def recall(self) -> dict[int, float]:
@@ -142,8 +152,10 @@ class EvalResult:
         }
         further = (("scores", self.scores), ("confidence", self.confidence), ("breakdown", self.breakdown))
         content |= {name: dict(block) for name, block in further if block}
-        sets = {name: block.numbers() for name, block in self.sets.items()}
-        return content | ({"sets": sets} if sets else {})
+        for name, blocks in (("sets", self.sets), ("sessions", self.sessions)):
+            if blocks:
+                content[name] = {part: block.numbers() for part, block in blocks.items()}
+        return content
 
     def facts(self) -> list[tuple[str, object]]:
         """Return (name, value) pairs for a person to read."""

@@ -16,6 +16,7 @@ from stages.eval.metrics.metric_blocks import (
     confidence_block,
     localiser_block,
     score_block,
+    session_blocks,
     set_blocks,
 )
 from stages.eval.metrics.reach import Reach
@@ -133,4 +134,5 @@ def measure(localiser: Localiser, queries: Queries, answers: QueryAnswers, confi
         confidence=confidence_block(localiser, answers, queries, config),
         breakdown=breakdown_block(localiser.places, answers, queries, config),
         sets=set_blocks(answers, queries, config),
+        sessions=session_blocks(answers, queries, config),
     )

@@ -37,12 +37,15 @@ class LocaliserResult:
         Memory needed to answer: prototypes, vectors of photos, tables.
     answers : Answers or None
         With confidences, from `classify` with fused scores.
+    look_ahead : tuple of float and int, or None
+        Of `sequence`: the most seconds and photos after a query that its answer is based on.
     """
 
     positions: npt.NDArray[np.float64]
     seconds: float
     index_bytes: int
     answers: Answers | None = None
+    look_ahead: tuple[float, int] | None = None
 
     def for_all(self, readable: npt.NDArray[np.bool_]) -> LocaliserResult:
         """Return the result with a row for every query; an unreadable one has no position."""

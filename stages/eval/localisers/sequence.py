@@ -33,7 +33,8 @@ def sequence(localiser: Localiser, queries: Queries, config: EvalConfig, look_at
         fusion=config.fusion,
         radius_m=config.radius_m,
     )
-    return LocaliserResult(answers.positions, time.perf_counter() - started, model_bytes(localiser))
+    seconds = time.perf_counter() - started
+    return LocaliserResult(answers.positions, seconds, model_bytes(localiser), look_ahead=times.look_ahead)
 
 
 def _when(queries: Queries) -> tuple[npt.NDArray[np.float64], list[str]]:

@@ -33,6 +33,7 @@ def localiser_block(name: str, answers: QueryAnswers, queries: Queries, config: 
         lr=recall_block(errors, queries.readable, queries.units, config),
         ms_per_query=1000 * result.seconds / max(1, count),
         index_bytes=result.index_bytes,
+        look_ahead=result.look_ahead,
     )
 
 
@@ -45,11 +46,18 @@ def recall_block(errors: Floats, readable: Bools, units: SamplingUnits, config: 
     )
 
 
-def set_blocks(answers: QueryAnswers, queries: Queries, config: EvalConfig) -> dict[str, SetBlock]:
+def session_blocks(answers: QueryAnswers, queries: Queries, config: EvalConfig) -> dict[str, SetBlock]:
+    """Return the metrics of each walk if walks are located; empty with a single one."""
+    return {} if config.sequence == "none" else set_blocks(answers, queries, config, "session")
+
+
+def set_blocks(
+    answers: QueryAnswers, queries: Queries, config: EvalConfig, column: str = SET
+) -> dict[str, SetBlock]:
     """Return the metrics of each query set, in the manifest's order; empty with a single set."""
-    if SET not in queries.manifest.column_names:
+    if column not in queries.manifest.column_names:
         return {}
-    names = queries.manifest.column(SET)[queries.rows]
+    names = queries.manifest.column(column)[queries.rows]
     blocks = {}
     for name in dict.fromkeys(names.tolist()):
         chosen = np.flatnonzero(names == name)

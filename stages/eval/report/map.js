@@ -105,6 +105,7 @@ function placecacheMap(root, data) {
   function draw() {
     pen.clearRect(0, 0, view.width, view.height);
     if (show.cells) drawCells();
+    drawPaths();
     if (show.lines) drawLines();
     for (const item of items) if (visible(item)) drawItem(item, false);
     for (const number of [hovered, chosen]) if (number >= 0 && visible(items[number])) drawChosen(items[number]);
@@ -153,6 +154,21 @@ function placecacheMap(root, data) {
         if (left < view.width && top < view.height && left + size > 0 && top + size > 0) pen.fillRect(left, top, size, size);
       }
     }
+  }
+
+  // The answers along each walk, in order of time.
+  function drawPaths() {
+    pen.lineWidth = 2;
+    pen.lineJoin = "round";
+    pen.strokeStyle = colours.ink;
+    pen.globalAlpha = 0.45;
+    for (const path of data.paths) {
+      pen.beginPath();
+      for (const place of path) pen.lineTo(x(place[0]), y(place[1]));
+      pen.stroke();
+    }
+    pen.globalAlpha = 1;
+    root.dataset.paths = String(data.paths.length);
   }
 
   function drawLines() {

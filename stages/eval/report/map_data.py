@@ -41,10 +41,12 @@ def map_data(
     *,
     radius_m: float,
     focus: Literal["all", "items"] = "all",
+    paths: Sequence[Sequence[Point]] = (),
 ) -> dict[str, Any]:
     """Return the input of map.js: cells as packed numbers, items as they are.
 
-    `radius_m` is drawn around the true position of a chosen photo; `focus` is in view at first.
+    `radius_m` is drawn around the true position of a chosen photo; `focus` is in view at first; `paths` are
+    the answers along each walk.
     """
     cells = {
         "cell_m": places.cell_m,
@@ -53,7 +55,8 @@ def map_data(
         "span": _packed(places.span),
         "images": _packed(places.images),
     }
-    return {"cells": cells, "items": [asdict(item) for item in items], "radius_m": radius_m, "focus": focus}
+    photos = [asdict(item) for item in items]
+    return {"cells": cells, "items": photos, "radius_m": radius_m, "focus": focus, "paths": list(paths)}
 
 
 def _packed(values: npt.NDArray[Any]) -> str:

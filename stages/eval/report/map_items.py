@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from stages.eval.report.cards import card_id
 from stages.eval.report.data import ReportData
 from stages.eval.report.map_data import MapItem, Point
+from stages.index.clock import clock_seconds
+from stages.models.localiser.walk import split_walks
 
 RUNNERS_UP = 4
 """Runners-up of a query on the map."""
@@ -28,6 +31,19 @@ def map_items(data: ReportData, chosen: Sequence[int]) -> tuple[list[MapItem], d
     with_card = set(chosen)
     items = [_item(data, int(query), has_card=int(query) in with_card) for query in order]
     return items, {int(query): number for number, query in enumerate(order)}
+
+
+def walk_paths(data: ReportData) -> list[list[Point]]:
+    """Return the answers of `sequence` along each walk, in order of time; empty without that localiser."""
+    walked, queries = data.outcomes.walked, data.queries
+    if walked is None:
+        return []
+    known = np.isfinite(walked[:, 0])
+    rows = data.query_row[known]
+    texts = [str(text) for text in queries.column("timestamp")[rows]]
+    session = queries.column("session")[rows] if "session" in queries.column_names else [""] * len(rows)
+    walks = split_walks(clock_seconds(pa.array(texts, pa.string())), [str(name) for name in session])
+    return [[_point(walked[known][row]) for row in walk] for walk in walks if len(walk) > 1]
 
 
 def _item(data: ReportData, query: int, *, has_card: bool) -> MapItem:

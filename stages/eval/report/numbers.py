@@ -22,18 +22,19 @@ class Tile:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The blocks of details.json: those of localisers, those of query sets, and all others."""
+    """The blocks of details.json: those of localisers, those of query sets and of walks, and all others."""
 
     localisers: dict[str, Metrics]
-    sets: dict[str, Metrics]
+    parts: dict[str, dict[str, Metrics]]
     others: dict[str, Metrics]
 
     @classmethod
     def of(cls, metrics: Metrics) -> Numbers:
         """Return the blocks of details.json; a block with LR@1 is that of a localiser."""
         localisers = {name: block for name, block in metrics.items() if "LR@1" in block}
-        others = {name: block for name, block in metrics.items() if name not in (*localisers, "sets")}
-        return cls(localisers, metrics.get("sets", {}), others)
+        parts = {name: metrics.get(name, {}) for name in ("sets", "sessions")}
+        others = {name: block for name, block in metrics.items() if name not in (*localisers, *parts)}
+        return cls(localisers, parts, others)
 
     @property
     def common(self) -> list[str]:

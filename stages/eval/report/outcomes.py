@@ -23,7 +23,8 @@ class Outcomes:
 
     Without an answer, `answer` (Q, 2) and `confidence` (Q,) are NaN, `error_m` is infinite and `score`
     minus infinity. `class_ids` and `places` (metres) are the predicted classes and positions of each
-    query, best first; `others` are the errors of the other localisers in metres.
+    query, best first; `others` are the errors of the other localisers in metres; `walked` (Q, 2) are the
+    answers of `sequence`, None without it.
     """
 
     key: list[str]
@@ -38,6 +39,7 @@ class Outcomes:
     others: dict[str, npt.NDArray[np.float64]]
     radius_m: float
     origin: dict[str, str] = field(default_factory=dict)
+    walked: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.key)
@@ -112,6 +114,9 @@ class Outcomes:
             },
             radius_m=float(note["radius_m"]),
             origin=note.get("origin", {}),  # not in files of earlier versions
+            walked=_pairs(rows, "sequence_east", "sequence_north")
+            if "sequence_east" in rows.column_names
+            else None,
         )
 
 

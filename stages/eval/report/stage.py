@@ -12,7 +12,7 @@ from stages.eval.report.cards import make_cards
 from stages.eval.report.data import ReportData, ReportInputs
 from stages.eval.report.gallery import Album, chosen_queries
 from stages.eval.report.map_data import map_data
-from stages.eval.report.map_items import map_items
+from stages.eval.report.map_items import map_items, walk_paths
 from stages.eval.report.numbers import Metrics, Numbers
 from stages.eval.report.outcomes import images_of_true_cell
 from stages.eval.report.page import render
@@ -40,7 +40,7 @@ def run(inputs: ReportInputs) -> ReportResult:
     cards = make_cards(data, chosen, album, number_on_map)
     page = render(
         "report.html",
-        map_data=map_data(data.places, items, radius_m=radius_m),
+        map_data=map_data(data.places, items, radius_m=radius_m, paths=walk_paths(data)),
         facts=_facts(data, metrics),
         advice=advise(data.classes, data.labels, data.database, data.queries.positions(), radius_m),
         numbers=Numbers.of(metrics),

@@ -13,7 +13,7 @@ from stages.errors import InputError
 from stages.models.localiser.calibration import probabilities, require_calibration
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
 from stages.models.localiser.confidence import ConfidenceFeatures
-from stages.models.localiser.evidence import ScoredClasses, calibration_for, score_classes
+from stages.models.localiser.evidence import calibration_for, score_classes
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.scoring import Score, best_scores
 from stages.models.localiser.walk import Motion, WalkTimes, walk_posterior
@@ -146,7 +146,8 @@ def answer(
     if confidence_mismatch(localiser, fusion, radius_m):
         confidence = np.full_like(confidence, np.nan)
     below = 0.0 if calibration.confidence is None else calibration.confidence.abstain_below
-    return Answers(fused.positions, fused.mass, _nearest(best, fused), confidence, confidence < below)
+    nearest = _nearest(best.class_id, fused)
+    return Answers(fused.positions, fused.mass, nearest, confidence, confidence < below)
 
 
 def answer_walks(
@@ -175,15 +176,20 @@ def answer_walks(
     calibration = calibration_for(localiser, fusion)
     candidates = max(fusion.candidates, _WALK_CANDIDATES)
     best = score_classes(localiser, features, top=candidates, calibration=calibration, prior=prior)
-    points, weights = localiser.positions_of(best.class_id), np.zeros(best.evidence.shape)
+    points, weights = localiser.positions_of(best.class_id), np.zeros_like(best.evidence)
     motion = Motion(times.speed_m_s, localiser.classes.cell_m**2, len(localiser.places))
     for rows in times.walks:
         walk = (points[rows], best.evidence[rows], times.seconds[rows])
         weights[rows] = walk_posterior(*walk, motion, times.look_at)
+    # The walk leaves few places with any weight, and the time of `fuse` grows with their number squared.
+    kept = np.argsort(-weights, axis=1, kind="stable")[:, : fusion.candidates]
+    points = np.take_along_axis(points, kept[:, :, None], axis=1)
+    weights = np.take_along_axis(weights, kept, axis=1)
+    class_id = np.take_along_axis(best.class_id, kept, axis=1)
     fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
     confidence = fused.mass[:, 0].clip(0, 1)
     withheld = np.zeros(len(confidence), np.bool_)
-    return Answers(fused.positions, fused.mass, _nearest(best, fused), confidence, withheld)
+    return Answers(fused.positions, fused.mass, _nearest(class_id, fused), confidence, withheld)
 
 
 def _fusion_settings(
@@ -198,9 +204,9 @@ def _fusion_settings(
     return fusion, radius_m
 
 
-def _nearest(best: ScoredClasses, fused: Fused) -> npt.NDArray[np.int64]:
+def _nearest(class_id: npt.NDArray[np.int64], fused: Fused) -> npt.NDArray[np.int64]:
     """Return the place nearest to each answer, -1 for none."""
-    near = np.take_along_axis(best.class_id, np.maximum(fused.nearest, 0), axis=1)
+    near = np.take_along_axis(class_id, np.maximum(fused.nearest, 0), axis=1)
     return np.where(fused.nearest >= 0, near, -1)
 
 

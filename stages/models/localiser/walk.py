@@ -44,6 +44,16 @@ class WalkTimes:
     look_at: LookAt
     speed_m_s: float
 
+    @property
+    def look_ahead(self) -> tuple[float, int]:
+        """The longest look-ahead of any answer: seconds, and number of photos that follow it."""
+        if self.look_at == "past":
+            return 0.0, 0
+        spans = [
+            float(self.seconds[walk[-1]] - self.seconds[walk[0]]) for walk in self.walks if len(walk) > 1
+        ]
+        return max(spans, default=0.0), max((len(walk) - 1 for walk in self.walks), default=0)
+
     @cached_property
     def walks(self) -> list[npt.NDArray[np.int64]]:
         """The photos of each walk in order of time; see `split_walks`."""

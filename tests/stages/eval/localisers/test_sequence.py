@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -102,3 +103,26 @@ def test_photos_without_a_time_are_placed_alone(city, walk, tmp_path):
 def test_none_adds_no_localiser(city):
     result = run(EvalInputs(replace(CONFIG_EVAL, score="fused"), **city.outputs()))
     assert "sequence" not in result.details()
+
+
+def test_figures_of_each_session_and_the_look_ahead(city, walk, tmp_path):
+    from stages.index.manifest import write_manifest
+
+    features, positions, timestamps = walk
+    evaluate(city, tmp_path, features, positions, timestamps)
+    table = pq.read_table(tmp_path / "queries.parquet")
+    names = np.where(np.arange(WALK) < 30, "first", "second")
+    batch = table.append_column("session", pa.array(names)).to_batches()[0]
+    write_manifest(tmp_path / "named.parquet", [batch], root=tmp_path, zone="10S", source="csv")
+    files = {"features": tmp_path / "queries.zarr", "manifest": tmp_path / "named.parquet"}
+    result = run(EvalInputs(WHOLE, **{**city.outputs(), **files}))
+    details = result.details()
+    counts = {name: block["queries"] for name, block in details["sessions"].items()}
+    assert counts == {"first": 30, "second": 70}
+    right = [block["queries"] * block["sequence"]["LR@1"] for block in details["sessions"].values()]
+    assert sum(right) / WALK == pytest.approx(details["sequence"]["LR@1"], abs=0.01)
+    # A photo every CELL_M / 2 seconds: the first of the longer walk looks at all 69 that follow.
+    assert details["sequence"]["look_ahead_photos"] == 69
+    assert details["sequence"]["look_ahead_s"] == pytest.approx(69 * CELL_M / 2, abs=1)
+    past = run(EvalInputs(replace(WHOLE, sequence="past"), **{**city.outputs(), **files}))
+    assert past.details()["sequence"]["look_ahead_photos"] == 0

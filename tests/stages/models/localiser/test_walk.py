@@ -119,3 +119,39 @@ def test_walks_are_split_by_session_and_sorted_by_time():
 
 def test_photos_of_one_second_keep_their_order():
     assert split_walks(np.array([2.0, 1.0, 1.0, 1.0]), [""] * 4)[0].tolist() == [1, 2, 3, 0]
+
+
+def two_streets(photos, street):
+    """Positions and evidence of photos along a street 900 m from another, undecided between the two."""
+    here = np.stack([np.arange(photos) * 3.0, np.full(photos, 900.0 * street)], axis=1)
+    there = here + np.array([0.0, 900.0 * (1 - 2 * street)])
+    return np.stack([here, there], axis=1), np.tile(np.log([0.5, 0.5]), (photos, 1))
+
+
+def test_interleaved_cameras_are_two_walks():
+    seconds = np.arange(10.0)
+    walks = split_walks(seconds, ["a", "b"] * 5)
+    assert [walk.tolist() for walk in walks] == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]
+    positions, evidence = (np.empty((10, 2, 2)), np.empty((10, 2)))
+    for street, walk in enumerate(walks):
+        positions[walk], evidence[walk] = two_streets(5, street)
+        evidence[walk[0]] = np.log([0.95, 0.05])
+    for walk in walks:
+        posterior = walk_posterior(positions[walk], evidence[walk], seconds[walk], MOTION, "whole")
+        assert (posterior[:, 0] > 0.9).all()
+
+
+def test_a_wrong_clock_costs_one_photo_and_not_the_walk():
+    positions, _ = two_streets(6, 0)
+    evidence = np.log(np.tile([0.99, 0.01], (6, 1)))
+    # The third photo is of the other street, because its clock is wrong: its own evidence is clear.
+    evidence[2] = np.log([1e-9, 1 - 1e-9])
+    posterior = walk_posterior(positions, evidence, np.arange(6.0), MOTION, "whole")
+    assert posterior.argmax(axis=1).tolist() == [0, 0, 1, 0, 0, 0]
+
+
+def test_a_clock_that_is_wrong_by_a_constant_changes_nothing():
+    positions, evidence, seconds = street(5)
+    expected = walk_posterior(positions, evidence, seconds, MOTION, "whole")
+    shifted = walk_posterior(positions, evidence, seconds + 3600.0, MOTION, "whole")
+    np.testing.assert_allclose(shifted, expected, rtol=1e-9)
