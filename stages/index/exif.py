@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from stages.images.formats import open_picture
+from stages.images.formats import HEIC_MISSING, open_picture
 from stages.images.read import UnreadableImage, as_unreadable
 from stages.index.degrees import LATITUDE, LONGITUDE, exif_degrees, hemisphere, number
 from stages.index.skipped import SkipReason
@@ -31,8 +31,8 @@ def read_exif(path: Path, content: bytes | None = None) -> Photo | SkipReason:
     """
     try:
         exif = _exif_of(path, content)
-    except UnreadableImage:
-        return SkipReason.UNREADABLE
+    except UnreadableImage as fault:
+        return SkipReason.HEIC if fault.reason == HEIC_MISSING else SkipReason.UNREADABLE
     gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     if not {ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLongitude} & set(gps):
         return SkipReason.NO_GPS

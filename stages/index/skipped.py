@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.files import replacing
+from stages.images.formats import HEIC_MISSING
 
 MAX_EXAMPLES = 3
 
@@ -35,6 +36,7 @@ class SkipReason(enum.IntEnum):
     NO_FIX = 12
     NO_HEMISPHERE = 13
     BAD_EXIF = 14
+    HEIC = 15
     COMMA = 20
     OTHER_KIND = 21
     NOT_A_FILE = 22
@@ -64,6 +66,7 @@ _WORDS = {
     SkipReason.NO_FIX: "position is 0, 0: no GPS fix",
     SkipReason.NO_HEMISPHERE: "GPS position without its hemisphere",
     SkipReason.BAD_EXIF: "EXIF position cannot be read",
+    SkipReason.HEIC: HEIC_MISSING,
     SkipReason.COMMA: "a comma that may separate decimals or thousands: write 543256.0",
     SkipReason.OTHER_KIND: "not an image by its ending",
     SkipReason.NOT_A_FILE: "not a file: a FIFO, socket, device, broken or circular link",

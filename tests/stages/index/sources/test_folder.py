@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from stages.errors import InputError
+from stages.images import formats
 from stages.images.formats import SUFFIXES
 from stages.index.skipped import read_skipped, skipped_path
 from stages.index.sources.folder import keys_below
@@ -71,6 +72,16 @@ def test_a_folder_of_photos_uses_exif_positions(tmp_path):
     assert result.skipped == {
         "no position in the name, none in the EXIF data": 1,
         "no position in the name, not a readable image": 1,
+    }
+
+
+def test_heic_photos_without_a_reader_name_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "_HEIC_READER", "no_such_package")
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    photo(tmp_path / "walk/1.jpg", (31.262, 34.802))
+    (tmp_path / "walk/2.heic").write_bytes(b"\x00\x00\x00\x18ftypheic" + bytes(64))
+    assert index(tmp_path / "walk", tmp_path)[0].skipped == {
+        "a HEIC photo, which needs one more package: run `pip install 'placecache[heic]'`": 1
     }
 
 
