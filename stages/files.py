@@ -77,13 +77,17 @@ def read_json(path: Path, *, made_by: str) -> dict[str, Any]:
 def path_at_home(path: Path) -> Path:
     """Return the path's counterpart in the project that a temporary workspace of DVC belongs to.
 
-    `dvc exp run --temp` and `--queue` run in ``<project>/.dvc/tmp/exps/<name>``, where relative paths of data
-    lead nowhere. Any other path is returned as it is.
+    `dvc exp run --temp` and `--queue` run somewhere in ``<project>/.dvc/tmp/exps``, where relative paths of
+    data lead nowhere. The workspace is a copy of the Git repository, in which the project may be a subfolder.
+    Any other path is returned as it is.
     """
-    parts = path.absolute().parts
-    for position in range(len(parts) - 3):
-        if parts[position : position + 3] == (".dvc", "tmp", "exps"):
-            return Path(*parts[:position], *parts[position + 4 :])
+    whole = path.absolute()
+    for position in range(len(whole.parts) - 3):
+        if whole.parts[position : position + 3] == (".dvc", "tmp", "exps"):
+            project, workspace = Path(*whole.parts[:position]), Path(*whole.parts[: position + 4])
+            inside = [folder for folder in (whole, *whole.parents) if folder.is_relative_to(workspace)]
+            copy = next((folder for folder in inside if (folder / ".dvc").is_dir()), workspace)
+            return project / whole.relative_to(copy)
     return path
 
 

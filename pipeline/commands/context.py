@@ -113,14 +113,16 @@ def sources_of(params: Params, paths: Paths, split: str) -> tuple[Path, ...]:
     """Return where a split's images are; the toy city is drawn first if it does not exist yet."""
     from stages.files import path_at_home
 
-    names = params.data.sources(split)
+    names, home = params.data.sources(split), path_at_home(paths.project)
+    if home != paths.project:  # relative, so that the manifest is the same as in the project itself
+        home = Path(os.path.relpath(home))
+    city = Paths(home, "").toycity
     if "toycity" in names:
         from stages.toycity.draw import draw
 
         with console.progress("draw the toy city") as progress:
-            draw(params.toycity, paths.toycity, progress=progress)
-    home = path_at_home(paths.project)
-    return tuple(paths.toycity / split if name == "toycity" else home / name for name in names)
+            draw(params.toycity, city, progress=progress)
+    return tuple(city / split if name == "toycity" else home / name for name in names)
 
 
 def one_device(device: str) -> str:

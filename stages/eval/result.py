@@ -120,7 +120,7 @@ class EvalResult:
         first, second = ([*self.recall] * 2)[:2]
         numbers: dict[str, Any] = {f"LR@{top}": round(self.recall[top], 3) for top in (first, second)}
         numbers |= {
-            "median_error_m": rounded(self.median_error_m, 2),
+            "median_m": rounded(self.median_error_m, 2),
             "ECE": self.confidence.get("ECE"),
             "ceiling": round(self.reach.ceiling, 3),
         }

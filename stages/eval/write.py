@@ -12,7 +12,7 @@ import pyarrow as pa
 from stages.eval.config import EvalConfig
 from stages.eval.localisers.answers import QueryAnswers
 from stages.eval.metrics.breakdown import buckets
-from stages.eval.plots.curves import Curve
+from stages.eval.plots.curves import LOCALISERS, Curve
 from stages.eval.queries import Queries
 from stages.files import replacing, write_table
 from stages.models.localiser.recall import recall_percent
@@ -35,7 +35,7 @@ def write_curve(path: Path, config: EvalConfig, answers: QueryAnswers) -> None:
     tops = range(1, config.depth + 1)
     recalls = [recall_percent(errors, config.radius_m, tops) for errors in answers.errors_m.values()]
     rows = ((top, *(round(recall[top], 3) for recall in recalls)) for top in tops)
-    Curve(("n", *answers.errors_m), tuple(rows)).save(path)
+    Curve(("n", *answers.errors_m), tuple(rows)).save(path, LOCALISERS)
 
 
 def write_predictions(

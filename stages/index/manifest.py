@@ -237,7 +237,7 @@ def write_manifest(
 
 def root_text(root: Path, manifest: Path) -> str:
     """Return a root as it is stored: a relative one is relative to the manifest."""
-    return str(root) if root.is_absolute() else os.path.relpath(root, manifest.parent)
+    return str(root) if root.is_absolute() else os.path.relpath(root, path_at_home(manifest.parent))
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,12 +34,12 @@ ALL = {
 }
 
 
-def dvc(project: Path, *arguments: str) -> str:
+def dvc(project: Path, *arguments: str, **environment: str) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=project,
-        env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"},
+        env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -85,14 +87,17 @@ def test_features_are_stored_once(project: Path) -> None:
 
 def test_metrics_are_shown_and_compared(project: Path) -> None:
     shown = json.loads(dvc(project, "metrics", "show", "--json"))
-    numbers = shown[""]["data"]["metrics.json"]["data"]["classify"]
-    assert {"LR@1", "LR@5", "LR@10", "LR@20"} <= set(numbers)
-    assert 0 <= numbers["LR@1"] <= numbers["LR@20"] <= 100
+    numbers = shown[""]["data"]["metrics.json"]["data"]
+    assert {"LR@1", "LR@5", "ceiling", "retrieve", "hybrid"} <= set(numbers)
+    assert len(numbers) <= 8
+    assert 0 <= numbers["LR@1"] <= numbers["LR@5"] <= 100
 
 
-def test_training_curves_are_plotted(project: Path) -> None:
+def test_all_plots_are_drawn(project: Path) -> None:
     drawn = json.loads(dvc(project, "plots", "show", "--json"))
-    assert not [error for error in drawn.get("errors", ()) if "training" in error["source"]]
+    assert not drawn.get("errors")
+    titles = {"LR@N", "error of the first answer", "LR@1 by class size", "risk and coverage"}
+    assert all(drawn["data"][title][0]["content"]["data"]["values"] for title in titles)
     for title, metric in (("loss", "loss"), ("LR@1 on held-out images", "validation_lr1")):
         (plot,) = drawn["data"][title]
         points = plot["content"]["data"]["values"]
@@ -108,6 +113,41 @@ def test_a_training_setting_reruns_training_only(project: Path) -> None:
     assert files_of(features) == before
     difference = json.loads(dvc(project, "metrics", "diff", "--json", "HEAD"))
     assert "metrics.json" in difference
+    compared = json.loads(dvc(project, "plots", "diff", "HEAD", "--json"))
+    assert not compared.get("errors")
+    assert {"HEAD", "workspace"} <= set(compared["data"]["loss"][0]["revisions"])
+    curve = project / "plots" / "training" / "loss.tsv"
+    changed = curve.read_bytes()
+    subprocess.run(["git", "stash", "--quiet"], cwd=project, check=True)
+    dvc(project, "checkout")
+    assert curve.read_bytes() != changed
+    subprocess.run(["git", "stash", "pop", "--quiet"], cwd=project, check=True)
+    dvc(project, "checkout")
+    assert curve.read_bytes() == changed
+
+
+def test_queued_experiments_use_the_features_of_the_project(project: Path) -> None:
+    features, queue = project / "data" / "features", ("exp", "run", "--queue")
+    before = files_of(features)
+    dvc(project, *queue, "--name", "seed", "-S", "seeds.train=1", "train")
+    dvc(project, *queue, "--name", "radius", "-S", "eval.radius_m=20", "eval")
+    dvc(project, *queue, "--name", "extract", "--force", "--single-item", "extract@queries")
+    dvc(project, "queue", "start", "--jobs", "1")
+    names, end = ("seed", "radius", "extract"), time.monotonic() + 300
+    while (status := dvc(project, "queue", "status")).count("Success") < len(names):
+        assert "Failed" not in status
+        assert time.monotonic() < end, status
+        time.sleep(2)
+    logs = {name: dvc(project, "queue", "logs", name) for name in names}
+    dvc(project, "queue", "stop")
+    assert [stages_run(logs[name]) for name in names] == [{"train"}, {"eval"}, {"extract@queries"}]
+    assert re.search(r"computed\s+0\b", logs["extract"])
+    others = "train.epochs|eval"  # one setting changes in the sweep of the README
+    columns = ("--only-changed", "--drop", rf".*/|.*json|.*parquet|Created|State|Executor|{others}")
+    table = dvc(project, "exp", "show", "--no-pager", *columns, COLUMNS="120")
+    assert all(name in table for name in ("LR@1", "median_m", "seeds.train", "[radius]"))
+    assert "\u2026" not in table
+    assert files_of(features) == before
 
 
 def test_a_partition_setting_keeps_database_features(project: Path) -> None:

@@ -18,6 +18,9 @@ Bools = npt.NDArray[np.bool_]
 
 POINTS = 200
 """Largest number of rows of a curve: a plot cannot show more."""
+_NOTHING = "nan"
+LOCALISERS = ("classify", "retrieve", "hybrid", "sequence")
+"""Columns of the curves that compare localisers: dvc.yaml names them all, whichever `eval` compares."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,13 @@ class Curve:
         """Return one column as numbers."""
         return np.array(self.column(name), dtype=np.float64)
 
-    def save(self, path: Path) -> None:
-        """Write the table as CSV, atomically."""
+    def save(self, path: Path, columns: Sequence[str] = ()) -> None:
+        """Write the table as CSV, atomically; `columns` that it lacks hold nan, which is not drawn."""
+        absent = [name for name in columns if name not in self.columns]
         with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self.columns)
-            writer.writerows(self.rows)
+            writer.writerow((*self.columns, *absent))
+            writer.writerows((*row, *[_NOTHING] * len(absent)) for row in self.rows)
 
 
 def error_curve(errors: dict[str, Floats]) -> Curve:
@@ -114,20 +118,27 @@ def class_size_curve(images: npt.NDArray[np.int64], right_within: dict[int, Bool
 
 
 def read_recall_curve(path: Path) -> Curve:
-    """Return the LR@N table of an evaluation; empty if the file does not exist."""
+    """Return the LR@N table of an evaluation without columns of nan; empty if the file does not exist."""
     if not path.exists():
         return Curve(("n", "classify"), ())
     with path.open(newline="", encoding="utf-8") as file:
         columns, *rows = csv.reader(file)
-    return Curve(tuple(columns), tuple(tuple(row) for row in rows))
+    kept = [place for place in range(len(columns)) if not rows or rows[0][place] != _NOTHING]
+    return Curve(
+        tuple(columns[place] for place in kept), tuple(tuple(row[place] for place in kept) for row in rows)
+    )
 
 
 def _size_bins(images: npt.NDArray[np.int64]) -> Sequence[tuple[str, int, int]]:
-    """Return (label, least, most) of intervals of doubling width: no class, 1, 2-3, 4-7, ..."""
+    """Return (label, least, most) of intervals of doubling width: no class, 1, 2-3, 4-7, ...
+
+    Spaces align the labels, because the bars of `dvc plots` are in alphabetical order.
+    """
     bins = [("no class", 0, 0)]
-    low = 1
-    while low <= int(images.max(initial=0)):
+    low, most = 1, int(images.max(initial=0))
+    while low <= most:
         high = 2 * low - 1
-        bins.append((f"{low}" if low == high else f"{low}\u2013{high}", low, high))
+        start = f"{low:{len(str(most))}}"
+        bins.append((start if low == high else f"{start}\u2013{high}", low, high))
         low *= 2
     return bins

@@ -95,7 +95,7 @@ def class_size_plot(curve: Curve) -> Plot | None:
                 ha="center",
                 color=MUTED,
             )
-        axes.set_xticks(where, [str(label) for label in curve.column("images_in_cell")])
+        axes.set_xticks(where, [str(label).strip() for label in curve.column("images_in_cell")])
         axes.tick_params("x", labelsize=8.5 if len(curve) > 6 else 10)
         axes.set(xlabel="training images of the true cell", ylabel="within the radius, %", ylim=(0, 112))
         axes.set_yticks(range(0, 101, 20))

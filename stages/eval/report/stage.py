@@ -83,7 +83,7 @@ def _draw_plots(data: ReportData, metrics: Metrics, inputs: ReportInputs) -> lis
         "risk_coverage": curves.risk_coverage_curve(outcomes.trust, outcomes.right),
     }
     for name, table in tables.items():
-        table.save(inputs.plots / f"{name}.csv")
+        table.save(inputs.plots / f"{name}.csv", curves.LOCALISERS if name == "error_cdf" else ())
     calibrated, threshold = outcomes.confidence is not None, outcomes.threshold
     drawn = [
         recall_plot(curves.read_recall_curve(inputs.recall_curve), radius_m),

@@ -65,7 +65,7 @@ def project(tmp_path_factory):
             for out in stage.outs:
                 path = Path(out.fs_path)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if path.name in ("localiser", "training", "figures"):
+                if path.name in ("localiser", "figures"):
                     path.mkdir()
                     path /= "classes.parquet"  # which the report reads from the localiser
                 path.write_text(path.name)

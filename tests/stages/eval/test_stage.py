@@ -199,7 +199,7 @@ def test_metrics_are_few_and_without_times(city):
     assert metrics == {
         "LR@1": first["LR@1"],
         "LR@5": first["LR@5"],
-        "median_error_m": first["median_error_m"],
+        "median_m": first["median_error_m"],
         "ECE": details["confidence"]["ECE"],
         "ceiling": first["ceiling"],
         "retrieve": {"LR@1": details["retrieve"]["LR@1"]},
@@ -207,7 +207,7 @@ def test_metrics_are_few_and_without_times(city):
     }
     assert not [name for block in details.values() for name in block if "ms" in name]
     unknown = replace(result, confidence={}, blocks={"classify": result.blocks["classify"]})
-    assert set(unknown.metrics()) == {"LR@1", "LR@5", "median_error_m", "ceiling"}
+    assert set(unknown.metrics()) == {"LR@1", "LR@5", "median_m", "ceiling"}
 
 
 def test_another_evaluation_changes_no_tracked_byte(city):

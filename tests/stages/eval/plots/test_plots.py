@@ -71,6 +71,9 @@ def test_class_sizes_double():
         ("8–15", 2, 50.0),
     ]
     assert curve.column("LR@5") == [100.0] * 5
+    many = curves.class_size_curve(np.array([1, 5, 20, 200]), {1: np.ones(4, bool)})
+    labels = many.column("images_in_cell")
+    assert labels == sorted(labels) == ["  1", "  4–7", " 16–31", "128–255"]
 
 
 def test_tables_round_trip_through_csv(tmp_path):
@@ -82,6 +85,9 @@ def test_tables_round_trip_through_csv(tmp_path):
         curves.read_recall_curve(tmp_path / "lr_curve.csv").numbers("recall"), [50, 62.5]
     )
     assert curves.read_recall_curve(tmp_path / "absent.csv").rows == ()
+    curve.save(tmp_path / "lr_curve.csv", ["recall", "hybrid"])
+    assert (tmp_path / "lr_curve.csv").read_text() == "n,recall,hybrid\n1,50.0,nan\n2,62.5,nan\n"
+    assert curves.read_recall_curve(tmp_path / "lr_curve.csv").columns == ("n", "recall")
 
 
 @pytest.fixture(scope="module")
