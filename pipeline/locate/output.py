@@ -72,7 +72,7 @@ def facts(answer: Answer) -> list[tuple[str, object]]:
 def confidence_text(answer: Answer) -> str:
     """Return the confidence with its meaning."""
     if answer.confidence is None:
-        return "unknown: the localiser is not calibrated"
+        return "unknown: not calibrated, usually because training held out too few photos"
     if answer.abstained:
         return f"{answer.confidence:.2f}, too low to rely on: the photo probably shows an unknown place"
     return f"{answer.confidence:.2f}"
