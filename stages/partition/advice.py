@@ -59,14 +59,15 @@ def advise(
     near, reachable = 0.0, 0.0
     if queries is not None and len(queries):
         advice += _far_queries(photographed, queries, classes.cell_m, radius_m)
-        if classes.span is None and classes.partitions == 1:  # else classes of one photo are other squares
+        if classes.span is None or classes.partitions > 1:  # else classes of one photo are other squares
             near = _share_near(Places.of(classes).centres, queries, radius_m)
             reachable = _share_near(photographed, queries, radius_m)
     if dropped > DROPPED * len(labels) or near < reachable:
         advice.insert(0, _few_images(classes, dropped, len(labels)))
     if near < reachable:
         text = f"{near:.0f} % of the queries lie within {radius_m:g} m of a class"
-        remedy = f"with partition.min_images_per_class: 1 it is {reachable:.0f} %"
+        least = "at least " if classes.partitions > 1 else ""  # some places lie between the photos
+        remedy = f"with partition.min_images_per_class: 1 it is {least}{reachable:.0f} %"
         advice.insert(1, Advice(text, remedy))
     return advice
 

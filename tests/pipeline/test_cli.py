@@ -27,6 +27,7 @@ SMALL = {
     "toycity.images": 60,
     "toycity.queries": 12,
     "toycity.image_px": 64,
+    "partition.scheme": "grid",
     "partition.groups_per_side": 2,
     "partition.max_views": 1,
     "extract.backbone": "efficientnet_lite0",

@@ -43,6 +43,7 @@ SMALL = {
     "toycity.images": 60,
     "toycity.queries": 12,
     "toycity.image_px": 64,
+    "partition.scheme": "grid",
     "partition.max_views": 1,
     "extract.backbone": "efficientnet_lite0",
     "extract.image_size": 64,
@@ -184,7 +185,7 @@ def test_unknown_rows_and_shipped_rows(tmp_path):
     assert {row.params(3).seeds.train for row in rows} == {3}
 
 
-def test_shipped_rows_keep_frozen_backbone_and_n_2(tmp_path):
+def test_shipped_rows_keep_backbone_and_partition(tmp_path):
     folder = make_project(tmp_path, PLAN)
     (folder / "experiments.yaml").unlink()
     trained = {
@@ -199,7 +200,7 @@ def test_shipped_rows_keep_frozen_backbone_and_n_2(tmp_path):
     assert len(rows) == 4
     for params in (row.params(0) for row in rows):
         assert params.extract.cut == "none"
-        assert params.partition.groups_per_side == 2
+        assert (params.partition.scheme, params.partition.groups_per_side) == ("grid", 2)
         assert (params.train.tail, params.train.aggregator.kind) == (False, "pooled")
 
 
@@ -212,6 +213,7 @@ def test_naming_default_settings_keeps_the_identity(project, tmp_path):
         before = {
             "extract.backbone": params.extract.backbone,
             "train.augment_views": params.train.augment_views,
+            "partition.scheme": params.partition.scheme,
             "partition.groups_per_side": params.partition.groups_per_side,
         }
         was = make_row(folder, row.name, before, base)

@@ -48,9 +48,17 @@ def test_photos_in_no_class_are_counted(told):
     assert told(photos, LONE, min_images_per_class=1) == {}
 
 
-@pytest.mark.parametrize("changes", [{"scheme": "quadtree"}, {"scheme": "combinatorial"}])
-def test_other_schemes_promise_no_share(told, changes):
-    assert not any("of the queries" in text for text in told(np.vstack([FULL, LONE]), LONE, **changes))
+def test_a_quadtree_promises_no_share(told):
+    advice = told(np.vstack([FULL, LONE]), LONE, scheme="quadtree")
+    assert not any("of the queries" in text for text in advice)
+
+
+def test_shifted_grids_promise_at_least_the_share(told):
+    photos = np.vstack([FULL, LONE])
+    advice = told(photos, np.vstack([FULL[:3], LONE[:1]]), scheme="combinatorial")
+    remedy = advice["75 % of the queries lie within 6 m of a class"]
+    assert remedy == "with partition.min_images_per_class: 1 it is at least 100 %"
+    assert told(photos, LONE, scheme="combinatorial", min_images_per_class=1) == {}
 
 
 def test_queries_far_from_every_photo_are_counted(told):
