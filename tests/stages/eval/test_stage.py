@@ -309,7 +309,7 @@ def test_metrics_of_each_query_set(city, tmp_path):
         assert block["queries"] == count
         assert block["unreadable"] == (2 if name == "v1" else 0)
         assert block["classify"]["LR@1"] == pytest.approx(right, abs=1e-3)
-        assert block["classify"]["LR@1 low"] < right < block["classify"]["LR@1 high"]
+        assert block["classify"]["LR@1 low"] < right <= block["classify"]["LR@1 high"]
         assert headline[name] == {"LR@1": block["classify"]["LR@1"], "hybrid LR@1": block["hybrid"]["LR@1"]}
         assert set(block) == {"queries", "unreadable", "resampled", "units", "classify", "retrieve", "hybrid"}
     run(EvalInputs(ALL, **city.outputs(), **database(city)))
