@@ -11,6 +11,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from pipeline.locate.localiser import PhotoLocaliser
+from pipeline.locate.output import write_map
 from pipeline.locate.photos import read_photo
 from pipeline.locate.walk import UNTIMED_STEP_S, moments_of
 from stages.images.read import UnreadableImage
@@ -142,3 +143,13 @@ def test_options_of_walks_need_walk(option, model, tmp_path, capsys):
     code, _, err = call(capsys, "locate", "--model", model, *option, photo)
     assert code != 0
     assert "--walk" in err
+
+
+def test_the_map_draws_each_walk_in_order_of_time(localiser, tmp_path):
+    photos = [shoot(tmp_path / f"{'cab'[n]}.jpg", f"2025:12:22 09:47:1{n}", seed=n) for n in (2, 0, 1)]
+    answers = localiser.locate_walk(photos, speed_m_s=0.7)
+    write_map(tmp_path / "map.html", localiser, answers)
+    text = (tmp_path / "map.html").read_text()
+    drawn = json.loads("[" + text.split('"paths":[', 1)[1].split("]]]", 1)[0] + "]]]")
+    ordered = [answers[number].places[0] for number in (1, 2, 0)]
+    assert drawn == [[[place.utm_east, place.utm_north] for place in ordered]]
