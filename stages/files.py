@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Progress",
     "hdf5_as_os_errors",
+    "new_folder",
     "note_bytes",
     "note_of",
     "open_parquet",
@@ -89,6 +91,27 @@ def path_at_home(path: Path) -> Path:
             copy = next((folder for folder in inside if (folder / ".dvc").is_dir()), workspace)
             return project / whole.relative_to(copy)
     return path
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that becomes `path` if the block succeeds.
+
+    Raises
+    ------
+    InputError
+        If `path` exists.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists: delete it, or name another folder")
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
-"""Import and export: features, pairs and positions of other programs and for other programs."""
+"""Import and export: features, pairs, positions and models, of and for other programs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -59,7 +60,7 @@ def import_pairs(context: click.Context, file: Path) -> None:
 
 @click.group("export", cls=HelpfulGroup)
 def export() -> None:
-    """Write features to files for other programs."""
+    """Write features and models to files for other programs."""
 
 
 @export.command("features")
@@ -110,6 +111,39 @@ def export_positions(context: click.Context, file: Path, split: str) -> None:
 
     _, paths = project_of(context)
     console.facts(f"export positions of {split}", run(paths, split, file))
+
+
+@export.command("model")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--format", "form", type=click.Choice(("onnx",)), default="onnx", show_default=True, help="Format."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(("float32", "float16", "int8")),
+    default="float32",
+    show_default=True,
+    help="Type of the stored weights; the arithmetic is float32.",
+)
+@click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="Folder of the localiser.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path, dir_okay=False), help="File with the backbone's weights."
+)
+@in_project
+def export_model(context: click.Context, folder: Path, form: str, **options: Any) -> None:
+    """Export the localiser and its backbone as one ONNX file.
+
+    FOLDER then holds localiser.onnx and localiser.json with the places, the preprocessing and LR@1 of the
+    project's queries. The file gives the answers of Python, without exemplars and fusion. It needs
+    `pip install 'placecache[onnx]'`.
+    """
+    from pipeline.runners.export_model import ModelExport
+    from pipeline.runners.export_model import export_model as run
+
+    params, paths = project_of(context)
+    with console.progress("measure LR@1") as progress:
+        facts = run(params, paths, ModelExport(folder, **options), progress=progress)
+    console.facts(f"export model: {form}", facts)
 
 
 COMMANDS = (import_, export)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +15,10 @@ from cache.storage.paths import AnyPath, StoragePath
 from cache.storage.shard_claims import claimed
 from cache.store import create_or_open, drop_reusable
 from cache.writer import ChunkWriter
-from stages.errors import InputError
 from stages.extract.feature_files import DESCRIPTOR, FeatureFile
 from stages.extract.imported_features import OUTPUT, read_checked
 from stages.extract.row_identity import require_same_rows, row_identities
-from stages.files import Progress, replacing, save_array, writing_hdf5
+from stages.files import Progress, new_folder, replacing, save_array, writing_hdf5
 from stages.index.manifest import Manifest
 from stages.models.backbones.spec import pooled_among
 
@@ -114,22 +112,17 @@ def export_folder(
         If the features were made for another manifest, or the folder exists.
     """
     exported, outputs = 0, _checked_outputs(reader, manifest)
-    if path.exists():
-        raise InputError(f"{path} exists: delete it, or name another folder")
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
-    for start, stop in reader.blocks():
-        features, valid = reader.read(start, stop, outputs), reader.valid[start:stop]
-        keys = manifest.keys(start, stop)
-        for row in np.flatnonzero(valid):
-            file = partial / f"{keys[row]}.npy"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_array(file, features[row])
-        exported += int(valid.sum())
-        if progress is not None:
-            progress(stop, reader.rows)
-    partial.mkdir(parents=True, exist_ok=True)  # also if no image is valid
-    partial.rename(path)
+    with new_folder(path) as partial:
+        for start, stop in reader.blocks():
+            features, valid = reader.read(start, stop, outputs), reader.valid[start:stop]
+            keys = manifest.keys(start, stop)
+            for row in np.flatnonzero(valid):
+                file = partial / f"{keys[row]}.npy"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save_array(file, features[row])
+            exported += int(valid.sum())
+            if progress is not None:
+                progress(stop, reader.rows)
     return TransferResult(exported, reader.rows - exported, reader.length(outputs), path)
 
 

@@ -145,7 +145,7 @@ class TrainableBlocks(nn.Module):
 
     def local(self, tensors: Tensor) -> tuple[Tensor, Tensor]:
         """Return the prefix tokens (B, P, C) and the local features (B, N, C) of cached tokens."""
-        tokens = tensors.float().view(len(tensors), self.split.tokens, self.split.channels)
+        tokens = tensors.float().view(tensors.shape[0], self.split.tokens, self.split.channels)
         prefix, patches = self.rest(tokens)
         return prefix, patches
 

@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         self.model = _optimised(model.eval(), card).to(self.dtype)
         split = card.split
         self.after_split = None if split is None else BlocksAfterSplit(self.model, self.kind, split)
-        self._pass = torch.compile(self._features) if compiled else self._features
+        self._pass = torch.compile(self.compute) if compiled else self.compute
         self._set_pixel_range(card.preprocess)
         self.requires_grad_(False).eval()
 
@@ -65,6 +65,12 @@ class Backbone(nn.Module):
         """Preprocess as a recipe states, whatever timm or a function states now; not for named backbones."""
         self.preprocess = recorded_preprocess(self.card, recorded)
         self._set_pixel_range(self.preprocess)
+
+    def in_float32(self) -> Backbone:
+        """Compute in float32 from now on, with the weights as they are; return self."""
+        self.model.float()
+        self.dtype = torch.float32
+        return self
 
     def _set_pixel_range(self, preprocess: Preprocess) -> None:
         device = next(self.model.parameters()).device
@@ -88,7 +94,8 @@ class Backbone(nn.Module):
         # From pinned memory the copy to a GPU overlaps its work.
         return self._pass(pixels.to(self.get_buffer("pixel_mean").device, non_blocking=True))
 
-    def _features(self, pixels: Tensor) -> dict[str, Tensor]:
+    def compute(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of a batch on the backbone's device; see `forward`."""
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         # Pixels come channels last and stay so: convolutions are faster that way.
         images = ((pixels.permute(0, 3, 1, 2) - mean) / std).to(self.dtype)

@@ -165,7 +165,7 @@ class BlocksAfterSplit(nn.Module):
             last = self.last(chain(self.blocks, tokens, **arguments))
             return last[:, : self.split.prefix], last[:, self.split.prefix :]
         side = self.split.side
-        maps = tokens.reshape(len(tokens), side, side, tokens.shape[2])
+        maps = tokens.reshape(tokens.shape[0], side, side, tokens.shape[2])
         if self.kind == "cnn":  # a view in channels-last layout, which the optimised convolutions expect
             maps = maps.permute(0, 3, 1, 2)
         last = as_tokens(self.last(self.blocks(maps)), self.kind)

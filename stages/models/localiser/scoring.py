@@ -147,7 +147,7 @@ def place_scores(votes: Ints, parts: list[tuple[slice, Tensor]], *, mean: bool) 
 
     Minus infinity is no vote: a class alone in its group says nothing, and the other partitions decide.
     """
-    batch, classes = len(parts[0][1]), max(ids.stop for ids, _ in parts)
+    batch, classes = parts[0][1].shape[0], max(ids.stop for ids, _ in parts)
     # The last column stays minus infinity: -1, no class, points to it.
     scores_of_classes = parts[0][1].new_full((batch, classes + 1), -torch.inf, dtype=torch.float64)
     for ids, score in parts:
