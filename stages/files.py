@@ -115,17 +115,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
-    """Write a table that fits in memory, atomically.
-
-    Parameters
-    ----------
-    path
-        Where the file goes; folders are made.
-    table
-        The rows.
-    note
-        JSON-serialisable facts to keep in the file's metadata.
-    """
+    """Write a table that fits in memory atomically, with a JSON-serialisable note in its metadata."""
     with replacing(path) as partial:
         pq.write_table(
             table.replace_schema_metadata({NOTE_KEY: note_bytes(note)}),
