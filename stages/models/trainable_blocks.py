@@ -16,7 +16,7 @@ from stages.models.backbones.card import describe_backbone
 from stages.models.backbones.create import empty_model, load_model
 from stages.models.backbones.pooling import pooled
 from stages.models.backbones.registry import BACKBONES, spec_of
-from stages.models.backbones.spec import split_blocks
+from stages.models.backbones.spec import BILINEAR, pooling_and_layer, split_blocks
 from stages.models.backbones.split import BlocksAfterSplit, split_point
 
 _ROWS_AT_ONCE = 128
@@ -50,7 +50,7 @@ class TrainableBlocksSettings:
         Raises
         ------
         ConfigError
-            If no tokens are stored.
+            If no tokens are stored, or an output cannot be pooled after trained blocks.
         """
         splits = [blocks for name in recipe.outputs if (blocks := split_blocks(name)) is not None]
         if not splits:
@@ -58,6 +58,11 @@ class TrainableBlocksSettings:
                 "train.tail is true, but the features were extracted without the tokens it starts from: "
                 "set extract.cut, such as 4 for efficientnet_lite0 or 10 for dinov2_vits14, and run "
                 "`pipeline extract`, or set train.tail to false"
+            )
+        if aggregator.kind == "pooled" and any(BILINEAR in pooling_and_layer(name) for name in outputs):
+            raise ConfigError(
+                f"train.inputs is {', '.join(outputs)}: trained blocks cannot give {BILINEAR}; leave it out "
+                "of train.inputs, choose another train.aggregator.kind, or set train.tail to false"
             )
         return cls(recipe.backbone, recipe.image_size, splits[0], outputs, aggregator)
 

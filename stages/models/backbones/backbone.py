@@ -22,7 +22,7 @@ from stages.models.backbones.optimise import (
 )
 from stages.models.backbones.pooling import pooled
 from stages.models.backbones.registry import BACKBONES, spec_of
-from stages.models.backbones.spec import PYTHON, pooled_among, pooling_and_layer, split_blocks
+from stages.models.backbones.spec import BILINEAR, PYTHON, pooled_among, pooling_and_layer, split_blocks
 from stages.models.backbones.split import (
     BlocksAfterSplit,
     as_tokens,
@@ -38,9 +38,10 @@ class Backbone(nn.Module):
     """A frozen backbone that gives several outputs in one pass.
 
     Outputs: its normalised last tokens (for a CNN, its last feature map), pooled by
-    `stages.models.backbones.pooling.pooled`: ``cls``, ``reg``, ``avg``, ``gem``; the same of inner layers,
-    such as ``avg@-2``; and, split after K blocks, ``cut<K>``: all tokens that leave them, as one row of
-    T * C values (`stages.models.backbones.split`). `load_backbone` makes one.
+    `stages.models.backbones.pooling.pooled`: ``cls``, ``reg``, ``avg``, ``gem``, and ``bilinear`` (for a
+    CNN, of the map before its last convolution); the same of inner layers, such as ``avg@-2``; and, split
+    after K blocks, ``cut<K>``: all tokens that leave them, as one row of T * C values
+    (`stages.models.backbones.split`). `load_backbone` makes one.
     """
 
     def __init__(self, card: BackboneCard, model: nn.Module, *, precision: str, compiled: bool) -> None:
@@ -103,7 +104,7 @@ class Backbone(nn.Module):
             vectors = self.model(images)
             vectors = {ONLY_OUTPUT: vectors} if isinstance(vectors, Tensor) else vectors
             return {name: vectors[name].float() for name in self.outputs}
-        if self.card.layers - {-1}:
+        if self.card.layers - {-1} or BILINEAR in self.outputs:
             return self._features_of_layers(images)
         names, registers = pooled_among(self.outputs), self.spec.registers
         if self.after_split is None:
@@ -124,7 +125,10 @@ class Backbone(nn.Module):
                 features[output] = after_block[blocks].flatten(1).float()
                 continue
             pooling, layer = pooling_and_layer(output)
-            prefix, patches = self._divided(of_layer[layer])
+            tokens = of_layer[layer]
+            if output == BILINEAR and self.kind != "vit":  # second moments gain from values of both signs
+                tokens = after_block[self.spec.blocks]
+            prefix, patches = self._divided(tokens)
             features[output] = pooled([pooling], prefix, patches, registers=self.spec.registers)[pooling]
         return features
 

@@ -8,6 +8,8 @@ from typing import Literal
 from stages.errors import ConfigError
 from stages.models.backbones.registry import require_image_size, spec_of
 from stages.models.backbones.spec import (
+    BILINEAR,
+    BILINEAR_LENGTH,
     TIMM,
     BackboneSpec,
     layer_output,
@@ -76,6 +78,8 @@ def _length(name: str, spec: BackboneSpec, image_size: int, output: str) -> int:
     if layer == -1:
         return spec.lengths[pooling]
     _require_layers(name, spec, layer)
+    if pooling == BILINEAR:
+        return BILINEAR_LENGTH
     if spec.kind == "vit":  # all blocks have tokens of the same length
         return spec.length
     return feature_map(name, image_size, spec.blocks + layer + 1)[1]

@@ -1,10 +1,17 @@
-"""Pooling of a backbone's last tokens to features: cls, reg, avg, gem (4.10)."""
+"""Pooling of a backbone's tokens to features: cls, reg, avg, gem (4.10), bilinear."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from stages.models.backbones.spec import BILINEAR, BILINEAR_LENGTH
 
 GEM_POWER = 3.0
 GEM_FLOOR = 1e-6
@@ -15,12 +22,15 @@ def pooled(names: Iterable[str], prefix: Tensor, patches: Tensor, registers: int
 
     ``cls`` is the class token (ViT only); ``reg`` the mean of the registers, the last prefix tokens;
     ``avg`` the mean of the patch tokens (for a CNN, of the positions of its last feature map); ``gem``
-    their generalised mean with power 3, (1/N sum_i max(x_i, 1e-6)^3)^(1/3).
+    their generalised mean with power 3, (1/N sum_i max(x_i, 1e-6)^3)^(1/3); ``bilinear`` a sketch of their
+    second moments, s_k = 1/N sum_i (a_k . x_i)(b_k . x_i), stored as sign(s_k) sqrt(|s_k|). The vectors a_k
+    and b_k hold fixed random signs, so that scalar products of sketches estimate those of the matrices
+    1/N sum_i x_i x_i^T (compact bilinear pooling, Gao et al., CVPR 2016).
 
     Parameters
     ----------
     names : iterable of str
-        Out of cls, reg, avg, gem.
+        Out of cls, reg, avg, gem, bilinear.
     prefix : Tensor, (B, P, F)
         Class token, then registers; P is 0 for a CNN.
     patches : Tensor, (B, N, F)
@@ -53,9 +63,27 @@ def _generalised_mean(prefix: Tensor, registers: Tensor, patches: Tensor) -> Ten
     return patches.clamp(min=GEM_FLOOR).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER)
 
 
+def _second_moments(prefix: Tensor, registers: Tensor, patches: Tensor) -> Tensor:
+    left, right = (patches @ _signs(patches.shape[2], patches.device)).chunk(2, dim=2)
+    sketch = (left * right).mean(dim=1)
+    return sketch.sign() * sketch.abs().sqrt()
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+@lru_cache(maxsize=8)
+def _signs(channels: int, device: torch.device) -> Tensor:
+    """Return the a_k, then the b_k as columns (C, 2 K) of +-1 / sqrt(C); they never change."""
+    count = 2 * channels * BILINEAR_LENGTH
+    digest = hashlib.shake_256(f"{BILINEAR} {channels}".encode()).digest(count // 8)
+    bits = np.unpackbits(np.frombuffer(digest, np.uint8)).reshape(channels, -1)
+    signs: Tensor = (2 * torch.from_numpy(bits).to(device, torch.float32) - 1) / math.sqrt(channels)
+    return signs
+
+
 _POOLINGS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "cls": _class_token,
     "reg": _mean_register,
     "avg": _mean,
     "gem": _generalised_mean,
+    BILINEAR: _second_moments,
 }

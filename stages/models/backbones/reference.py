@@ -11,8 +11,8 @@ from torch import Tensor
 
 from stages.models.backbones.pooling import pooled
 from stages.models.backbones.registry import spec_of
-from stages.models.backbones.spec import TIMM
-from stages.models.backbones.split import as_tokens
+from stages.models.backbones.spec import BILINEAR, TIMM
+from stages.models.backbones.split import as_tokens, tokens_at_split
 from stages.models.backbones.timm_model import load_timm_model
 
 
@@ -35,6 +35,13 @@ def reference_features(
         mean=spec.mean,
         std=spec.std,
     )
-    features = model.forward_features(transform(picture)[None])  # type: ignore[operator]
-    tokens = as_tokens(features, spec.kind)
-    return pooled(outputs, tokens[:, : spec.prefix], tokens[:, spec.prefix :], spec.registers)
+    images = transform(picture)[None]
+    last = as_tokens(model.forward_features(images), spec.kind)  # type: ignore[operator]
+    features = {}
+    for output in outputs:
+        tokens = last
+        if output == BILINEAR and spec.kind != "vit":
+            tokens = tokens_at_split(model, spec.kind, images, spec.blocks)
+        prefix, patches = tokens[:, : spec.prefix], tokens[:, spec.prefix :]
+        features |= pooled([output], prefix, patches, spec.registers)
+    return features

@@ -12,6 +12,7 @@ from stages.images.preprocess import Preprocess
 from stages.models.backbones.weights import WeightsSource
 
 TIMM, PYTHON = "timm:", "python:"
+BILINEAR, BILINEAR_LENGTH = "bilinear", 2048
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 Kind = Literal["vit", "cnn", "nhwc", "vectors"]
@@ -66,7 +67,9 @@ class BackboneSpec:
         if self.kind == "vectors":
             return tuple(name for name, _ in self.vectors)
         class_token = ("cls",) if self.prefix > self.registers else ()
-        return (*class_token, *(("reg",) if self.registers else ()), "avg", "gem")
+        registers = ("reg",) if self.registers else ()
+        # bilinear reads what leaves the last block, which is only known where blocks follow one another
+        return (*class_token, *registers, "avg", "gem", *((BILINEAR,) if self.blocks else ()))
 
     @property
     def default(self) -> tuple[str, ...]:
@@ -78,7 +81,9 @@ class BackboneSpec:
     @property
     def lengths(self) -> dict[str, int]:
         """Length of each choice."""
-        return dict(self.vectors) if self.kind == "vectors" else dict.fromkeys(self.choices, self.length)
+        if self.kind == "vectors":
+            return dict(self.vectors)
+        return {name: BILINEAR_LENGTH if name == BILINEAR else self.length for name in self.choices}
 
     def preprocess(self, image_size: int) -> Preprocess:
         """Return the preprocessing for images of that side in pixels."""

@@ -67,7 +67,7 @@ def tokens_of(model, images):
 @pytest.mark.parametrize(("name", "size", "outputs", "blocks"), MODELS)
 def test_outputs_layers_and_cut_of_a_timm_model(name, size, outputs, blocks):
     spec, cut = spec_of(name), max(1, blocks - 1)
-    assert (spec.choices, spec.blocks) == (outputs, blocks)
+    assert (spec.choices, spec.blocks) == ((*outputs, "bilinear"), blocks)
     backbone = load_backbone(
         name, weights="random", image_size=size, outputs=(*outputs, "avg@-2", f"cut{cut}")
     )
@@ -244,7 +244,8 @@ def test_models_whose_blocks_are_not_in_order_cannot_be_cut():
 
 def test_siglip_has_no_class_token():
     spec = spec_of("timm:vit_base_patch16_siglip_224.v2_webli")
-    assert (spec.choices, spec.default, spec.blocks, spec.length) == (("avg", "gem"), ("avg",), 12, 768)
+    assert (spec.choices, spec.default) == (("avg", "gem", "bilinear"), ("avg",))
+    assert (spec.blocks, spec.length) == (12, 768)
 
 
 FUNCTIONS = """
