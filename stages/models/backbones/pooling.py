@@ -64,7 +64,8 @@ def _generalised_mean(prefix: Tensor, registers: Tensor, patches: Tensor) -> Ten
 
 
 def _second_moments(prefix: Tensor, registers: Tensor, patches: Tensor) -> Tensor:
-    left, right = (patches @ _signs(patches.shape[2], patches.device)).chunk(2, dim=2)
+    signs: Tensor = _signs(patches.shape[2], patches.device)
+    left, right = (patches @ signs).chunk(2, dim=2)
     sketch = (left * right).mean(dim=1)
     return sketch.sign() * sketch.abs().sqrt()
 
@@ -76,8 +77,7 @@ def _signs(channels: int, device: torch.device) -> Tensor:
     count = 2 * channels * BILINEAR_LENGTH
     digest = hashlib.shake_256(f"{BILINEAR} {channels}".encode()).digest(count // 8)
     bits = np.unpackbits(np.frombuffer(digest, np.uint8)).reshape(channels, -1)
-    signs: Tensor = (2 * torch.from_numpy(bits).to(device, torch.float32) - 1) / math.sqrt(channels)
-    return signs
+    return (2 * torch.from_numpy(bits).to(device, torch.float32) - 1) / math.sqrt(channels)
 
 
 _POOLINGS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

@@ -37,7 +37,7 @@ def reference_features(
     )
     images = transform(picture)[None]
     last = as_tokens(model.forward_features(images), spec.kind)  # type: ignore[operator]
-    features = {}
+    features: dict[str, Tensor] = {}
     for output in outputs:
         tokens = last
         if output == BILINEAR and spec.kind != "vit":
