@@ -119,7 +119,7 @@ def bench_classify(localiser, queries, repeat):
         "matrix products alone": products,
         "matrix products and top-k": floor,
         "classification": lambda: best_scores(localiser, features, FUSION.candidates, "calibrated", plain),
-        "likeness to exemplars, 2 a class": lambda: alike.likeness(features, ids),
+        "likeness to exemplars, 2 a class": lambda: alike.compare(features, ids),
     }
     alone, least, whole, _ = compared(works, queries, repeat).values()
     print(f"ratio to products and top-k {whole / least:.3f}, to products alone {whole / alone:.3f}\n")

@@ -68,7 +68,7 @@ class Answer:
     confidence : float or None
         Probability that the first place is right; None without calibration.
     abstained : bool
-        Whether the confidence is too low to rely on the answer.
+        Whether to withhold the answer: no photo of this city looks like this one.
     exif : tuple of float, or None
         Latitude and longitude in degrees in the photo's EXIF data.
     exif_distance_m : float or None

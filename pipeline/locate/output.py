@@ -71,11 +71,10 @@ def facts(answer: Answer) -> list[tuple[str, object]]:
 
 def confidence_text(answer: Answer) -> str:
     """Return the confidence with its meaning."""
-    if answer.confidence is None:
-        return "unknown: not calibrated, usually because training held out too few photos"
-    if answer.abstained:
-        return f"{answer.confidence:.2f}, too low to rely on: the photo probably shows an unknown place"
-    return f"{answer.confidence:.2f}"
+    known = "unknown: not calibrated, usually because training held out too few photos"
+    if answer.confidence is not None:
+        known = f"{answer.confidence:.2f}"
+    return f"withheld ({known}): no photo of this city looks like it" if answer.abstained else known
 
 
 def walk_text(span: WalkSpan) -> str:

@@ -59,6 +59,11 @@ class Paths:
             return storage_path(self.tracked_features(split))
         return storage_path(self.features_home) / self.features_name / f"{split}.zarr"
 
+    @property
+    def elsewhere(self) -> StoragePath:
+        """Return the file with features of drawn pictures, beside the stores."""
+        return self.features("database").parent / "elsewhere.npz"
+
     def features_link(self, split: str) -> Path:
         """Return what DVC tracks for one split's features; one file, of whichever backbone is set."""
         return self.project / "data" / "features" / f"{split}.json"

@@ -15,6 +15,7 @@ from pipeline.project.paths import CROP_SPLITS, Paths
 from pipeline.runners.dask_cluster import connect, cores, local_workers, map_shards
 from stages.errors import ConfigError
 from stages.extract.crops import Crop
+from stages.extract.elsewhere import extract_elsewhere
 from stages.extract.plan import RowSource, ShardOrder, describe, recipe_for
 from stages.extract.result import ExtractResult, ShardResult
 from stages.extract.shard import extract_shard
@@ -93,6 +94,9 @@ def extract_split(
     dvc_link.remove_stale_link(paths, split)
     with sigterm_as_ctrl_c():
         result = run(inputs, progress=progress, mapper=on_cluster if scheduler else None)
+    if split == "database" and not result.missing_rows:
+        here = "cpu" if scheduler else device
+        extract_elsewhere(params.extract, inputs.source.manifest, paths.elsewhere, here)
     if split not in CROP_SPLITS.values():  # DVC tracks the queries, of which these are crops
         dvc_link.write_link(paths, split)
     return result

@@ -99,6 +99,7 @@ def _inputs(params: Params, paths: Paths, **options: Any) -> TrainInputs:
         features=paths.features("database"),
         views=paths.features("views") if params.train.augment_views else None,
         manifest=paths.index("database"),
+        elsewhere=paths.elsewhere,
         seed=params.seeds.train,
         weights=params.extract.weights,
         **options,

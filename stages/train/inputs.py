@@ -27,6 +27,8 @@ class TrainInputs:
         Feature stores of the database and of the planned views.
     manifest : Path
         The database's manifest: positions and dates for the validation.
+    elsewhere : StoragePath, optional
+        Features of drawn pictures, which answers are withheld for; may be missing.
     output : Path
         Folder of the new localiser.
     seed : int
@@ -62,6 +64,7 @@ class TrainInputs:
     checkpoints: Path | None = None
     fusion: FusionConfig | None = None
     weights: str | None = None
+    elsewhere: StoragePath | None = None
 
     @property
     def train_projection(self) -> bool:

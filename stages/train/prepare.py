@@ -14,12 +14,10 @@ from stages.errors import ConfigError, InputError
 from stages.extract.row_identity import require_same_rows
 from stages.index.manifest import Manifest
 from stages.models.heads.heads import HeadSettings
-from stages.models.localiser.exemplars import MOST_BYTES, Exemplars, choose_exemplars
 from stages.models.localiser.localiser import Localiser
 from stages.models.trainable_blocks import TrainableBlocks, TrainableBlocksSettings
 from stages.partition.classes import ClassTable, in_class, load_labels
 from stages.partition.identity import require_one_partition
-from stages.partition.places import Places
 from stages.partition.views import ViewPlan
 from stages.train.config import TrainConfig
 from stages.train.data.holdout import hold_out, visit_numbers
@@ -188,25 +186,3 @@ def load_validation(
     """Return the held-out images with their true positions."""
     features = load_rows(files.reader, holdout, files.inputs, device)
     return Validation(features, files.manifest.positions()[holdout], config.validation)
-
-
-def load_exemplars(
-    config: TrainConfig,
-    files: Files,
-    rows: npt.NDArray[np.bool_],
-    random: np.random.Generator,
-    device: torch.device,
-) -> Exemplars | None:
-    """Return exemplars of each place drawn from the marked rows, None where none are configured."""
-    places, reader = Places.of(files.classes), files.reader
-    if not config.exemplars or not len(places):
-        return None
-    bytes_of_one_each = 2 * reader.length(files.pooled) * len(places)
-    most = min(config.exemplars, max(1, MOST_BYTES // bytes_of_one_each))
-    labels = files.labels if places.votes is None else places.at(files.manifest.positions())
-    chosen, class_id = choose_exemplars(labels, rows, most, random)
-    wanted = np.zeros(reader.rows, np.bool_)
-    wanted[chosen] = True
-    features = load_rows(reader, wanted, files.pooled, device)
-    place = np.searchsorted(np.flatnonzero(wanted), chosen)
-    return Exemplars.of(features[torch.from_numpy(place).to(device)], class_id, len(places))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from stages.files import Progress
 from stages.models.localiser.calibration_fit import drop_calibration, store_calibration
 from stages.models.localiser.localiser import Localiser
+from stages.train.exemplars import fit_least_familiarity
 from stages.train.inputs import TrainInputs
 from stages.train.log import write_log
 from stages.train.loop.trainer import LogLine
@@ -94,6 +95,9 @@ def _write(training: TrainingRun, localiser: Localiser, first: PassRecord, resul
     elif inputs.fusion is not None:
         radius_m = inputs.config.validation.radius_m
         store_calibration(localiser, first.calibration, radius_m=radius_m, fusion=inputs.fusion)
+        localiser.meta["least_familiarity"] = fit_least_familiarity(
+            localiser, training.files, training.rows | training.holdout, inputs.fusion.abstain_cost
+        )
     if training.ranks.first:
         localiser.save(inputs.output)
         if inputs.log is not None:

@@ -18,6 +18,7 @@ from stages.models.localiser.localiser import Localiser
 from stages.train.data.feed import open_feed, schedule_of
 from stages.train.data.residency import Residency, choose_residency, step_bytes
 from stages.train.data.source import FeatureSource, TrainingSet
+from stages.train.exemplars import load_exemplars
 from stages.train.init.initialise import initialise
 from stages.train.inputs import TrainInputs
 from stages.train.log import write_log
@@ -28,7 +29,6 @@ from stages.train.loop.validation import Validation
 from stages.train.prepare import (
     Files,
     choose_groups,
-    load_exemplars,
     load_validation,
     new_localiser,
     open_files,
@@ -210,7 +210,9 @@ def _complete(
     if not inputs.train_projection:
         return None
     random = np.random.default_rng([inputs.seed, 1 << 21])
-    localiser.exemplars = load_exemplars(inputs.config, training.files, plan.rows, random, training.device)
+    localiser.exemplars = load_exemplars(
+        inputs.config, training.files, plan.rows, random, training.device, inputs.elsewhere
+    )
     if inputs.fusion is None or not len(validation):
         return None
     radius_m = inputs.config.validation.radius_m

@@ -18,7 +18,7 @@ import torch
 from stages.models.localiser.calibration import Calibration, Floats, Ints, probabilities
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
 from stages.models.localiser.confidence import ConfidenceFeatures, fit_confidence
-from stages.models.localiser.evidence import exemplar_likeness, groups_of
+from stages.models.localiser.evidence import ExemplarScores, exemplar_scores, groups_of
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import Features, predict
 
@@ -53,7 +53,7 @@ def calibrate(
         cosines=best.score.astype(np.float64),
         groups=groups_of(localiser, best.class_id),
         centres=best.positions,
-        likeness=exemplar_likeness(localiser, features, best.class_id),
+        exemplars=exemplar_scores(localiser, features, best.class_id),
         true=np.where(true.any(axis=1), true.argmax(axis=1), -1),
         truth=positions,
     )
@@ -90,8 +90,8 @@ class HoldoutScores:
         Of each image's C best classes; cosine minus infinity and group 0 where there are fewer.
     centres : ndarray, shape (n, C, 2)
         Of their cells, metres.
-    likeness : ndarray, shape (n, C), or None
-        To the exemplars of each class; None without exemplars.
+    exemplars : ExemplarScores or None
+        Cosines with the exemplars of each class; None without exemplars.
     true : ndarray of int64, shape (n,)
         Column of the cell that the image lies in; -1 if it is not among them.
     truth : ndarray, shape (n, 2)
@@ -101,9 +101,14 @@ class HoldoutScores:
     cosines: Floats
     groups: Ints
     centres: Floats
-    likeness: Floats | None
+    exemplars: ExemplarScores | None
     true: Ints
     truth: Floats
+
+    @property
+    def likeness(self) -> Floats | None:
+        """Likeness to each class (n, C); None without exemplars."""
+        return None if self.exemplars is None else self.exemplars.likeness
 
 
 def fit_calibration(
@@ -155,7 +160,8 @@ def _answered(
     points = np.take_along_axis(holdout.centres[some], best[:, :, None], axis=1)
     fused = first_answers(evidence, points, radius_m, fusion)
     likeness = np.where(np.isfinite(evidence), likeness, -1.0)
-    features = ConfidenceFeatures.of(fused, points, likeness, radius_m)
+    familiar = np.zeros(len(shown)) if holdout.exemplars is None else holdout.exemplars.familiarity(shown)
+    features = ConfidenceFeatures.of(fused, points, likeness, familiar[some], radius_m)
     away = np.linalg.norm(fused.positions[:, 0] - holdout.truth[some], axis=1)
     return features, away <= radius_m
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.cell_fusion import FusionConfig
+from stages.models.localiser.familiarity import cosine_elsewhere, familiarity
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.scoring import best_scores
 
@@ -31,11 +32,36 @@ class ScoredClasses:
         Log probability up to a constant; minus infinity where there is no class.
     likeness : ndarray of float64
         To the class's exemplars, or without these to its prototype; -1 where there is no class.
+    familiarity : ndarray of float64, shape (B,)
+        Of each photo with the city; 0 if that is unknown.
     """
 
     class_id: npt.NDArray[np.int64]
     evidence: npt.NDArray[np.float64]
     likeness: npt.NDArray[np.float64]
+    familiarity: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ExemplarScores:
+    """Likeness to places, and cosines that tell whether a photo shows the city.
+
+    Attributes
+    ----------
+    likeness, plain : ndarray of float64, shape (B, C)
+        Best cosine with the exemplars of each place, of centred features and of features as they are.
+    elsewhere : ndarray of float64, shape (B,), or None
+        Cosine with the nearest drawn picture.
+    """
+
+    likeness: npt.NDArray[np.float64]
+    plain: npt.NDArray[np.float64]
+    elsewhere: npt.NDArray[np.float64] | None
+
+    def familiarity(self, shown: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.float64]:
+        """Return the familiarity (B,) if only the places `shown` (B, C) had exemplars; by default all."""
+        plain = self.plain if shown is None else np.where(shown, self.plain, -1.0)
+        return familiarity(plain.max(axis=1, initial=-1.0), self.elsewhere)
 
 
 def calibration_for(localiser: Localiser, fusion: FusionConfig) -> Calibration:
@@ -65,9 +91,10 @@ def score_classes(
         heads, known = (np.take_along_axis(part, best, axis=1) for part in (heads, known))
         class_id = np.where(known > -np.inf, class_id, -1)
     cosines = heads * np.array(calibration.temperatures)[groups_of(localiser, class_id)]
-    likeness = exemplar_likeness(localiser, features, class_id)
-    evidence, likeness = calibration.add_likeness(heads, cosines, likeness)
-    return ScoredClasses(class_id, evidence + known, np.where(class_id >= 0, likeness, -1.0))
+    scores = exemplar_scores(localiser, features, class_id)
+    evidence, likeness = calibration.add_likeness(heads, cosines, None if scores is None else scores.likeness)
+    familiar = np.zeros(len(class_id)) if scores is None else scores.familiarity()
+    return ScoredClasses(class_id, evidence + known, np.where(class_id >= 0, likeness, -1.0), familiar)
 
 
 def join_crops(localiser: Localiser, crops: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.floating[Any]]:
@@ -82,16 +109,32 @@ def join_crops(localiser: Localiser, crops: Sequence[npt.NDArray[Any]]) -> npt.N
     return views if localiser.tail is not None else np.asarray(views.mean(axis=1, dtype=np.float32))
 
 
-def exemplar_likeness(
+def exemplar_scores(
     localiser: Localiser, features: Features, place_id: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64] | None:
-    """Return the likeness to exemplars, (B, C), the mean over views; None without exemplars."""
-    if localiser.exemplars is None:
+) -> ExemplarScores | None:
+    """Return cosines with exemplars and drawn pictures, the mean over views; None without exemplars."""
+    exemplars = localiser.exemplars
+    if exemplars is None:
         return None
     pooled = torch.as_tensor(features[..., : localiser.pooled_length])
     views = pooled[:, None] if pooled.ndim == 2 else pooled
-    likeness = [localiser.exemplars.likeness(views[:, view], place_id) for view in range(views.shape[1])]
-    return np.asarray(np.mean(likeness, axis=0)) if len(likeness) > 1 else likeness[0]
+    cosines = [exemplars.compare(views[:, view], place_id) for view in range(views.shape[1])]
+    likeness, plain = cosines[0] if len(cosines) == 1 else np.mean(cosines, axis=0)
+    drawn = [cosine_elsewhere(exemplars, views[:, view]) for view in range(views.shape[1])]
+    known = [cosine for cosine in drawn if cosine is not None]
+    return ExemplarScores(likeness, plain, np.mean(known, axis=0) if known else None)
+
+
+def withheld_answers(
+    localiser: Localiser, familiarity: npt.NDArray[np.float64], confidence: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """Return which answers to withhold: by familiarity, or by confidence where that was not fitted."""
+    if localiser.least_familiarity is not None:
+        return familiarity < localiser.least_familiarity
+    calibration = localiser.calibration
+    if calibration is None or calibration.confidence is None:
+        return np.zeros(len(confidence), np.bool_)
+    return confidence < calibration.confidence.abstain_below
 
 
 def groups_of(localiser: Localiser, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -63,7 +63,7 @@ class Answers:
     confidence : ndarray of float64, shape (B,)
         Probability that the first answer is right; NaN if that is not calibrated for this radius and fusion.
     abstain : ndarray of bool, shape (B,)
-        Whether to withhold the answer, because the photo probably shows an unknown place.
+        Whether to withhold the answer, because no photo of this city looks like the photo.
     """
 
     positions: npt.NDArray[np.float64]
@@ -142,12 +142,13 @@ def answer(
     best = score_classes(localiser, features, top=fusion.candidates, calibration=calibration, prior=prior)
     points, weights = localiser.positions_of(best.class_id), probabilities(best.evidence)
     fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
-    confidence = calibration.confidences(ConfidenceFeatures.of(fused, points, best.likeness, radius_m))
+    described = ConfidenceFeatures.of(fused, points, best.likeness, best.familiarity, radius_m)
+    confidence = calibration.confidences(described)
     if confidence_mismatch(localiser, fusion, radius_m):
         confidence = np.full_like(confidence, np.nan)
-    below = 0.0 if calibration.confidence is None else calibration.confidence.abstain_below
+    withheld = withheld_answers(localiser, best.familiarity, confidence)
     nearest = _nearest(best.class_id, fused)
-    return Answers(fused.positions, fused.mass, nearest, confidence, confidence < below)
+    return Answers(fused.positions, fused.mass, nearest, confidence, withheld)
 
 
 def answer_walks(

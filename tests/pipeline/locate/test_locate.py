@@ -315,7 +315,7 @@ def test_confidence_and_abstention(tmp_path, capsys):
     (tmp_path / "model" / "meta.json").write_text(json.dumps(meta))
     code, out, _ = call(capsys, "locate", tmp_path / "a.jpg", "--model", tmp_path / "model")
     assert code == 0
-    assert "too low to rely on" in out
+    assert "no photo of this city looks like it" in out
     assert f"{answer.confidence:.2f}" in out
 
 

@@ -15,6 +15,7 @@ from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.calibration_fit import HoldoutScores, calibrate, fit_calibration
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
 from stages.models.localiser.confidence import Confidence, ConfidenceFeatures, fit_confidence
+from stages.models.localiser.evidence import ExemplarScores
 from stages.models.localiser.exemplars import Exemplars
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import answer, predict
@@ -153,7 +154,7 @@ def test_answers_lie_beyond_the_covered_share_of_the_radius():
 def test_near_counts_candidates_at_the_radius_itself():
     fused = Fused(np.array([[[0.0, 0.0]]]), np.array([[0.75]]), np.array([[0]]))
     points = np.array([[[0.0, 0.0], [0.0, 25.0], [0.0, 25.01]]])
-    described = ConfidenceFeatures.of(fused, points, np.array([[0.1, 0.4, 0.9]]), 25.0)
+    described = ConfidenceFeatures.of(fused, points, np.array([[0.1, 0.4, 0.9]]), np.zeros(1), 25.0)
     assert described.share == pytest.approx([np.log(3)])
     assert (described.near.tolist(), described.likeness.tolist()) == ([0.4], [0.9])
 
@@ -173,8 +174,9 @@ def test_the_threshold_withholds_a_share_of_the_right_answers():
     random = np.random.default_rng(0)
     right = np.arange(400) % 2 == 0  # half of the answers are wrong, with lower confidence
     share = np.where(right, 2.0, -2.0) + random.normal(size=400)
-    inside = ConfidenceFeatures(share, random.normal(0.7, 0.1, 400), random.normal(0.7, 0.1, 400))
-    outside = ConfidenceFeatures(*(random.normal(0.3, 0.1, 400) for _ in range(3)))
+    alike = [random.normal(0.7, 0.1, 400) for _ in range(2)]
+    inside = ConfidenceFeatures(share, *alike, np.zeros(400))
+    outside = ConfidenceFeatures(*(random.normal(0.3, 0.1, 400) for _ in range(3)), np.zeros(400))
     for cost in (0.05, 0.2):
         model = fit_confidence(inside, right, outside, abstain_cost=cost)
         withheld = model.of(inside)[right] < model.abstain_below
@@ -207,7 +209,8 @@ def test_a_fit_is_pulled_to_the_configured_numbers_as_stated():
     cosines = random.normal(size=(200, 6)) * 0.1 + 0.2 * inside
     likeness = random.normal(size=(200, 6)) * 0.3 + 0.2 * inside
     centres = np.tile(np.stack([np.arange(6) * 100.0, np.zeros(6)], axis=1), (200, 1, 1))
-    scores = HoldoutScores(cosines, groups, centres, likeness, true, centres[0, true])
+    exemplars = ExemplarScores(likeness, likeness, None)
+    scores = HoldoutScores(cosines, groups, centres, exemplars, true, centres[0, true])
     fitted = fit_calibration(scores, group_count=2, clearance_m=45.0, radius_m=25.0, fusion=FUSION)
 
     def objective(numbers):

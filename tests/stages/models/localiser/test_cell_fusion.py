@@ -19,6 +19,7 @@ from stages.models.localiser.calibration_fit import (
 )
 from stages.models.localiser.cell_fusion import FusionConfig, fuse
 from stages.models.localiser.confidence import OUTSIDE_WEIGHT, ConfidenceFeatures
+from stages.models.localiser.evidence import ExemplarScores
 
 ORIGIN = np.array([540_000.0, 4_170_000.0])
 FUSION = FusionConfig(
@@ -122,7 +123,8 @@ def held_out(images=600, temperatures=(0.02, 0.3), seed=0):
 
 
 def fitted(cosines, groups, centres, true, truth, likeness=None):
-    holdout = HoldoutScores(cosines, groups, centres, likeness, true, truth)
+    exemplars = None if likeness is None else ExemplarScores(likeness, likeness, None)
+    holdout = HoldoutScores(cosines, groups, centres, exemplars, true, truth)
     return fit_calibration(holdout, group_count=2, clearance_m=45, radius_m=25, fusion=FUSION)
 
 
@@ -179,7 +181,8 @@ def test_confidence_is_honest_inside_and_low_outside():
         likeness = np.where(shown, alike, -1.0)
         evidence = np.where(shown, heads + found.likeness * alike, -np.inf)
         fused = first_answers(evidence, centres, 25, FUSION)
-        return fused, found.confidences(ConfidenceFeatures.of(fused, centres, likeness, 25))
+        familiarity = ExemplarScores(likeness, likeness, None).familiarity()
+        return fused, found.confidences(ConfidenceFeatures.of(fused, centres, likeness, familiarity, 25))
 
     fused, inside = confidence(np.ones_like(alike, bool))
     right = np.linalg.norm(fused.positions[:, 0] - truth, axis=1) <= 25
@@ -196,7 +199,7 @@ def test_too_few_images_calibrate_nothing():
     found = fitted(*(part[:20] for part in held_out()))
     assert found == Calibration.configured(2, FUSION)
     one = np.array([0.5])
-    assert np.isnan(found.confidences(ConfidenceFeatures(one, one, one))).all()
+    assert np.isnan(found.confidences(ConfidenceFeatures(one, one, one, one))).all()
 
 
 def test_calibration_survives_json():

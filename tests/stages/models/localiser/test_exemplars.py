@@ -34,7 +34,7 @@ def test_likeness_is_the_best_centred_cosine():
     found = Exemplars.of(torch.from_numpy(features), class_id, 4)
     queries = random.normal(size=(70, 6)).astype(np.float32) + 3
     asked = np.tile([2, 0, 1, -1], (70, 1))
-    likeness = found.likeness(queries, asked)
+    likeness, plain = found.compare(queries, asked)
     unit = [
         x / np.linalg.norm(x, axis=1, keepdims=True)
         for x in (features - features.mean(0), queries - features.mean(0))
@@ -42,8 +42,21 @@ def test_likeness_is_the_best_centred_cosine():
     cosines = unit[1] @ unit[0].T
     np.testing.assert_allclose(likeness[:, 0], cosines[:, 3:].max(axis=1), atol=2e-3)
     np.testing.assert_allclose(likeness[:, 1], cosines[:, :3].max(axis=1), atol=2e-3)
+    cosines = (
+        (queries @ features.T) / np.linalg.norm(queries, axis=1)[:, None] / np.linalg.norm(features, axis=1)
+    )
+    np.testing.assert_allclose(plain[:, 0], cosines[:, 3:].max(axis=1), atol=2e-3)
+    np.testing.assert_allclose(plain[:, 1], cosines[:, :3].max(axis=1), atol=2e-3)
+    assert (plain[:, 2:] == -1).all()
     assert (likeness[:, 2] == 0).all()  # a class without a photo
     assert (likeness[:, 3] == -1).all()  # no class
+
+
+def test_features_come_back_from_their_exemplars():
+    features = np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32) + 3
+    again, class_id = Exemplars.of(torch.from_numpy(features), np.array([0, 0, 2, 2, 3]), 5).features()
+    np.testing.assert_allclose(again, features, atol=2e-3)
+    assert class_id.tolist() == [0, 0, 2, 2, 3]
 
 
 def test_no_photo_at_all():

@@ -57,10 +57,11 @@ def test_confidence_ignores_columns_that_are_constant_in_training():
     random = np.random.default_rng(0)
     share, right = random.normal(size=200), random.random(200) < 0.7
     near = np.full(200, 0.1 + 0.2)
-    inside = ConfidenceFeatures(share, near, near)
-    outside = ConfidenceFeatures(share - 2, near, near)
+    inside = ConfidenceFeatures(share, near, near, near)
+    outside = ConfidenceFeatures(share - 2, near, near, near)
     confidence = fit_confidence(inside, right, outside, abstain_cost=0.02)
     assert confidence.inside[0] == 0
+    assert confidence.familiar == 0
     assert confidence.right[1] == 0
-    others = ConfidenceFeatures(share, near - 0.2, near - 0.2)
+    others = ConfidenceFeatures(share, near - 0.2, near - 0.2, near - 0.2)
     np.testing.assert_allclose(confidence.of(others), confidence.of(inside))

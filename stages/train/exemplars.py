@@ -1,0 +1,75 @@
+"""What answers need beside the weights: exemplars, and how familiar a photo of the city has to be."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cache.storage.paths import StoragePath
+from stages.extract.elsewhere import Elsewhere
+from stages.models.localiser.evidence import exemplar_scores
+from stages.models.localiser.exemplars import MOST_BYTES, Exemplars, choose_exemplars
+from stages.models.localiser.familiarity import threshold_of, with_elsewhere
+from stages.models.localiser.localiser import Localiser
+from stages.models.localiser.scoring import best_scores
+from stages.partition.places import Places
+from stages.train.config import TrainConfig
+from stages.train.data.load import load_rows
+from stages.train.prepare import Files
+
+Mask = npt.NDArray[np.bool_]
+_PROBES = 1000
+"""Photos whose familiarity sets the threshold."""
+
+
+def load_exemplars(
+    config: TrainConfig,
+    files: Files,
+    rows: Mask,
+    random: np.random.Generator,
+    device: torch.device,
+    elsewhere: StoragePath | None,
+) -> Exemplars | None:
+    """Return exemplars of each place drawn from the marked rows, with the pictures drawn at `elsewhere`.
+
+    None where no exemplars are configured.
+    """
+    places, reader = Places.of(files.classes), files.reader
+    if not config.exemplars or not len(places):
+        return None
+    bytes_of_one_each = 2 * reader.length(files.pooled) * len(places)
+    most = min(config.exemplars, max(1, MOST_BYTES // bytes_of_one_each))
+    labels = files.labels if places.votes is None else places.at(files.manifest.positions())
+    chosen, class_id = choose_exemplars(labels, rows, most, random)
+    wanted = np.zeros(reader.rows, np.bool_)
+    wanted[chosen] = True
+    features = load_rows(reader, wanted, files.pooled, device)
+    place = np.searchsorted(np.flatnonzero(wanted), chosen)
+    exemplars = Exemplars.of(features[torch.from_numpy(place).to(device)], class_id, len(places))
+    pictures = None if elsewhere is None else Elsewhere.load(elsewhere, reader.recipe)
+    if pictures is None:
+        return exemplars
+    joined = np.concatenate([pictures.features[name] for name in files.pooled], axis=1)
+    return with_elsewhere(exemplars, torch.from_numpy(joined).to(device), pictures.kinds)
+
+
+def fit_least_familiarity(localiser: Localiser, files: Files, rows: Mask, share: float) -> float | None:
+    """Return the familiarity below which a `share` of the marked photos lies, without their own places.
+
+    Each is compared as if its place had no exemplar: a photo of a known place seen on a new day is about as
+    far from the exemplars as one of the same day from those of other places. None for too few photos or
+    places, or without exemplars.
+    """
+    if localiser.exemplars is None or localiser.exemplars.lengths is None or len(localiser.places) < 2:
+        return None
+    place_id = localiser.places.at(files.manifest.positions())
+    usable = np.flatnonzero(rows & (place_id >= 0))
+    chosen = np.zeros(len(rows), np.bool_)
+    chosen[np.random.default_rng(0).permutation(usable)[:_PROBES]] = True
+    features = load_rows(files.reader, chosen, files.inputs, localiser.device)
+    candidates = int(localiser.meta["fusion"]["settings"]["candidates"])
+    ids, _ = best_scores(localiser, features, candidates + 1, "cosine", None)
+    others = np.where(ids == place_id[chosen][:, None], -1, ids)
+    scores = exemplar_scores(localiser, features, others)
+    return None if scores is None else threshold_of(scores.familiarity(), share)
