@@ -42,9 +42,8 @@ def test_likeness_is_the_best_centred_cosine():
     cosines = unit[1] @ unit[0].T
     np.testing.assert_allclose(likeness[:, 0], cosines[:, 3:].max(axis=1), atol=2e-3)
     np.testing.assert_allclose(likeness[:, 1], cosines[:, :3].max(axis=1), atol=2e-3)
-    cosines = (
-        (queries @ features.T) / np.linalg.norm(queries, axis=1)[:, None] / np.linalg.norm(features, axis=1)
-    )
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, queries)]
+    cosines = unit[1] @ unit[0].T
     np.testing.assert_allclose(plain[:, 0], cosines[:, 3:].max(axis=1), atol=2e-3)
     np.testing.assert_allclose(plain[:, 1], cosines[:, :3].max(axis=1), atol=2e-3)
     assert (plain[:, 2:] == -1).all()
@@ -54,9 +53,9 @@ def test_likeness_is_the_best_centred_cosine():
 
 def test_features_come_back_from_their_exemplars():
     features = np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32) + 3
-    again, class_id = Exemplars.of(torch.from_numpy(features), np.array([0, 0, 2, 2, 3]), 5).features()
-    np.testing.assert_allclose(again, features, atol=2e-3)
-    assert class_id.tolist() == [0, 0, 2, 2, 3]
+    again, class_id = Exemplars.of(torch.from_numpy(features), np.array([0, 0, 2, 2, 2]), 4).features()
+    np.testing.assert_allclose(again, features[[0, 1, 1, 2, 3, 4]], atol=2e-3)  # the last one is repeated
+    assert class_id.tolist() == [0, 0, 0, 2, 2, 2]
 
 
 def test_no_photo_at_all():
