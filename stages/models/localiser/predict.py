@@ -13,7 +13,7 @@ from stages.errors import InputError
 from stages.models.localiser.calibration import probabilities, require_calibration
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
 from stages.models.localiser.confidence import ConfidenceFeatures
-from stages.models.localiser.evidence import calibration_for, score_classes
+from stages.models.localiser.evidence import calibration_for, score_classes, withheld_answers
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.scoring import Score, best_scores
 from stages.models.localiser.walk import Motion, WalkTimes, walk_posterior
