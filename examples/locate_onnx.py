@@ -39,10 +39,10 @@ def locate(session, model, photo):
     names = [output.name for output in session.get_outputs()]
     values = session.run(names, {"pixels": preprocess(photo, model["preprocessing"])})
     scores = {name: value[0] for name, value in zip(names, values, strict=True)}
-    # The evidence is the calibrated cosine; a localiser that was not calibrated has none.
+    # The evidence is the calibrated cosine; a localiser that was not calibrated has none, nor probabilities.
     ranked = scores.get("evidence", scores["cosine"])
     best = np.argsort(-ranked, kind="stable")[:SHORTLIST]
-    weights = np.exp(ranked[best] - ranked[best[0]])
+    weights = np.exp(ranked[best] - ranked[best[0]]) * (1.0 if "evidence" in scores else np.nan)
     columns = [np.array(model["places"][axis]) for axis in ("latitude", "longitude")]
     columns += [scores["cosine"]]
     return [
