@@ -211,7 +211,7 @@ def test_no_infinite_feature_is_trained_on(tmp_path, value, dtype):
 @pytest.mark.parametrize(("limit_bytes", "photos"), [(1, 1), (2 * 24 * 2 * 36 + 1, 2), (1 << 30, 4)])
 def test_exemplars_keep_their_limit_of_bytes(city, monkeypatch, limit_bytes, photos):
     """One photo of each of 36 classes takes 24 numbers of two bytes."""
-    monkeypatch.setattr("stages.train.prepare.MOST_BYTES", limit_bytes)
+    monkeypatch.setattr("stages.train.exemplars.MOST_BYTES", limit_bytes)
     assert len(city.classes) == 36
     city.train(replace(CONFIG, max_steps=1, exemplars=4))
     vectors = load_file(city.folder / "localiser" / "localiser.safetensors")["exemplars.vectors"]
