@@ -81,8 +81,10 @@ def partition(context: click.Context) -> None:
 @click.command()
 @click.option("--shards", type=SHARDS, help="Shards to extract, such as 0-63 (default: all).")
 @click.option("--split", "splits", type=SPLIT, multiple=True, help="Split to extract (default: all three).")
-@click.option("--keep", is_flag=True, help="Set features made with other settings aside, for later use.")
-@click.option("--replace", is_flag=True, help="Delete features made with other settings.")
+@click.option(
+    "--keep", "others", flag_value="keep", help="Set features made with other settings aside, for later use."
+)
+@click.option("--replace", "others", flag_value="replace", help="Delete features made with other settings.")
 @click.option("--repair", is_flag=True, help="Check finished chunks first and redo damaged ones.")
 @SCHEDULER
 @DEVICE
@@ -91,8 +93,7 @@ def extract(
     context: click.Context,
     shards: tuple[int, ...] | None,
     splits: tuple[str, ...],
-    keep: bool,
-    replace: bool,
+    others: str | None,
     repair: bool,
     scheduler: str | None,
     device: str,
@@ -107,7 +108,12 @@ def extract(
 
     params, paths = project_of(context)
     options = ExtractOptions(
-        resolve_device(device), shards_of(params, shards), replace, keep, repair, scheduler
+        resolve_device(device),
+        shards_of(params, shards),
+        replace=others == "replace",
+        keep=others == "keep",
+        repair=repair,
+        scheduler=scheduler,
     )
     chosen = list(splits or SPLITS)
     for split in chosen + (crop_splits(params) if "queries" in chosen else []):
