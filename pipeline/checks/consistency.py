@@ -76,9 +76,8 @@ def check_views(paths: Paths, rows: dict[str, int]) -> Iterator[Finding]:
         return
     views = ViewPlan.load(plan)
     rows["views"] = len(views)
-    last_row = int(views.row[-1]) if len(views) else -1
-    if "database" in rows and last_row >= rows["database"]:
-        text = f"the view plan names row {last_row}, but the manifest has {rows['database']} rows"
+    if "database" in rows and views.last_row >= rows["database"]:
+        text = f"the view plan names row {views.last_row}, but the manifest has {rows['database']} rows"
         yield Finding("partition", "blocks", text, "run `pipeline partition`")
     else:
         yield Finding("partition", "ok", f"{len(views):,} views planned")

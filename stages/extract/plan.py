@@ -40,9 +40,9 @@ class RowSource:
             require_own_views(self.views, self.manifest)
         if (self.views is None) != (self.augment is None):
             raise ValueError("views and augment go together: give both or neither")
-        if self.views is not None and len(self.views) and int(self.views.row[-1]) >= self.manifest.rows:
+        if self.views is not None and self.views.last_row >= self.manifest.rows:
             raise InputError(
-                f"the view plan names image {int(self.views.row[-1])}, but {self.manifest.path} has "
+                f"the view plan names image {self.views.last_row}, but {self.manifest.path} has "
                 f"{self.manifest.rows} images: run `pipeline partition` again"
             )
 

@@ -63,7 +63,7 @@ def run(inputs: PartitionInputs, *, progress: Progress | None = None) -> Partiti
     origin = origin_of(source, classes, labels, plan)
     replace(classes, origin=origin).save(output / "classes.parquet")
     _save_labels(output / "labels.npy", labels)
-    replace(plan, origin=origin).save(output / "views.parquet")
+    replace(plan, origin=origin).save(output / "views.parquet", source.row_digest)
     inside = int(in_class(labels).sum())
     slices = [classes.group_slice(group) for group in range(classes.groups)]
     return PartitionResult(

@@ -372,7 +372,7 @@ def test_an_empty_view_plan_gives_an_empty_store(manifest, tmp_path):
 
 
 def test_views_of_another_manifest_are_rejected(manifest, tmp_path):
-    plan = ViewPlan(np.array([ROWS]), np.array([0], np.int16))
+    plan = ViewPlan.of_columns(np.array([ROWS]), np.array([0], np.int16))
     with pytest.raises(InputError, match="the view plan names image 150"):
         run(manifest, tmp_path / "views.zarr", views=plan, augment=AUGMENT)
     for views, augment_config in ((plan, None), (None, AUGMENT)):

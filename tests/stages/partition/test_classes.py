@@ -91,6 +91,32 @@ def test_a_plan_comes_back_as_it_was(tmp_path):
     assert (back.row.dtype, back.view.dtype) == (np.int64, np.int16)
 
 
+def test_a_stored_plan_notes_its_digest_and_last_row(tmp_path, monkeypatch):
+    path, plan = tmp_path / "views.parquet", ViewPlan.of_counts(np.array([0, 2, 0, 3, 0]))
+    plan.save(path, "images")
+    back = ViewPlan.load(path)
+    assert back.row_digest("others") == plan.row_digest("others")  # reads the columns
+    plan.save(tmp_path / "older.parquet")
+    older = ViewPlan.load(tmp_path / "older.parquet")
+    assert (older.row_digest("images"), older.last_row) == (plan.row_digest("images"), 3)
+
+    def no_columns(*_, **__):
+        raise AssertionError("the columns were read, although the note states what is asked")
+
+    monkeypatch.setattr("stages.partition.views.read_table", no_columns)
+    back = ViewPlan.load(path)
+    assert (len(back), back.row_digest("images"), back.last_row) == (5, plan.row_digest("images"), 3)
+
+
+def test_a_plan_replaced_after_it_was_opened_is_rejected(tmp_path):
+    path, plan = tmp_path / "views.parquet", ViewPlan.of_counts(np.array([0, 2]))
+    plan.save(path, "images")
+    back = ViewPlan.load(path)
+    ViewPlan.of_counts(np.array([1, 1])).save(path, "images")
+    with pytest.raises(InputError, match="was written again meanwhile: run the same command again"):
+        _ = back.row
+
+
 def test_an_empty_plan_can_be_stored(tmp_path):
     ViewPlan.of_counts(np.zeros(5, np.int16)).save(tmp_path / "views.parquet")
     assert len(ViewPlan.load(tmp_path / "views.parquet")) == 0
