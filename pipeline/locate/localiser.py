@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pipeline.locate.answer import Answer, answer_of, candidates
 from pipeline.locate.backbone import load_backbone_of
+from pipeline.locate.features import Features, PhotoCrops, PhotoFeatures
 from pipeline.locate.near import Near
-from pipeline.locate.photos import Capture, read_photo
+from pipeline.locate.photos import Capture, PhotoSource
 from pipeline.locate.walk import moments_of, spans_of
 from stages.errors import InputError, require
-from stages.images.preprocess import CENTRE, MORE_CROPS, more_crops
+from stages.images.preprocess import MORE_CROPS
 from stages.images.read import UnreadableImage
 from stages.models.backbones.backbone import Backbone
-from stages.models.localiser.evidence import join_crops
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import answer, answer_walks, predict
 from stages.models.localiser.walk import LookAt, WalkTimes
-
-Features = npt.NDArray[np.floating[Any]]
 
 __all__ = ["Near", "PhotoLocaliser"]
 
 
 class PhotoLocaliser:
-    """A trained localiser together with its backbone; make one with `load`."""
+    """A trained localiser together with its backbone; make one with `load`. Threads may share it."""
 
     def __init__(self, trained: Localiser, backbone: Backbone, crops: int = 1) -> None:
         self.trained = trained
         self.backbone = backbone
-        self.crop_positions = (CENTRE, *more_crops(crops, backbone.preprocess.as_dict()))
-        self._process = os.getpid()
+        self.features = PhotoFeatures(trained, backbone, crops)
 
     @classmethod
     def load(
@@ -79,13 +74,13 @@ class PhotoLocaliser:
         backbone = load_backbone_of(trained.recipe, folder, weights=weights, device=device)
         return cls(trained, backbone, crops)
 
-    def locate(self, photo: str | Path, *, top: int = 5, near: Near | None = None) -> Answer:
+    def locate(self, photo: PhotoSource, *, top: int = 5, near: Near | None = None) -> Answer:
         """Return where a photo was taken.
 
         Parameters
         ----------
-        photo : str or Path
-            An image file.
+        photo : path, bytes, file object, PIL image, array (H, W, 3) or tensor (3, H, W)
+            See `PhotoSource`.
         top : int
             Number of places; fewer if the localiser knows fewer.
         near : Near, optional
@@ -94,25 +89,30 @@ class PhotoLocaliser:
         Raises
         ------
         UnreadableImage
-            If the file cannot be read as an image.
+            If it cannot be read as an image.
         InputError
-            If no place of the localiser is in the circle.
+            If it is nothing of that, or no place of the localiser is in the circle.
         """
-        capture, features = self._read(Path(photo))
-        return self._answer(capture, features, top, near)
+        crops = self.features.read(photo)
+        (features,) = self.features.of([crops])
+        return self.answer(crops.capture, features, top=top, near=near)
 
     def locate_all(
-        self, photos: Iterable[str | Path], *, top: int = 5, near: Near | None = None
+        self, photos: Iterable[PhotoSource], *, top: int = 5, near: Near | None = None
     ) -> Iterator[Answer | UnreadableImage]:
-        """Yield an answer per photo, or the error of an unreadable one."""
-        for photo in photos:
-            try:
-                yield self.locate(photo, top=top, near=near)
-            except UnreadableImage as error:
-                yield error
+        """Yield an answer per photo, or the error of an unreadable one.
+
+        Photos are read when they are needed, so an iterator may yield millions. On a GPU, 32 at a time pass
+        through the backbone.
+        """
+        for outcome in self._stream(photos):
+            if isinstance(outcome, UnreadableImage):
+                yield outcome
+            else:
+                yield self.answer(*outcome, top=top, near=near)
 
     def locate_together(
-        self, photos: Iterable[str | Path], *, top: int = 5, near: Near | None = None
+        self, photos: Iterable[PhotoSource], *, top: int = 5, near: Near | None = None
     ) -> list[Answer | UnreadableImage]:
         """Return one answer for photos of one spot, after the errors of the unreadable ones.
 
@@ -121,14 +121,14 @@ class PhotoLocaliser:
         outcomes, readable, features = self._read_all(photos)
         if readable:
             views = np.stack(features, axis=1).reshape(1, -1, features[0].shape[-1])
-            answer = self._answer(readable[0][1], views, top, near)
+            answer = self.answer(readable[0][1], views, top=top, near=near)
             together = tuple(capture.path for _, capture in readable)
             outcomes.append(replace(answer, together=together))
         return outcomes
 
     def locate_walk(
         self,
-        photos: Iterable[str | Path],
+        photos: Iterable[PhotoSource],
         *,
         speed_m_s: float,
         look_at: LookAt = "whole",
@@ -143,8 +143,8 @@ class PhotoLocaliser:
 
         Parameters
         ----------
-        photos : iterable of str or Path
-            Image files.
+        photos : iterable of PhotoSource
+            As for `locate`; those without a path are in one folder.
         speed_m_s : float
             How fast the photographer moves: 1.4 on foot, about 8 in a car.
         look_at : {"whole", "past"}
@@ -174,51 +174,44 @@ class PhotoLocaliser:
             outcomes.insert(number, replace(answer, walk=span))
         return outcomes
 
-    def _adapt_to_fork(self) -> None:
-        """Use one thread in a forked process: the threads of its parent do not exist there."""
-        if self._process == os.getpid():
-            return
-        if self.trained.device.type != "cpu":
-            raise InputError(
-                f"this localiser was loaded in process {self._process} and uses {self.trained.device}, "
-                f"which its fork {os.getpid()} cannot: load it in each process"
-            )
-        torch.set_num_threads(1)
-        self._process = os.getpid()
-
     def _read_all(
-        self, photos: Iterable[str | Path]
+        self, photos: Iterable[PhotoSource]
     ) -> tuple[list[Answer | UnreadableImage], list[tuple[int, Capture]], list[Features]]:
         """Return the errors of unreadable photos; number, EXIF data and features of the others."""
         errors: list[Answer | UnreadableImage] = []
         readable, features = [], []
-        for number, photo in enumerate(map(Path, photos)):
-            try:
-                capture, own = self._read(photo)
-            except UnreadableImage as error:
-                errors.append(error)
+        for number, outcome in enumerate(self._stream(photos)):
+            if isinstance(outcome, UnreadableImage):
+                errors.append(outcome)
                 continue
+            capture, own = outcome
             readable.append((number, capture))
             features.append(own)
         return errors, readable, features
 
-    def _read(self, photo: Path) -> tuple[Capture, Features]:
-        """EXIF data and features (1, F), or (1, V, F) with a tail; other photos do not change them."""
-        self._adapt_to_fork()
-        preprocess = self.backbone.preprocess
-        capture, image = read_photo(photo, decode_at_least=preprocess.decode_at_least)
-        positions = self.crop_positions if image.width != image.height else (CENTRE,)
-        crops = np.stack([replace(preprocess, crop_at=position)(image) for position in positions])
-        pooled = self.backbone(torch.from_numpy(crops))
-        joined = torch.cat([pooled[name] for name in self.trained.inputs], dim=1)
-        features = joined.cpu().numpy().astype(self.trained.recipe.dtype)
-        repeated = np.resize(features, (len(self.crop_positions), features.shape[1]))
-        return capture, join_crops(self.trained, [crop[None] for crop in repeated])
+    def _stream(self, photos: Iterable[PhotoSource]) -> Iterator[tuple[Capture, Features] | UnreadableImage]:
+        """Yield EXIF data and features of each photo, or its error; a few photos are in memory at a time."""
+        waiting = iter(photos)
+        while some := list(itertools.islice(waiting, self.features.at_once)):
+            outcomes = [self._crops(photo) for photo in some]
+            readable = [outcome for outcome in outcomes if isinstance(outcome, PhotoCrops)]
+            features = iter(self.features.of(readable) if readable else ())
+            for outcome in outcomes:
+                if isinstance(outcome, PhotoCrops):
+                    yield outcome.capture, next(features)
+                else:
+                    yield outcome
+
+    def _crops(self, photo: PhotoSource) -> PhotoCrops | UnreadableImage:
+        try:
+            return self.features.read(photo)
+        except UnreadableImage as error:
+            return error
 
     def _prior(self, near: Near | None) -> npt.NDArray[np.float64] | None:
         return None if near is None else near.log_prior(self.trained.places, self.trained.classes.zone)
 
-    def _answer(self, capture: Capture, features: Features, top: int, near: Near | None) -> Answer:
+    def answer(self, capture: Capture, features: Features, *, top: int, near: Near | None) -> Answer:
         """Return the answer to a feature (1, F), or to the evidence of several views (1, V, F)."""
         prior = self._prior(near)
         if prior is None and self.trained.meta.get("fusion") is None:

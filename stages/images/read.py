@@ -83,8 +83,15 @@ def _decode(source: Path | bytes, path: Path, decode_at_least: int | None) -> Im
         if not (len(source) if isinstance(source, bytes) else require_file(source)):
             raise UnreadableImage(path, "empty file")
         with open_picture(source, decode_at_least=decode_at_least) as image:
-            image.load()
-            return _rgb(_upright(image, path))
+            return upright_rgb(image, path)
+    raise AssertionError  # the block returns or raises
+
+
+def upright_rgb(image: Image.Image, path: Path) -> Image.Image:
+    """Return a copy of an opened image: RGB, turned upright; `path` names it in errors. See `read_image`."""
+    with as_unreadable(path):
+        image.load()
+        return _rgb(_upright(image, path))
     raise AssertionError  # the block returns or raises
 
 

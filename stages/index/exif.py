@@ -24,15 +24,17 @@ class Photo:
     timestamp: str
 
 
-def read_exif(path: Path, content: bytes | None = None) -> Photo | SkipReason:
-    """Return where, when and in which direction a photo was taken, or the reason to skip it.
-
-    The `content` of the file need not be read again where it is known.
-    """
+def read_exif(path: Path) -> Photo | SkipReason:
+    """Return where, when and in which direction a photo was taken, or the reason to skip it."""
     try:
-        exif = _exif_of(path, content)
+        exif = exif_of(path)
     except UnreadableImage as fault:
         return SkipReason.HEIC if fault.reason == HEIC_MISSING else SkipReason.UNREADABLE
+    return photo_of(exif)
+
+
+def photo_of(exif: Image.Exif) -> Photo | SkipReason:
+    """Return where, when and in which direction a photo with this EXIF data was taken, or what is wrong."""
     gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     if not {ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLongitude} & set(gps):
         return SkipReason.NO_GPS
@@ -47,22 +49,32 @@ def read_exif(path: Path, content: bytes | None = None) -> Photo | SkipReason:
     return Photo(float(latitude), float(longitude), heading, _taken(exif))
 
 
-def read_time(path: Path, content: bytes) -> tuple[str, str]:
+def time_and_camera(exif: Image.Exif) -> tuple[str, str]:
     """Return when a photo was taken, as ISO 8601, and the model of the camera; "" where unknown."""
-    try:
-        exif = _exif_of(path, content)
-    except UnreadableImage:
-        return "", ""
     return _taken(exif), str(exif.get(ExifTags.Base.Model, "")).strip("\0 ")
 
 
-def _exif_of(path: Path, content: bytes | None) -> Image.Exif:
-    with as_unreadable(path), open_picture(content or path, decode_at_least=1) as image:
-        exif = image.getexif()
-        # Pillow reads these parts when they are first asked for, while the file is open.
-        exif.get_ifd(ExifTags.IFD.GPSInfo)
-        exif.get_ifd(ExifTags.IFD.Exif)
-        return exif
+def exif_of(path: Path, source: bytes | Image.Image | None = None) -> Image.Exif:
+    """Return the EXIF data of a file, or of its content or the opened image, which `path` names in errors.
+
+    Raises
+    ------
+    UnreadableImage
+        If the file is not an image, or its EXIF data is damaged.
+    """
+    with as_unreadable(path):
+        if isinstance(source, Image.Image):
+            return _with_parts(source.getexif())
+        with open_picture(source or path, decode_at_least=1) as image:
+            return _with_parts(image.getexif())
+    raise AssertionError  # the block returns or raises
+
+
+def _with_parts(exif: Image.Exif) -> Image.Exif:
+    """Read the parts that Pillow reads when they are first asked for, while the file is open."""
+    exif.get_ifd(ExifTags.IFD.GPSInfo)
+    exif.get_ifd(ExifTags.IFD.Exif)
+    return exif
 
 
 def _taken(exif: Image.Exif) -> str:

@@ -35,8 +35,11 @@ def test_features_of_the_crops_are_averaged(one, three, tmp_path):
     image = read_image(tmp_path / "wide.png")
     for name, left in (("left", 0), ("centre", 48), ("right", 96)):
         image.crop((left, 0, left + 64, 64)).save(tmp_path / f"{name}.png")
-    own = [one._read(tmp_path / f"{name}.png")[1] for name in ("left", "centre", "right")]
-    together = three._read(tmp_path / "wide.png")[1]
+    own = [
+        one.features.of([one.features.read(tmp_path / f"{name}.png")])[0]
+        for name in ("left", "centre", "right")
+    ]
+    together = three.features.of([three.features.read(tmp_path / "wide.png")])[0]
     assert together.shape == own[0].shape
     difference = np.abs(together - np.mean(own, axis=0)).max()
     # The crop keeps no margin at the ends, where a photo of its own loses an eighth.

@@ -107,7 +107,7 @@ def test_evidence_of_photos_together_is_their_mean(localiser, photos):
     trained = localiser.trained
     fusion = FusionConfig(**trained.meta["fusion"]["settings"])
     calibration = calibration_for(trained, fusion)
-    views = np.stack([localiser._read(photo)[1] for photo in photos], axis=1)
+    views = np.stack(localiser.features.of([localiser.features.read(photo) for photo in photos]), axis=1)
 
     def evidence(features):
         scored = score_classes(trained, features, top=len(trained.places), calibration=calibration)
