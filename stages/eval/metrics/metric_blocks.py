@@ -112,6 +112,7 @@ def confidence_block(
         "AUROC outside": rounded(separation(confidence, ~outside), 4),
         "outside queries": int(outside.sum()),
         "abstained": rounded(100 * abstain.mean(), 3),
+        "abstained right": rounded(100 * abstain[right].mean(), 3) if right.any() else None,
         "abstained outside": rounded(100 * abstain[outside].mean(), 3) if outside.any() else None,
         "risk at 50 %": rounded(100 * curve.risk_at(0.5), 3),
         "risk at 80 %": rounded(100 * curve.risk_at(0.8), 3),

@@ -20,6 +20,7 @@ _LABELS = {
     "AUROC outside": "AUROC, known against unknown places",
     "outside queries": "queries from unknown places",
     "abstained": "abstained, %",
+    "abstained right": "withheld of the right answers, %",
     "abstained outside": "abstained at unknown places, %",
     "risk at 50 %": "wrong at 50 % coverage, %",
     "risk at 80 %": "wrong at 80 % coverage, %",

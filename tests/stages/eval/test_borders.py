@@ -95,7 +95,7 @@ def test_risks_are_those_of_the_most_trusted_answers():
     right = np.array([True, True, True, False, False])
     answers = SimpleNamespace(
         confidence=np.array([0.9, 0.8, 0.7, 0.6, 0.5]),
-        abstain=np.array([False, False, False, True, True]),
+        abstain=np.array([False, False, True, False, True]),
         errors_m={"classify": np.where(right, 25.0, 25.01)[:, None]},
     )
     queries = SimpleNamespace(
@@ -109,5 +109,6 @@ def test_risks_are_those_of_the_most_trusted_answers():
     assert block["AUROC right"] == 1
     assert block["AUROC outside"] == pytest.approx(4 / 6, abs=1e-4)  # of the six pairs of inside and outside
     assert (block["abstained"], block["abstained outside"]) == (40, 50)
+    assert block["abstained right"] == pytest.approx(100 / 3, abs=1e-3)
     assert (block["mean"], block["outside queries"]) == (pytest.approx(70), 2)
     assert block["ECE"] == pytest.approx(100 * (0.1 + 0.2 + 0.3 + 0.6 + 0.5) / 5)
