@@ -1,8 +1,9 @@
-"""Devices to compute on, by name."""
+"""Devices to compute on, by name.
+
+PyTorch takes seconds to import, so it is imported when a device is looked at.
+"""
 
 from __future__ import annotations
-
-import torch
 
 from stages.errors import ConfigError
 
@@ -21,18 +22,27 @@ def resolve_device(names: str) -> str:
         If this machine cannot use one of them.
     """
     if names == "auto":
+        import torch
+
         names = "cuda" if torch.cuda.is_available() else "cpu"
+    require_devices(names)
+    return names
+
+
+def require_devices(names: str) -> None:
+    """Raise ConfigError if this machine cannot use one of some devices; "auto" and "cpu" always work."""
     for device in names.split(","):
-        if reason := why_unusable(device):
+        if device not in ("auto", "cpu") and (reason := why_unusable(device)):
             raise ConfigError(
                 f"device {device!r} cannot be used ({reason}): expected auto, cpu or a GPU of this machine "
                 "such as cuda:0"
             )
-    return names
 
 
 def describe_device(names: str) -> str:
     """Return resolved devices as the results show them: with the GPU's name or the number of CPU threads."""
+    import torch
+
     first = names.split(",")[0]
     if first.startswith("cuda"):
         return f"{names} ({torch.cuda.get_device_name(first)})"
@@ -41,6 +51,8 @@ def describe_device(names: str) -> str:
 
 def why_unusable(device: str) -> str | None:
     """Return in one line why tensors cannot be put on a device, None if they can."""
+    import torch
+
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -104,11 +104,10 @@ def extract(
     """
     from pipeline.runners.extract import ExtractOptions, crop_splits, extract_split, storage_line
     from pipeline.runners.imported import keep_imported
-    from stages.devices import describe_device, resolve_device
 
     params, paths = project_of(context)
     options = ExtractOptions(
-        resolve_device(device),
+        device,
         shards_of(params, shards),
         replace=others == "replace",
         keep=others == "keep",
@@ -120,10 +119,9 @@ def extract(
         if params.extract.imported is not None:
             console.line(keep_imported(params, paths, split))
             continue
-        console.line(f"extract {split}: {params.extract.backbone} on {describe_device(options.device)}")
         console.line(storage_line(params, paths, split))
         with console.progress(f"extract {split}") as progress:
-            result = extract_split(params, paths, split, options, progress=progress)
+            result = extract_split(params, paths, split, options, progress=progress, report=console.line)
         console.facts(f"extract {split}", result.facts())
 
 

@@ -13,13 +13,13 @@ from pipeline.project import dvc_link
 from pipeline.project.params import Params
 from pipeline.project.paths import CROP_SPLITS, Paths
 from pipeline.runners.dask_cluster import connect, cores, local_workers, map_shards
+from stages.devices import resolve_device
 from stages.errors import ConfigError
 from stages.extract.crops import Crop
 from stages.extract.elsewhere import extract_elsewhere
 from stages.extract.plan import RowSource, ShardOrder, describe, recipe_for
 from stages.extract.result import ExtractResult, ShardResult
-from stages.extract.shard import extract_shard
-from stages.extract.stage import ExtractInputs, run
+from stages.extract.stage import ExtractInputs, Report, run
 from stages.files import Progress, open_parquet
 from stages.images.preprocess import more_crops
 from stages.index.manifest import Manifest
@@ -56,7 +56,13 @@ class ExtractOptions:
 
 
 def extract_split(
-    params: Params, paths: Paths, split: str, options: ExtractOptions, *, progress: Progress
+    params: Params,
+    paths: Paths,
+    split: str,
+    options: ExtractOptions,
+    *,
+    progress: Progress,
+    report: Report | None = None,
 ) -> ExtractResult:
     """Extract shards of one split, here or on a cluster; see `stages.extract.stage.run`.
 
@@ -68,7 +74,7 @@ def extract_split(
         If the scheduler's address is not valid, or `extract.decoder` needs a GPU and the device is none.
     """
     device, scheduler = options.device, options.scheduler
-    if params.extract.decoder == "nvjpeg" and not device.startswith("cuda"):
+    if params.extract.decoder == "nvjpeg" and not resolve_device(device).startswith("cuda"):
         raise ConfigError(
             f"extract.decoder is nvjpeg, which needs a GPU, but the device is {device}: use --device cuda, "
             "or set extract.decoder: pillow"
@@ -93,7 +99,7 @@ def extract_split(
     )
     dvc_link.remove_stale_link(paths, split)
     with sigterm_as_ctrl_c():
-        result = run(inputs, progress=progress, mapper=on_cluster if scheduler else None)
+        result = run(inputs, progress=progress, report=report, mapper=on_cluster if scheduler else None)
     if split == "database" and not result.missing_rows:
         here = "cpu" if scheduler else device
         extract_elsewhere(params.extract, inputs.source.manifest, paths.elsewhere, here)
@@ -145,6 +151,8 @@ def extract_on_worker(order: ShardOrder) -> ShardResult:
     """Extract one shard on a Dask worker, on the device assigned to the worker."""
     import torch
     from distributed import get_worker
+
+    from stages.extract.shard import extract_shard
 
     devices = order.device.split(",")
     if devices == ["cuda"] and torch.cuda.device_count() > 1:

@@ -15,18 +15,15 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from cache.recipe import Recipe
 from cache.storage.paths import StoragePath
-from stages.devices import resolve_device
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import describe, recipe_for
 from stages.images.read import UnreadableImage
 from stages.index.manifest import Manifest
 from stages.index.packs.reader import ImageSource
-from stages.models.backbones.backbone import load_backbone
 from stages.models.backbones.spec import pooled_among
 from stages.toycity.config import CityConfig
 from stages.toycity.draw import Renderer
@@ -81,6 +78,11 @@ def extract_elsewhere(config: ExtractConfig, manifest: Manifest, path: StoragePa
     recipe = recipe_for(config, None, 0, card)
     if manifest.rows < LEAST_PHOTOS or Elsewhere.load(path, recipe) is not None:
         return
+    import torch  # slow to import: most runs return above
+
+    from stages.devices import resolve_device
+    from stages.models.backbones.backbone import load_backbone
+
     drawn = list(draw_elsewhere(manifest))
     backbone = load_backbone(
         config.backbone,

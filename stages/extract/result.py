@@ -47,7 +47,7 @@ class ExtractResult:
     missing_rows : int
         Rows of the whole store that are still to do, in other shards.
     device : str
-        Where the backbone ran.
+        Where the backbone ran; "" if nothing was left to do.
     damaged : tuple of ChunkFault
         Faults of the chunks that were done again.
     """
@@ -108,8 +108,9 @@ class ExtractResult:
             ("reused", self.reused),
             ("bad", len(self.bad)),
             ("missing in other shards", self.missing_rows),
-            ("device", self.device),
         ]
+        if self.device:
+            facts.append(("device", self.device))
         if self.damaged:
             chunks = number_ranges(sorted({fault.chunk for fault in self.damaged}))
             facts.append(("damaged chunks done again", f"{chunks} ({self.damaged[0].what})"))

@@ -1,25 +1,27 @@
-"""Extract: pass every image, and every planned view, through the frozen backbone once (4.10, 4.11)."""
+"""Extract: pass every image, and every planned view, through the frozen backbone once (4.10, 4.11).
+
+What computes features is imported only if work is left, because PyTorch takes seconds to import.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cache.integrity import repair_metadata
 from cache.storage.paths import StoragePath
 from cache.storage.shard_claims import claimed
 from cache.store import drop_reusable, open_store, store_exists
-from stages.devices import describe_device, resolve_device
+from stages.devices import describe_device, require_devices, resolve_device
 from stages.extract.config import ExtractConfig
 from stages.extract.plan import RowSource, ShardOrder, describe, open_for, recipe_for
-from stages.extract.read_ahead import end_readers
 from stages.extract.result import ExtractResult, ShardResult, too_many_bad
-from stages.extract.shard import backbone_for, extract_shard
 from stages.extract.todo import count_rows, plan_shards, reopen_damaged, shards_with_work
 from stages.files import Progress
 
 Mapper = Callable[[Callable[[ShardOrder], ShardResult], Sequence[ShardOrder]], Iterable[ShardResult]]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ class ExtractInputs:
 
 
 def run(
-    inputs: ExtractInputs, *, progress: Progress | None = None, mapper: Mapper | None = None
+    inputs: ExtractInputs,
+    *,
+    progress: Progress | None = None,
+    report: Report | None = None,
+    mapper: Mapper | None = None,
 ) -> ExtractResult:
     """Extract the features of some shards and return what was done.
 
@@ -69,6 +75,8 @@ def run(
         What to extract, and to where.
     progress : callable, optional
         Called with (rows done, rows to do).
+    report : callable, optional
+        Called with a line that names backbone and device, once it is known that work is left.
     mapper : callable, optional
         Maps `extract_shard` over the orders elsewhere, such as on a cluster; by default this process
         finishes one shard after the other. Results may come in any order.
@@ -85,11 +93,14 @@ def run(
         If too many images are unreadable.
     """
     started = time.perf_counter()
-    config, source, device = inputs.config, inputs.source, resolve_device(inputs.device)
+    config, source = inputs.config, inputs.source
+    require_devices(inputs.device)
     card = describe(config) if source.crop is None else source.crop.applied_to(describe(config))
     recipe = recipe_for(config, source.augment, source.seed, card)
     if inputs.replace:  # before old features are deleted, the backbone must be able to make new ones
-        backbone_for(config, device.split(",")[0], recipe.weights_id)
+        from stages.extract.shard import backbone_for
+
+        backbone_for(config, resolve_device(inputs.device).split(",")[0], recipe.weights_id)
     described = repair_metadata(open_store(inputs.store)) if _is_to_repair(inputs) else []
     store = open_for(source, recipe, inputs.store, replace=inputs.replace, keep=inputs.keep)
     shards = {shard: store.spec.shard_chunks(shard, config.shards) for shard in sorted(set(inputs.shards))}
@@ -98,8 +109,15 @@ def run(
     with claimed(inputs.store, shards if inputs.repair else shards_with_work(store, shards)):
         damaged = reopen_damaged(store, shards, thorough=inputs.repair)
         orders = plan_shards(
-            config, source, store, shards, preprocess=card.preprocess, device=device, bad_limit=bad_limit
+            config,
+            source,
+            store,
+            shards,
+            preprocess=card.preprocess,
+            device=inputs.device,
+            bad_limit=bad_limit,
         )
+        orders, device = _on_devices(orders, inputs, report)
         results = _finish_shards(orders, mapper or _in_this_process(progress), bad_limit)
     missing = store.ledger.missing()
     if not len(missing):
@@ -109,7 +127,7 @@ def run(
         rows=rows,
         missing_rows=count_rows(store, missing),
         seconds=time.perf_counter() - started,
-        device=describe_device(device),
+        device=device,
         damaged=tuple(damaged),
         described=tuple(described),
     )
@@ -119,8 +137,26 @@ def _is_to_repair(inputs: ExtractInputs) -> bool:
     return inputs.repair and not inputs.replace and store_exists(inputs.store)
 
 
+def _on_devices(
+    orders: list[ShardOrder], inputs: ExtractInputs, report: Report | None
+) -> tuple[list[ShardOrder], str]:
+    """Return the orders for the devices that their name stands for, and these in words; "" without orders."""
+    if not orders:
+        return [], ""
+    device = resolve_device(inputs.device)
+    described = describe_device(device)
+    if report is not None:
+        report(f"extract {inputs.store.stem}: {inputs.config.backbone} on {described}")
+    return [replace(order, device=device) for order in orders], described
+
+
 def _finish_shards(orders: Sequence[ShardOrder], mapper: Mapper, bad_limit: int) -> list[ShardResult]:
     """Return the results of all orders; raise InputError once their bad rows exceed the limit together."""
+    if not orders:
+        return []
+    from stages.extract.read_ahead import end_readers
+    from stages.extract.shard import backbone_for, extract_shard
+
     results: list[ShardResult] = []
     try:
         for result in mapper(extract_shard, orders):
@@ -140,6 +176,8 @@ def _in_this_process(progress: Progress | None) -> Mapper:
     def finish(
         function: Callable[[ShardOrder], ShardResult], orders: Sequence[ShardOrder]
     ) -> Iterable[ShardResult]:
+        from stages.extract.shard import extract_shard
+
         total, done = sum(order.images for order in orders), 0
 
         def advance(images: int) -> None:

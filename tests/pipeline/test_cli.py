@@ -143,18 +143,30 @@ def test_partition_and_doctor_say_what_bounds_the_result(project, capsys):
     assert "% of the queries lie within 25 m of a class" in shown
 
 
-def test_help_imports_nothing_slow():
-    script = """
+def run_without(modules: set[str], *arguments: str) -> str:
+    """What a command prints in a process of its own, in which none of these modules is imported."""
+    script = f"""
 import sys
 from pipeline.cli import main
 try:
-    main(["--help"])
-except SystemExit:
-    sys.exit(", ".join({"torch", "pyarrow", "numpy", "zarr", "dask", "scipy"} & sys.modules.keys()) or 0)
+    main({arguments!r})
+except SystemExit as stopped:
+    sys.exit(stopped.code or ", ".join({modules!r} & sys.modules.keys()) or 0)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Usage: ")
+    return done.stdout
+
+
+def test_help_imports_nothing_slow():
+    shown = run_without({"torch", "pyarrow", "numpy", "zarr", "dask", "scipy"}, "--help")
+    assert shown.startswith("Usage: ")
+
+
+def test_extract_with_nothing_left_imports_no_torch(finished):
+    shown = run_without({"torch", "timm", "dask", "scipy"}, "--project", str(finished), "extract")
+    assert len(re.findall(r"computed\s+0\b", shown)) == 3
+    run_without({"torch", "timm", "dask", "scipy"}, "--project", str(finished), "status")
 
 
 def test_a_system_error_is_one_line(tmp_path, capsys):
@@ -233,7 +245,8 @@ def test_the_stages_in_order_end_in_metrics(finished, capsys):
 def test_extracting_again_computes_nothing(finished, capsys):
     assert call("--project", str(finished), "extract", "--split", "database", "--device", "cpu") == 0
     shown = capsys.readouterr().out
-    assert re.match(r"extract database: efficientnet_lite0 on cpu \(\d+ threads\)", shown)
+    assert re.match(r"database: 60 images x .* = .* in ", shown)
+    assert " on cpu" not in shown  # no device is looked for
     assert re.search(r"computed\s+0\b", shown)
 
 

@@ -56,7 +56,7 @@ def run(manifest, store, config=CONFIG, shards=None, **options):
         return {name: options.pop(name) for name in names if name in options}
 
     source = RowSource(manifest, **chosen("views", "augment", "seed"))
-    callbacks = chosen("progress", "mapper")
+    callbacks = chosen("progress", "report", "mapper")
     shards = range(config.shards) if shards is None else shards
     return extract(ExtractInputs(config, source, store, shards, **{"device": "cpu", **options}), **callbacks)
 

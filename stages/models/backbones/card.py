@@ -1,4 +1,7 @@
-"""What a recipe states of a backbone: outputs, weights, preprocessing; its weights are not loaded."""
+"""What a recipe states of a backbone: outputs, weights, preprocessing; its weights are not loaded.
+
+PyTorch and timm take seconds to import. A named backbone with weights from a file needs neither.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.images.preprocess import Preprocess
-from stages.models.backbones.create import random_model, require_own_weights
-from stages.models.backbones.function import describe_function
 from stages.models.backbones.outputs import output_lengths
 from stages.models.backbones.registry import BACKBONES, spec_of
 from stages.models.backbones.spec import PYTHON, pooled_among, pooling_and_layer, split_blocks
-from stages.models.backbones.split import SplitPoint, split_point
 from stages.models.backbones.weights import RANDOM, file_id, find_weights, state_id
+
+if TYPE_CHECKING:
+    from stages.models.backbones.split import SplitPoint
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class BackboneCard:
     @property
     def split(self) -> SplitPoint | None:
         """Where it is split, if one of its outputs is the tokens after its first blocks."""
+        from stages.models.backbones.split import split_point
+
         splits = [blocks for blocks in map(split_blocks, self.outputs) if blocks is not None]
         return split_point(self.name, self.image_size, splits[0]) if splits else None
 
@@ -79,6 +84,9 @@ def describe_backbone(
     lengths = output_lengths(name, image_size, outputs)
     source_sha256 = ""
     if name.startswith(PYTHON):
+        from stages.models.backbones.create import require_own_weights
+        from stages.models.backbones.function import describe_function
+
         require_own_weights(name, weights)
         made = describe_function(name)
         weights_id, source_sha256 = made.weights_id, made.source_sha256
@@ -103,4 +111,6 @@ def preprocess_for(name: str, image_size: int) -> Preprocess:
 
 @lru_cache(maxsize=8)
 def _random_id(name: str, image_size: int) -> str:
+    from stages.models.backbones.create import random_model
+
     return state_id(random_model(name, image_size))

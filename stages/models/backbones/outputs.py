@@ -68,11 +68,11 @@ def output_lengths(name: str, image_size: int, outputs: str | Sequence[str]) -> 
 
 
 def _length(name: str, spec: BackboneSpec, image_size: int, output: str) -> int:
-    # Imported here, because params.yaml is read through this module and torch takes seconds.
-    from stages.models.backbones.split import feature_map, split_point
-
     blocks = split_blocks(output)
     if blocks is not None:
+        # Imported here, because params.yaml is read through this module and torch takes seconds.
+        from stages.models.backbones.split import split_point
+
         return split_point(name, image_size, blocks).length
     pooling, layer = pooling_and_layer(output)
     if layer == -1:
@@ -82,6 +82,8 @@ def _length(name: str, spec: BackboneSpec, image_size: int, output: str) -> int:
         return BILINEAR_LENGTH
     if spec.kind == "vit":  # all blocks have tokens of the same length
         return spec.length
+    from stages.models.backbones.split import feature_map
+
     return feature_map(name, image_size, spec.blocks + layer + 1)[1]
 
 

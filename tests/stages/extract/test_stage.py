@@ -83,11 +83,14 @@ def passed(monkeypatch):
 
 def test_every_row_has_the_features_of_its_image(manifest, tmp_path, photos):
     store = tmp_path / "database.zarr"
-    seen = []
-    result = run(manifest, store, progress=lambda done, total: seen.append((done, total)))
+    seen, lines = [], []
+    result = run(
+        manifest, store, progress=lambda done, total: seen.append((done, total)), report=lines.append
+    )
     assert (result.rows, result.done, result.computed, result.reused) == (ROWS, 0, ROWS, 0)
     assert (result.bad, result.missing_rows) == ((), 0)
     assert result.device == describe_device("cpu")
+    assert lines == [f"extract database: efficientnet_lite0 on {result.device}"]
     assert result.images_per_s > 0
     assert ("computed", ROWS) in result.facts()
     assert min(result.read_s, result.compute_s, result.write_s) > 0
@@ -110,8 +113,8 @@ def test_a_second_run_computes_and_loads_nothing(manifest, tmp_path, monkeypatch
     run(manifest, tmp_path / "database.zarr")
     before = content(tmp_path / "database.zarr")
     monkeypatch.setattr("stages.extract.shard.load_backbone", None)
-    result = run(manifest, tmp_path / "database.zarr")
-    assert (result.done, result.computed, result.images_per_s) == (ROWS, 0, 0.0)
+    result = run(manifest, tmp_path / "database.zarr", report=pytest.fail)
+    assert (result.done, result.computed, result.images_per_s, result.device) == (ROWS, 0, 0.0, "")
     assert content(tmp_path / "database.zarr") == before
 
 
