@@ -113,6 +113,21 @@ def export_positions(context: click.Context, file: Path, split: str) -> None:
     console.facts(f"export positions of {split}", run(paths, split, file))
 
 
+@export.command("map")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@in_project
+def export_map(context: click.Context, folder: Path) -> None:
+    """Export cells, database photos and predictions as layers of a map.
+
+    FOLDER then holds cells.parquet, database.parquet and, after `pipeline eval`, predictions.parquet:
+    GeoParquet in degrees (EPSG:4326), which QGIS and GeoPandas open.
+    """
+    from pipeline.runners.export_map import export_map as run
+
+    _, paths = project_of(context)
+    console.facts("export map", run(paths, folder))
+
+
 @export.command("model")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(

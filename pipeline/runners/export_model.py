@@ -19,10 +19,11 @@ from pipeline.locate.localiser import PhotoLocaliser
 from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from stages.eval.queries import require_zone
-from stages.files import Progress, new_folder, read_json
+from stages.files import Progress, new_folder
 from stages.images.read import UnreadableImage
 from stages.index.manifest import Manifest
 from stages.index.packs.reader import ImageSource
+from stages.models.localiser.io import digest_of_folder
 from stages.models.localiser.recall import errors_m
 from stages.models.onnx_export.check import TOLERANCE, OnnxLocaliser, require_equal
 from stages.models.onnx_export.convert import convert, require_packages
@@ -74,7 +75,7 @@ def export_model(params: Params, paths: Paths, request: ModelExport, *, progress
         exact.unlink()
         description = {
             "placecache": version("placecache"),
-            "localiser_sha256": read_json(model / "meta.json", made_by="pipeline train-heads").get("digest"),
+            "localiser_sha256": digest_of_folder(model),
             "graph": {"file": GRAPH, "sha256": _sha256(graph), "weights": request.precision},
             **describe(localiser, backbone.preprocess),
             "checked": {"photos": len(pixels), "cosine difference": worst, "accepted": TOLERANCE},

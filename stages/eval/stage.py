@@ -24,6 +24,7 @@ from stages.eval.queries import Queries, require_zone
 from stages.eval.result import EvalResult
 from stages.eval.write import digest_of, write_curve, write_json, write_predictions
 from stages.images.preprocess import more_crops
+from stages.models.localiser.io import digest_of_folder
 from stages.models.localiser.localiser import Localiser
 
 __all__ = ["EvalInputs", "EvalResult", "run"]
@@ -102,6 +103,7 @@ def run(inputs: EvalInputs) -> EvalResult:
         "curve": digest_of(inputs.curve),
         "queries": manifest.digest,
         "partition": localiser.classes.origin.get("partition", ""),
+        "localiser": digest_of_folder(inputs.localiser),
     }
     write_predictions(inputs.predictions, config, localiser.places, queries, answers, origin)
     return result

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from stages.eval.config import EvalConfig
@@ -15,6 +17,7 @@ from stages.eval.metrics.breakdown import buckets
 from stages.eval.plots.curves import LOCALISERS, Curve
 from stages.eval.queries import Queries
 from stages.files import replacing, write_table
+from stages.index.utm_zone import Zone
 from stages.models.localiser.recall import recall_percent
 from stages.partition.places import Places
 
@@ -52,18 +55,16 @@ def write_predictions(
     ``class_ids`` and ``scores`` its single cells, best first;
     ``cell`` is the size of the true cell (head, mid, tail or none), ``unit`` the independent unit that
     intervals and tests resample;
-    ``answers_east`` and ``answers_north`` its answers, best first.
+    ``answers_east`` and ``answers_north`` its answers, best first. If the UTM zone is known, ``latitude`` and
+    ``longitude`` are the truth, ``predicted_latitude`` ... the first answers in degrees.
     The note keeps `origin`, digests of the files that belong to these predictions.
     """
-    columns: dict[str, Any] = {
-        "key": pa.array(queries.keys(), pa.string()),
-        "utm_east": queries.truth[:, 0].copy(),
-        "utm_north": queries.truth[:, 1].copy(),
-    }
+    zone = queries.manifest.zone
+    columns: dict[str, Any] = {"key": pa.array(queries.keys(), pa.string())}
+    columns |= _point_columns("utm", queries.truth, zone)
     for name, result in answers.results.items():
         prefix = "predicted" if name == "classify" else name
-        columns[f"{prefix}_east"] = result.positions[:, 0, 0].copy()
-        columns[f"{prefix}_north"] = result.positions[:, 0, 1].copy()
+        columns |= _point_columns(prefix, result.positions[:, 0], zone)
         error = "error_m" if name == "classify" else f"{name}_error_m"
         columns[error] = answers.errors_m[name][:, 0].copy()
     positions, cells = answers.results["classify"].positions, answers.cells
@@ -82,10 +83,15 @@ def write_predictions(
     within = answers.errors_m["classify"] <= config.radius_m
     for top in config.top:
         columns[f"correct@{top}"] = within[:, :top].any(axis=1)
-    note = {
-        "score": config.score,
-        "radius_m": config.radius_m,
-        "zone": queries.manifest.zone,
-        "origin": origin,
-    }
+    note = {"score": config.score, "radius_m": config.radius_m, "zone": zone, "origin": origin}
     write_table(path, pa.table(columns), note)
+
+
+def _point_columns(prefix: str, positions: npt.NDArray[np.float64], zone: str) -> dict[str, Any]:
+    """Return the columns of points (Q, 2) in metres, and in degrees if the zone is known."""
+    columns = {f"{prefix}_east": positions[:, 0], f"{prefix}_north": positions[:, 1]}
+    if zone:
+        before = "" if prefix == "utm" else f"{prefix}_"
+        latlon = Zone.of(zone).degrees(positions)
+        columns |= {f"{before}latitude": latlon[:, 0], f"{before}longitude": latlon[:, 1]}
+    return {name: column.copy() for name, column in columns.items()}

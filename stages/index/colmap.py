@@ -6,7 +6,7 @@ import csv
 import math
 from pathlib import Path
 
-import utm
+import numpy as np
 
 from stages.errors import InputError
 from stages.files import replacing
@@ -24,17 +24,12 @@ def write_colmap_positions(manifest: Manifest, path: Path) -> int:
     InputError
         If the zone is unknown, so that there are no degrees, or a key holds a space.
     """
-    if not manifest.zone:
-        raise InputError(
-            f"{manifest.path} has no UTM zone, so its positions have no degrees: add a column zone "
-            "to the source and run `pipeline index`"
-        )
-    zone = Zone.of(manifest.zone)
+    zone = Zone.of_file(manifest.zone, manifest.path)
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         for batch in manifest.batches(["key", "utm_east", "utm_north"]):
-            east, north = batch["utm_east"].to_numpy(), batch["utm_north"].to_numpy()
-            degrees = utm.to_latlon(east, north, zone.number, northern=zone.northern, strict=False)
-            for key, latitude, longitude in zip(batch["key"].to_pylist(), *degrees, strict=True):
+            positions = np.stack([batch[name].to_numpy() for name in ("utm_east", "utm_north")], axis=1)
+            degrees = zone.degrees(positions).tolist()
+            for key, (latitude, longitude) in zip(batch["key"].to_pylist(), degrees, strict=True):
                 if any(letter.isspace() for letter in key):
                     raise InputError(f"{key!r} holds a space, which COLMAP's list cannot: rename the image")
                 file.write(f"{key} {latitude:.10f} {longitude:.10f} 0\n")

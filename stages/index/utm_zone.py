@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,16 @@ class Zone:
             raise InputError(f"'{text}' is not a UTM zone: expected number and letter, such as 10S")
         return cls(int(match[1]), match[2])
 
+    @classmethod
+    def of_file(cls, text: str, path: Path) -> Zone:
+        """Return the zone that a file of positions states; InputError if it states none."""
+        if not text:
+            raise InputError(
+                f"{path} has no UTM zone, so its positions have no degrees: add a column zone "
+                "to the source and run `pipeline index`"
+            )
+        return cls.of(text)
+
     @property
     def name(self) -> str:
         """The zone as text, for instance "10S"."""
@@ -72,6 +83,12 @@ class Zone:
             )
             positions[near] = np.stack([east, north], axis=1)
         return positions
+
+    def degrees(self, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return latitudes and longitudes of east and north in metres, both (..., 2); NaN stays NaN."""
+        east, north = positions[..., 0], positions[..., 1]
+        latlon = utm.to_latlon(east, north, self.number, northern=self.northern, strict=False)
+        return np.stack(latlon, axis=-1)
 
 
 def zones_of(latlon: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

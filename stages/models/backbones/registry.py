@@ -68,6 +68,16 @@ def spec_of(name: str) -> BackboneSpec:
     return BACKBONES[name]
 
 
+def licence_of(name: str) -> str:
+    """Return the licence that timm states for a backbone's published weights; "unknown" if none."""
+    if name not in BACKBONES and not name.startswith(TIMM):
+        return "unknown"
+    import timm  # takes seconds
+
+    published = timm.get_pretrained_cfg(spec_of(name).model)
+    return str((published and published.license) or "unknown")
+
+
 def require_image_size(name: str, image_size: int) -> None:
     """Raise ConfigError unless a backbone accepts images of that side in pixels."""
     step = spec_of(name).step

@@ -22,7 +22,7 @@ from stages.partition.classes import ClassTable
 
 FORMAT = 3
 _WITHOUT_DIGEST = 2
-_META, _TENSORS, _CLASSES = "meta.json", "localiser.safetensors", "classes.parquet"
+_META, _TENSORS, _CLASSES = FILES = "meta.json", "localiser.safetensors", "classes.parquet"
 _MADE_BY = "pipeline train-heads"
 _LOWER_RATES = "lower train.learning_rate_heads and train.learning_rate_projection"
 
@@ -82,6 +82,11 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], ClassT
         raise InputError(f"{folder} is damaged ({error}): run `{_MADE_BY}` again") from error
     _require_finite(tensors, f"{folder} is damaged", f"run `{_MADE_BY}` again")
     return meta, tensors, ClassTable.load(stored / _CLASSES)
+
+
+def digest_of_folder(folder: Path) -> str:
+    """Return the digest that `write_folder` noted, which identifies the localiser; "" in older ones."""
+    return str(read_json(folder / _META, made_by=_MADE_BY).get("digest", ""))
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import timm
-import utm
-
 from stages.images.preprocess import Preprocess
 from stages.index.utm_zone import Zone
-from stages.models.backbones.registry import spec_of
+from stages.models.backbones.registry import licence_of
 from stages.models.localiser.localiser import Localiser
 from stages.models.onnx_export.convert import INPUT
 from stages.models.onnx_export.graph import COSINE, EVIDENCE
@@ -36,7 +32,7 @@ def describe(localiser: Localiser, preprocess: Preprocess) -> dict[str, Any]:
             "name": recipe.backbone,
             "weights": recipe.weights,
             "weights_sha256": recipe.weights_id,
-            "licence": _licence(recipe.backbone),
+            "licence": licence_of(recipe.backbone),
         },
         "zone": localiser.classes.zone,
         "places": _places(localiser),
@@ -66,12 +62,6 @@ def _steps(preprocess: Preprocess) -> list[str]:
     ]
 
 
-def _licence(backbone: str) -> str:
-    """Return the licence that timm states for a backbone's weights."""
-    published = timm.get_pretrained_cfg(spec_of(backbone).model) if spec_of(backbone).model else None
-    return (published and published.license) or "unknown"
-
-
 def _places(localiser: Localiser) -> dict[str, list[Any]]:
     """Return columns with one value per place, in the order of the graph's outputs."""
     places, zone = localiser.places, localiser.classes.zone
@@ -83,7 +73,5 @@ def _places(localiser: Localiser) -> dict[str, list[Any]]:
     }
     if not zone:
         return columns
-    number, northern = Zone.of(zone).number, Zone.of(zone).northern
-    degrees = utm.to_latlon(*places.centres.T, number, northern=northern, strict=False)
-    latitude, longitude = (np.round(axis, 7).tolist() for axis in degrees)
+    latitude, longitude = Zone.of(zone).degrees(places.centres).round(7).T.tolist()
     return {"latitude": latitude, "longitude": longitude, **columns}
