@@ -73,8 +73,9 @@ class GeoParquetWriter:
             table = table.drop_columns([COLUMN])
         table = table.append_column(COLUMN, _well_known_binary(lonlat))
         if self._writer is None:
+            # Without Arrow's own schema, its readers find the metadata that is added last.
             schema = table.schema.remove_metadata()
-            self._writer = pq.ParquetWriter(self._path, schema, write_page_checksum=True)
+            self._writer = pq.ParquetWriter(self._path, schema, write_page_checksum=True, store_schema=False)
         self._writer.write_table(table.replace_schema_metadata(None))
         points = lonlat.reshape(-1, 2)  # fmin and fmax skip NaN
         self._low = np.fmin(self._low, np.fmin.reduce(points, axis=0, initial=np.inf))
