@@ -34,7 +34,7 @@ def storage_errors(path: object) -> Iterator[None]:
     except FileNotFoundError as error:
         if "bucket" in str(error).lower():  # no object is an answer, no bucket is a fault
             raise StoreError(
-                f"{path} is in a bucket that does not exist: create the bucket, or edit data.features"
+                f"{path} is in a bucket that does not exist: create it, or edit the address (data.features)"
             ) from error
         raise
     except (FileExistsError, StoreError):

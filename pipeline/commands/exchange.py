@@ -10,6 +10,7 @@ import click
 from pipeline import console
 from pipeline.commands.context import DEVICE, in_project, one_device, project_of
 from pipeline.commands.help import HelpfulGroup
+from pipeline.project.paths import Paths
 
 
 @click.group("import", cls=HelpfulGroup)
@@ -117,7 +118,7 @@ def export_positions(context: click.Context, file: Path, split: str) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @in_project
 def export_map(context: click.Context, folder: Path) -> None:
-    """Export cells, database photos and predictions as layers of a map.
+    """Export cells, photos and predictions as layers of a map.
 
     FOLDER then holds cells.parquet, database.parquet and, after `pipeline eval`, predictions.parquet:
     GeoParquet in degrees (EPSG:4326), which QGIS and GeoPandas open.
@@ -161,4 +162,40 @@ def export_model(context: click.Context, folder: Path, form: str, **options: Any
     console.facts(f"export model: {form}", facts)
 
 
-COMMANDS = (import_, export)
+@click.command()
+@click.argument("target")
+@click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="Folder of the localiser.")
+@click.option(
+    "--licence", default="other", show_default=True, help="Of the localiser, as the hub names it: cc-by-4.0."
+)
+@in_project
+def push(context: click.Context, target: str, model: Path | None, licence: str) -> None:
+    """Send the localiser with a model card to others.
+
+    TARGET is a folder, an address such as s3://bucket/folder, or a repository hf://user/name of the Hugging
+    Face hub; a new one is private. Folders and addresses must not exist, a repository gets another commit.
+    The localiser reveals where photos were taken: read its README.md first. `dvc push` sends it to a DVC
+    remote.
+    """
+    from pipeline.runners.push_pull import push as run
+
+    console.facts("push", run(Paths(context.obj, ""), target, model=model, licence=licence))
+
+
+@click.command()
+@click.argument("target")
+@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
+@in_project
+def pull(context: click.Context, target: str, folder: Path | None) -> None:
+    """Fetch a localiser that was pushed.
+
+    FOLDER (models/localiser of the project, if omitted) must not exist. It is complete or absent: every
+    file is compared with the SHA-256 that `pipeline push` noted. `pipeline locate --model FOLDER` uses it.
+    hf://user/name@REVISION names a version of a repository.
+    """
+    from pipeline.runners.push_pull import pull as run
+
+    console.facts("pull", run(Paths(context.obj, ""), target, folder))
+
+
+COMMANDS = (import_, export, push, pull)
