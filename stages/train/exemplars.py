@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -9,6 +11,7 @@ import torch
 from cache.storage.paths import StoragePath
 from stages.extract.elsewhere import Elsewhere
 from stages.models.localiser.evidence import exemplar_scores
+from stages.models.localiser.exemplar_photos import ExemplarPhotos
 from stages.models.localiser.exemplars import MOST_BYTES, Exemplars, choose_exemplars
 from stages.models.localiser.familiarity import threshold_of, with_elsewhere
 from stages.models.localiser.localiser import Localiser
@@ -46,7 +49,10 @@ def load_exemplars(
     wanted[chosen] = True
     features = load_rows(reader, wanted, files.pooled, device)
     place = np.searchsorted(np.flatnonzero(wanted), chosen)
-    exemplars = Exemplars.of(features[torch.from_numpy(place).to(device)], class_id, len(places))
+    exemplars = replace(
+        Exemplars.of(features[torch.from_numpy(place).to(device)], class_id, len(places)),
+        photos=ExemplarPhotos.of(files.manifest, chosen, class_id),
+    )
     pictures = None if elsewhere is None else Elsewhere.load(elsewhere, reader.recipe)
     if pictures is None:
         return exemplars

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stages.models.localiser.exemplar_photos import ExemplarPhotos
+
 MOST_BYTES = 1 << 30
 """Most bytes of all exemplars: a huge city gets fewer per class than configured."""
 _NAMES = ("exemplars.vectors", "exemplars.centre", "exemplars.lengths", "exemplars.elsewhere")
@@ -42,12 +44,15 @@ class Exemplars:
         Of each feature minus `centre`, and of the feature; 0 without a photo. None in older localisers.
     elsewhere : Tensor of float16, shape (E, F), or None
         Features of drawn pictures that show no city, at unit length.
+    photos : ExemplarPhotos or None
+        Which photos they are; None in older localisers.
     """
 
     vectors: Tensor
     centre: Tensor
     lengths: Tensor | None = None
     elsewhere: Tensor | None = None
+    photos: ExemplarPhotos | None = None
 
     @classmethod
     def of(cls, features: Tensor, class_id: npt.NDArray[np.int64], classes: int) -> Exemplars:
@@ -73,8 +78,10 @@ class Exemplars:
     @classmethod
     def pop_from(cls, tensors: dict[str, Tensor]) -> Exemplars | None:
         """Remove the exemplars from stored tensors and return them; None if there are none."""
-        vectors, centre, *others = (tensors.pop(name, None) for name in _NAMES)
-        return None if vectors is None or centre is None else cls(vectors, centre, *others)
+        vectors, centre, lengths, elsewhere = (tensors.pop(name, None) for name in _NAMES)
+        if vectors is None or centre is None:
+            return None
+        return cls(vectors, centre, lengths, elsewhere)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors under the names they have on disk."""
@@ -83,9 +90,10 @@ class Exemplars:
 
     def to(self, device: torch.device | str) -> Exemplars:
         """Return them on that device."""
-        parts = (self.lengths, self.elsewhere)
-        moved = (None if part is None else part.to(device) for part in parts)
-        return Exemplars(self.vectors.to(device), self.centre.to(device), *moved)
+        lengths, elsewhere = (
+            None if part is None else part.to(device) for part in (self.lengths, self.elsewhere)
+        )
+        return Exemplars(self.vectors.to(device), self.centre.to(device), lengths, elsewhere, self.photos)
 
     @torch.no_grad()
     def compare(
@@ -132,6 +140,30 @@ class Exemplars:
         product = norms * apart * centred + (queries @ self.centre)[:, None, None] + offset
         plain = product / (queries.norm(dim=1).clamp_min(_TINY)[:, None, None] * length.clamp_min(_TINY))
         yield plain.clamp(-1, 1).where(length > 0, -1.0)
+
+    @torch.no_grad()
+    def most_alike(
+        self, features: npt.NDArray[np.floating[Any]], place_id: npt.NDArray[np.int64], count: int
+    ) -> list[tuple[int, float]]:
+        """Return the photos of places (P,) that are most like a query, best first, with their likeness.
+
+        `features` (V, F) are those of the query's views, whose cosines are averaged. There are none where the
+        photos are unknown.
+        """
+        if self.photos is None:
+            return []
+        queries = torch.as_tensor(features).to(self.centre.device).float()
+        cosines = next(self._cosines(queries, torch.from_numpy(place_id))).mean(dim=0).cpu().numpy()
+        likeness: dict[int, float] = {}
+        for row, place in zip(cosines, place_id.tolist(), strict=True):
+            photos = self.photos.of_place(place)
+            photo_of = range(photos.start, photos.stop)
+            likeness |= dict(zip(photo_of, row[: len(photo_of)].tolist(), strict=True))
+        best = sorted(likeness, key=lambda photo: -likeness[photo])
+        first = {
+            self.photos.keys[photo].as_py(): photo for photo in reversed(best)
+        }  # a photo may lie in several
+        return [(photo, likeness[photo]) for photo in best if photo in first.values()][:count]
 
     def features(self) -> tuple[Tensor, npt.NDArray[np.int64]]:
         """Return the features (E, F) of the exemplars and their classes (E,); nothing without lengths."""

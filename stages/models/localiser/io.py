@@ -1,4 +1,4 @@
-"""The files of a trained localiser: meta.json, localiser.safetensors, classes.parquet."""
+"""The files of a trained localiser: meta.json, localiser.safetensors, classes.parquet, exemplars.parquet."""
 
 from __future__ import annotations
 
@@ -18,17 +18,26 @@ from torch import Tensor
 from cache.storage.paths import LocalPath, naming_errors
 from stages.errors import InputError
 from stages.files import read_json
+from stages.models.localiser.exemplar_photos import ExemplarPhotos
 from stages.partition.classes import ClassTable
 
 FORMAT = 3
+PHOTOS_DIGEST = "exemplar_photos"
+"""Name in meta.json of the SHA-256 of the exemplars' photos, whose file may be deleted."""
 _WITHOUT_DIGEST = 2
 _META, _TENSORS, _CLASSES = FILES = "meta.json", "localiser.safetensors", "classes.parquet"
 _MADE_BY = "pipeline train-heads"
 _LOWER_RATES = "lower train.learning_rate_heads and train.learning_rate_projection"
 
 
-def write_folder(folder: Path, meta: dict[str, Any], tensors: dict[str, Tensor], classes: ClassTable) -> None:
-    """Write the three files and a digest of them; an old folder is replaced once they are complete."""
+def write_folder(
+    folder: Path,
+    meta: dict[str, Any],
+    tensors: dict[str, Tensor],
+    classes: ClassTable,
+    photos: ExemplarPhotos | None = None,
+) -> None:
+    """Write the files and a digest of them; an old folder is replaced once they are complete."""
     _require_finite(tensors, f"the training for {folder} diverged", _LOWER_RATES)
     partial, old = folder.with_name(f"{folder.name}.partial"), _old(folder)
     if not folder.exists() and old.exists():
@@ -38,7 +47,9 @@ def write_folder(folder: Path, meta: dict[str, Any], tensors: dict[str, Tensor],
     partial.mkdir(parents=True)
     classes.save(partial / _CLASSES)
     save_tensors(tensors, partial / _TENSORS)
-    meta = {**meta, "format": FORMAT}
+    meta = {name: value for name, value in meta.items() if name != PHOTOS_DIGEST} | {"format": FORMAT}
+    if photos is not None:
+        meta[PHOTOS_DIGEST] = photos.save(partial, folder)
     text = json.dumps({**meta, "digest": _digest(partial, meta)}, indent=2) + "\n"
     LocalPath(partial / _META).write_atomic(text.encode())
     if folder.exists():
@@ -53,8 +64,10 @@ def write_folder(folder: Path, meta: dict[str, Any], tensors: dict[str, Tensor],
     shutil.rmtree(old, ignore_errors=True)
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], ClassTable]:
-    """Return meta, tensors and classes that `write_folder` wrote.
+def read_folder(
+    folder: Path,
+) -> tuple[dict[str, Any], dict[str, Tensor], ClassTable, ExemplarPhotos | None]:
+    """Return meta, tensors, classes and the exemplars' photos that `write_folder` wrote.
 
     Raises
     ------
@@ -81,7 +94,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], ClassT
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"{folder} is damaged ({error}): run `{_MADE_BY}` again") from error
     _require_finite(tensors, f"{folder} is damaged", f"run `{_MADE_BY}` again")
-    return meta, tensors, ClassTable.load(stored / _CLASSES)
+    photos = ExemplarPhotos.load(stored, meta.get(PHOTOS_DIGEST))
+    return meta, tensors, ClassTable.load(stored / _CLASSES), photos
 
 
 def digest_of_folder(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,9 +149,11 @@ class Localiser:
         return tensors
 
     def save(self, folder: Path) -> None:
-        """Write meta.json, localiser.safetensors and classes.parquet, in place of an old folder."""
-        exemplars = {} if self.exemplars is None else self.exemplars.tensors()
-        write_folder(folder, self.meta, self.tensors() | exemplars, self.classes)
+        """Write the files of `stages.models.localiser.io`, in place of an old folder."""
+        if self.exemplars is None:
+            return write_folder(folder, self.meta, self.tensors(), self.classes)
+        tensors = self.tensors() | self.exemplars.tensors()
+        return write_folder(folder, self.meta, tensors, self.classes, self.exemplars.photos)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Localiser:
@@ -162,14 +164,15 @@ class Localiser:
         InputError
             If it does not exist, has another format or its files do not fit each other.
         """
-        meta, tensors, classes = read_folder(folder)
+        meta, tensors, classes, photos = read_folder(folder)
         try:
             localiser = cls._of_meta(meta, classes)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
             raise InputError(
                 f"{folder / 'meta.json'} is damaged ({error!r}): run `pipeline train-heads` again"
             ) from error
-        localiser.exemplars = Exemplars.pop_from(tensors)
+        exemplars = Exemplars.pop_from(tensors)
+        localiser.exemplars = None if exemplars is None else replace(exemplars, photos=photos)
         copy_tensors(tensors, localiser.tensors(), folder)
         return localiser.to(device)
 

@@ -13,7 +13,7 @@ from tests.support.fuzz import ROUNDS, damaged
 def test_damaged_meta_json(tmp_path):
     make().save(tmp_path / "a")
     file, read = tmp_path / "a" / "meta.json", 0
-    meta, _, _ = read_folder(tmp_path / "a")
+    meta, *_ = read_folder(tmp_path / "a")
     for content in damaged(file.read_bytes(), seed=4):
         file.write_bytes(content)
         with contextlib.suppress(InputError):
