@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,8 +15,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+
+class PatientConsole(Console):
+    """A console that goes on when its reader, such as `head`, has enough: results are still to be written."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more."""
+        drop_output()
+
+
+def drop_output() -> None:
+    """Send what is still printed to nobody."""
+    nobody = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nobody, sys.stdout.fileno())
+    os.close(nobody)
+
+
 # Names come from files: brackets are no markup in them, and ":car:" is no emoji.
-out = Console(highlight=False, soft_wrap=True, emoji=False)
+out = PatientConsole(highlight=False, soft_wrap=True, emoji=False)
 if not out.is_terminal:
     out.width = 120  # a pipe or a file has no width; the default of 80 would fold the tables
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -27,6 +45,15 @@ def line(text: str) -> None:
     out.print(plain(text))
 
 
+def text(content: str) -> None:
+    """Print text as it is, for programs."""
+    try:
+        sys.stdout.write(content)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+
+
 def link(page: Path) -> None:
     """Print a page's place as a link, which terminals open with a click."""
     line(page.resolve().as_uri())
@@ -35,6 +62,11 @@ def link(page: Path) -> None:
 def error(text: str) -> None:
     """Print one red line on standard error."""
     err.print(plain(f"error: {' '.join(text.split())}"), style="red")
+
+
+def note(text: str) -> None:
+    """Print one line on standard error, where it is in no program's way."""
+    err.print(plain(text))
 
 
 def plain(text: str) -> Text:

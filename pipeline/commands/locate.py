@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline import console
 from pipeline.commands.context import DEVICE, in_project, one_device
+from pipeline.commands.options import STREETS, TILES
 from pipeline.project.paths import Paths
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.locate.localiser import PhotoLocaliser
     from stages.images.read import UnreadableImage
     from stages.models.localiser.walk import LookAt
+
+FORMATS = ("table", "json", "csv", "geojson", "gpx")
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,10 @@ class LocateOptions:
     weights: Path | None
     top: int
     page: Path | None
-    as_json: bool
+    streets: Path | None
+    tiles: str | None
+    file_format: str | None
+    output: Path | None
     near: str | None
     crops: str | None
     together: bool
@@ -35,7 +42,6 @@ class LocateOptions:
     past: bool
     speed: float
     fps: float | None
-    gpx: Path | None
     device: str
 
     def __post_init__(self) -> None:
@@ -45,6 +51,19 @@ class LocateOptions:
             raise click.UsageError(
                 "--together is for photos of one spot, --walk for photos taken on the way: use one of them"
             )
+        if self.page is None and (self.streets or self.tiles):
+            raise click.UsageError("--streets and --tiles go with --map")
+        if self.output is not None and self.written_as == "table":
+            raise click.UsageError(
+                f"--output {self.output}: expected a name that ends in .json, .csv, .geojson or .gpx, or one "
+                "of these as --format"
+            )
+
+    @property
+    def written_as(self) -> str:
+        """The format: that of --format, else that of the name of --output."""
+        ending = "" if self.output is None else self.output.suffix[1:].lower()
+        return self.file_format or (ending if ending in FORMATS else "table")
 
 
 @click.command()
@@ -55,7 +74,17 @@ class LocateOptions:
 )
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Number of answers.")
 @click.option("--map", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML map.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@STREETS
+@TILES
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(FORMATS),
+    help="What to print or write [default: table, or the ending of --output].",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the answers to this file."
+)
 @click.option("--near", metavar="LAT,LON,RADIUS", help="They were taken within RADIUS metres of a position.")
 @click.option(
     "--crops",
@@ -75,7 +104,6 @@ class LocateOptions:
 @click.option(
     "--fps", type=click.FloatRange(0, min_open=True), help="With --walk: the photos are frames of a video."
 )
-@click.option("--gpx", type=click.Path(path_type=Path, dir_okay=False), help="Write a GPX track.")
 @DEVICE
 @in_project
 def locate(context: click.Context, /, photos: tuple[Path, ...], **options: Any) -> int:
@@ -83,10 +111,9 @@ def locate(context: click.Context, /, photos: tuple[Path, ...], **options: Any) 
 
     PHOTO is a file or a folder of photos. The exit code is 1 if any photo is unreadable.
     """
-    from pipeline.locate import output
+    from pipeline.locate import formats, output
     from pipeline.locate.localiser import PhotoLocaliser
     from pipeline.locate.photos import photos_of
-    from pipeline.locate.walk import write_gpx
     from stages.images.read import UnreadableImage
 
     chosen = LocateOptions(**options)
@@ -98,15 +125,29 @@ def locate(context: click.Context, /, photos: tuple[Path, ...], **options: Any) 
     outcomes = []
     for outcome in _outcomes(localiser, files, chosen):
         outcomes.append(outcome)
-        if not chosen.as_json:
+        if chosen.written_as == "table" or chosen.output is not None:
             output.show(outcome)
-    if chosen.as_json:
-        click.echo(output.as_json(outcomes))
+    if chosen.output is not None:
+        formats.write(chosen.output, formats.FORMATS[chosen.written_as](outcomes))
     if chosen.page is not None:
-        output.write_map(chosen.page, localiser, outcomes)
-    if chosen.gpx is not None:
-        write_gpx(chosen.gpx, [outcome for outcome in outcomes if not isinstance(outcome, UnreadableImage)])
+        _write_map(chosen, localiser, outcomes)
+    if chosen.written_as != "table" and chosen.output is None:
+        console.text(formats.FORMATS[chosen.written_as](outcomes))
+    elif chosen.output is not None:
+        console.note(f"answers written: {chosen.output}")
     return int(any(isinstance(outcome, UnreadableImage) for outcome in outcomes))
+
+
+def _write_map(
+    chosen: LocateOptions, localiser: PhotoLocaliser, outcomes: list[Answer | UnreadableImage]
+) -> None:
+    """Write the map and say so where that does not disturb a program that reads the answers."""
+    from pipeline.locate.map_page import write_map
+    from stages.eval.report.base_map import BaseMap
+
+    page = chosen.page or Path()
+    write_map(page, localiser.trained, outcomes, BaseMap(chosen.streets, chosen.tiles))
+    console.note(f"map written: {page}")
 
 
 def _crops(chosen: LocateOptions, project: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 
@@ -60,3 +61,13 @@ class NumberRange(click.ParamType):  # type: ignore[type-arg]
 
 SHARDS, SEEDS = NumberRange("shards"), NumberRange("seeds")
 GROUPS = NumberRange("groups", allow_all=True)
+
+STREETS = click.option(
+    "--streets",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="GeoJSON with streets to draw on the map.",
+)
+TILES = click.option(
+    "--tiles", metavar="URL", help="Load map tiles when the page is open: https://.../{z}/{x}/{y}.png"
+)

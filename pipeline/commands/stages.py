@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import click
 
@@ -17,7 +18,7 @@ from pipeline.commands.context import (
     shards_of,
     sources_of,
 )
-from pipeline.commands.options import GROUPS, SHARDS, SPLIT
+from pipeline.commands.options import GROUPS, SHARDS, SPLIT, STREETS, TILES
 from pipeline.project.paths import SPLITS
 
 
@@ -176,9 +177,12 @@ def evaluate(context: click.Context, device: str) -> None:
 
 
 @click.command("report")
+@STREETS
+@TILES
 @one_at_a_time
-def write_report(context: click.Context) -> None:
+def write_report(context: click.Context, streets: Path | None, tiles: str | None) -> None:
     """Write report.html: numbers, map, plots and worst failures."""
+    from stages.eval.report.base_map import BaseMap
     from stages.eval.report.stage import ReportInputs, run
 
     params, paths = project_of(context)
@@ -193,6 +197,7 @@ def write_report(context: click.Context) -> None:
         queries=paths.index("queries"),
         output=paths.report,
         plots=paths.plots,
+        base=BaseMap(streets, tiles),
     )
     result = run(inputs)
     console.facts("report", result.facts())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import utm
 
+from pipeline.locate.alike import AlikePhoto, alike_photos
 from pipeline.locate.photos import Capture
 from pipeline.locate.walk import WalkSpan
 from stages.files import printable
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.floating[Any]]
 
 EARTH_RADIUS_M = 6_371_009.0
+SPREAD_SHARE = 0.2
+"""With less of the evidence, the first place is one among many."""
+RIVAL_SHARE = 0.5
+"""A place with this part of the first one's share is its rival."""
+SHARES_ROUNDING = 0.001
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class Candidate:
         Row of the nearest cell in the localiser's classes table.
     images : int
         Training images of that cell.
+    alike : tuple of AlikePhoto
+        The database photos near this place that look most like the photo; empty where the localiser does not
+        know its photos.
     """
 
     latitude: float | None
@@ -53,6 +62,7 @@ class Candidate:
     score: float
     class_id: int
     images: int
+    alike: tuple[AlikePhoto, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,25 @@ class Answer:
         """Longitude of the first place in degrees."""
         return self.places[0].longitude
 
+    @property
+    def reason(self) -> str:
+        """Why the answer is sure or not, in words."""
+        if self.abstained:
+            best = max((photo.likeness for place in self.places for photo in place.alike), default=None)
+            return "nothing alike" + (
+                "" if best is None else f": the likeness to photos of it is at most {best:.2f}"
+            )
+        shares = [place.score for place in self.places]
+        if sum(shares) > 1 + SHARES_ROUNDING:  # probabilities of single cells, not shares
+            return "not calibrated: the scores of the places say little about how sure the answer is"
+        if shares[0] < SPREAD_SHARE:
+            return f"the evidence is spread over many places: the best one has {shares[0]:.0%} of it"
+        rivals = [share for share in shares if share >= RIVAL_SHARE * shares[0]]
+        if len(rivals) == 1:
+            return f"one place stands out: it has {shares[0]:.0%} of the evidence"
+        parts = ", ".join(f"{share:.0%}" for share in rivals)
+        return f"{len(rivals)} places share the evidence: they have {parts} of it"
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, with the position of the first place at the top level too."""
         first = asdict(self.places[0])
@@ -111,8 +140,11 @@ class Answer:
             **{name: first[name] for name in ("latitude", "longitude", "utm_east", "utm_north", "zone")},
             "confidence": self.confidence,
             "abstained": self.abstained,
+            "reason": self.reason,
             "exif": exif,
-            "places": [asdict(place) for place in self.places],
+            "places": [
+                asdict(place) | {"alike": [asdict(photo) for photo in place.alike]} for place in self.places
+            ],
             **({} if self.walk is None else {"walk": asdict(self.walk)}),
         }
 
@@ -132,11 +164,21 @@ def answer_of(
 
 
 def candidates(
-    trained: Localiser, positions: Floats, scores: Floats, class_ids: npt.NDArray[np.int64]
+    trained: Localiser,
+    positions: Floats,
+    scores: Floats,
+    class_ids: npt.NDArray[np.int64],
+    features: Floats,
 ) -> tuple[Candidate, ...]:
-    """Return the places of one photo at positions (top, 2) in metres; class id -1 is none."""
+    """Return the places of one photo with `features` (F,) or (V, F) at positions (top, 2) in metres.
+
+    Class id -1 is no place.
+    """
     return tuple(
-        _candidate(trained, position.tolist(), float(score), int(class_id))
+        replace(
+            _candidate(trained, position.tolist(), float(score), int(class_id)),
+            alike=alike_photos(trained, features, position, int(class_id)),
+        )
         for position, score, class_id in zip(positions, scores, class_ids, strict=True)
         if class_id >= 0
     )

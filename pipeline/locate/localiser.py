@@ -166,10 +166,13 @@ class PhotoLocaliser:
             look_at,
             speed_m_s,
         )
-        fused = answer_walks(self.trained, np.concatenate(features), times, top=top, prior=self._prior(near))
+        rows = np.concatenate(features)
+        fused = answer_walks(self.trained, rows, times, top=top, prior=self._prior(near))
         spans = spans_of(moments, times.walks, look_at)
         for row, ((number, capture), span) in enumerate(zip(readable, spans, strict=True)):
-            places = candidates(self.trained, fused.positions[row], fused.mass[row], fused.class_id[row])
+            places = candidates(
+                self.trained, fused.positions[row], fused.mass[row], fused.class_id[row], rows[row]
+            )
             answer = answer_of(capture, places, float(fused.confidence[row]), abstained=False)
             outcomes.insert(number, replace(answer, walk=span))
         return outcomes
@@ -216,8 +219,8 @@ class PhotoLocaliser:
         prior = self._prior(near)
         if prior is None and self.trained.meta.get("fusion") is None:
             best = predict(self.trained, features, top=top, score="softmax")
-            places = candidates(self.trained, best.positions[0], best.score[0], best.class_id[0])
+            places = candidates(self.trained, best.positions[0], best.score[0], best.class_id[0], features[0])
             return answer_of(capture, places, math.nan, abstained=False)
         fused = answer(self.trained, features, top=top, prior=prior)
-        places = candidates(self.trained, fused.positions[0], fused.mass[0], fused.class_id[0])
+        places = candidates(self.trained, fused.positions[0], fused.mass[0], fused.class_id[0], features[0])
         return answer_of(capture, places, float(fused.confidence[0]), abstained=bool(fused.abstain[0]))

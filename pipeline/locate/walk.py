@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.locate.photos import Capture
-from stages.files import printable, replacing
+from stages.files import printable
 from stages.index.clock import clock_seconds
 
 if TYPE_CHECKING:
@@ -86,8 +85,8 @@ def spans_of(
     return [spans[row] for row in range(len(moments))]
 
 
-def write_gpx(path: Path, answers: Iterable[Answer]) -> None:
-    """Write the first places as a GPX 1.1 file: a track for each walk, its photos in order of time."""
+def gpx_text(answers: Iterable[Answer]) -> str:
+    """Return the first places as GPX 1.1: a track for each walk, its photos in order of time."""
     ElementTree.register_namespace("", _GPX)
     root = ElementTree.Element(f"{{{_GPX}}}gpx", {"version": "1.1", "creator": "placecache"})
     for session, group in by_walk(answer for answer in answers if answer.latitude is not None):
@@ -100,8 +99,7 @@ def write_gpx(path: Path, answers: Iterable[Answer]) -> None:
             if answer.walk is not None and answer.walk.timestamp:
                 ElementTree.SubElement(point, f"{{{_GPX}}}time").text = answer.walk.timestamp
             ElementTree.SubElement(point, f"{{{_GPX}}}name").text = printable(answer.photo.name)
-    with replacing(path) as partial:
-        ElementTree.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def by_walk(answers: Iterable[Answer]) -> Iterator[tuple[str, list[Answer]]]:

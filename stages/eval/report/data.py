@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.neighbors import KDTree
 
 from stages.errors import InputError
+from stages.eval.report.base_map import BaseMap
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.outcomes import Outcomes
 from stages.eval.write import digest_of
@@ -25,7 +26,8 @@ class ReportInputs:
 
     `predictions`, `details` and `recall_curve` are written by evaluation; `labels` hold the class of
     every database row; `database` and `queries` are manifests. `output` is the page to write, `plots` a
-    folder for the plots' data (CSV) and, in its folder `figures`, the figures (PNG).
+    folder for the plots' data (CSV) and, in its folder `figures`, the figures (PNG). `base` lies below the
+    map.
     """
 
     config: ReportConfig
@@ -38,6 +40,7 @@ class ReportInputs:
     queries: Path
     output: Path
     plots: Path
+    base: BaseMap = field(default_factory=BaseMap)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-// The interactive map: cells, queries, answers and the lines between them, in metres. No tiles, no network.
+// The interactive map: cells, photos, answers and the lines between them, in metres.
 "use strict";
 
 function placecacheMap(root, data) {
@@ -8,10 +8,14 @@ function placecacheMap(root, data) {
   const pen = canvas.getContext("2d");
   const items = data.items;
   const cells = unpackCells(data.cells);
-  const show = { cells: true, lines: true, right: true, wrong: true, unknown: true };
-  const view = { east: 0, north: 0, scale: 1, width: 0, height: 0 }; // centre in metres, pixels per metre
+  const show = { cells: true, lines: true, right: true, wrong: true, unknown: true, streets: true, dots: false };
+  // Centre in metres, pixels per metre; a turned map has north at the right, so that a long city uses the width.
+  const view = { east: 0, north: 0, scale: 1, width: 0, height: 0, turned: false };
+  const listeners = { hover: () => {}, choose: () => {}, show: () => {} };
+  let passes = () => true; // the filters of the list
   let hovered = -1;
   let chosen = -1;
+  let touched = false; // until then the map fits whatever size it gets
   let colours = {};
   let frame = 0;
   let picture; // of all cells; undefined before its first use, null if the cells are too far apart
@@ -19,11 +23,7 @@ function placecacheMap(root, data) {
 
   // ---- data ----------------------------------------------------------------------------------
   function unpackCells(packed) {
-    const numbers = (text) => {
-      const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-      return new Int32Array(bytes.buffer);
-    };
-    const p = numbers(packed.p), q = numbers(packed.q), span = numbers(packed.span), images = numbers(packed.images);
+    const [p, q, span, images] = [packed.p, packed.q, packed.span, packed.images].map(placecacheNumbers);
     let most = 1;
     for (const count of images) most = Math.max(most, count);
     const shade = Uint8Array.from(images, (count) => Math.min(3, Math.floor((4 * Math.log1p(count)) / Math.log1p(most))));
@@ -31,7 +31,7 @@ function placecacheMap(root, data) {
   }
 
   const kind = (item) => (item.right === null ? "unknown" : item.right ? "right" : "wrong");
-  const visible = (item) => show[kind(item)];
+  const visible = (item) => show[kind(item)] && passes(item);
 
   function itemsPerArea() {
     const box = bounds(true);
@@ -52,50 +52,71 @@ function placecacheMap(root, data) {
   }
 
   // ---- view ----------------------------------------------------------------------------------
-  const x = (east) => view.width / 2 + (east - view.east) * view.scale;
-  const y = (north) => view.height / 2 - (north - view.north) * view.scale;
+  const pixel = ([east, north]) => [
+    view.width / 2 + (view.turned ? north - view.north : east - view.east) * view.scale,
+    view.height / 2 + (view.turned ? east - view.east : view.north - north) * view.scale,
+  ];
+  const ground = (px, py) => {
+    const right = (px - view.width / 2) / view.scale, down = (py - view.height / 2) / view.scale;
+    return view.turned ? [view.east + down, view.north + right] : [view.east + right, view.north - down];
+  };
 
-  function fit(box, most) {
-    const margin = 36;
+  const base = placecacheBaseMap(pen, data, view, pixel, ground, redraw);
+
+  function fit(box, most, keepTurn) {
+    const margin = Math.min(36, view.width / 10);
     const wide = Math.max(box.east - box.west, 20), tall = Math.max(box.north - box.south, 20);
+    const right = Math.max(view.width - 2 * margin, 1), down = Math.max(view.height - 2 * margin, 1);
+    const upright = Math.min(right / wide, down / tall), turned = Math.min(right / tall, down / wide);
+    if (!keepTurn) view.turned = turned > 1.5 * upright;
     view.east = (box.west + box.east) / 2;
     view.north = (box.south + box.north) / 2;
-    view.scale = Math.min((view.width - 2 * margin) / wide, (view.height - 2 * margin) / tall, most || 40);
+    view.scale = Math.min(view.turned ? turned : upright, most || 40);
     redraw();
   }
 
   function zoom(factor, px, py) {
+    touched = true;
     const atX = px === undefined ? view.width / 2 : px, atY = py === undefined ? view.height / 2 : py;
     const scale = Math.min(200, Math.max(0.0005, view.scale * factor));
-    const east = view.east + (atX - view.width / 2) / view.scale, north = view.north - (atY - view.height / 2) / view.scale;
-    view.east = east - (atX - view.width / 2) / scale;
-    view.north = north + (atY - view.height / 2) / scale;
+    const before = ground(atX, atY);
     view.scale = scale;
+    const after = ground(atX, atY);
+    view.east += before[0] - after[0];
+    view.north += before[1] - after[1];
     redraw();
   }
 
   function pan(dx, dy) {
-    view.east -= dx / view.scale;
-    view.north += dy / view.scale;
+    touched = true;
+    [view.east, view.north] = ground(view.width / 2 - dx, view.height / 2 - dy);
     redraw();
   }
 
   function resize() {
     const box = canvas.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
-    const first = view.width === 0;
     view.width = box.width;
     view.height = box.height;
     canvas.width = Math.round(box.width * ratio);
     canvas.height = Math.round(box.height * ratio);
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    if (first) fit(bounds(data.focus === "items"), data.focus === "items" ? 3 : 40); else redraw();
+    if (!touched) fit(bounds(data.focus === "items"), data.focus === "items" ? 8 : 40); else redraw();
   }
 
   // ---- drawing -------------------------------------------------------------------------------
   function readColours() {
     const style = getComputedStyle(root);
-    for (const name of ["ink", "muted", "line", "panel", "right", "wrong", "unknown", "cell-0", "cell-1", "cell-2", "cell-3"])
+    for (const name of ["ink", "muted", "line", "panel", "right", "wrong", "unknown", "street", "dot", "cell-0", "cell-1", "cell-2", "cell-3"])
       colours[name] = style.getPropertyValue("--" + name).trim();
+    const ends = ["--unsure", "--sure"].map((name) => style.getPropertyValue(name).trim().match(/[0-9a-f]{2}/gi).map((hex) => parseInt(hex, 16)));
+    colours.trust = Array.from({ length: 21 }, (_, step) =>
+      `rgb(${ends[0].map((from, part) => Math.round(from + ((ends[1][part] - from) * step) / 20)).join(" ")})`);
+  }
+
+  // Where the truth is unknown, colour and size tell the confidence.
+  function colourOf(item) {
+    if (item.right !== null || item.confidence === null) return colours[kind(item)];
+    return colours.trust[Math.round(20 * Math.min(1, Math.max(0, item.confidence)))];
   }
 
   function redraw() {
@@ -104,7 +125,10 @@ function placecacheMap(root, data) {
 
   function draw() {
     pen.clearRect(0, 0, view.width, view.height);
+    base.drawTiles();
     if (show.cells) drawCells();
+    if (show.streets) base.drawStreets(colours.street);
+    if (show.dots) base.drawDots(colours.dot);
     drawPaths();
     if (show.lines) drawLines();
     for (const item of items) if (visible(item)) drawItem(item, false);
@@ -140,20 +164,25 @@ function placecacheMap(root, data) {
     if (!gap && picture === undefined) picture = cellPicture();
     if (!gap && picture) {
       pen.imageSmoothingEnabled = side < 1;
-      pen.drawImage(
-        picture.canvas, x(picture.west * cells.side), y((picture.north + 1) * cells.side), picture.wide * side, picture.tall * side
-      );
+      pen.save();
+      pen.globalAlpha = data.tiles ? 0.4 : 1;
+      pen.translate(...pixel([picture.west * cells.side, (picture.north + 1) * cells.side]));
+      if (view.turned) pen.rotate(Math.PI / 2);
+      pen.drawImage(picture.canvas, 0, 0, picture.wide * side, picture.tall * side);
+      pen.restore();
       return;
     }
+    pen.globalAlpha = data.tiles ? 0.4 : 1;
     for (let shade = 0; shade < 4; shade++) {
       pen.fillStyle = colours["cell-" + shade];
       for (let i = 0; i < cells.p.length; i++) {
         if (cells.shade[i] !== shade) continue;
-        const size = Math.max(cells.span[i] * side - gap, 1.5);
-        const left = x(cells.p[i] * cells.side), top = y((cells.q[i] + cells.span[i]) * cells.side);
+        const size = Math.max(cells.span[i] * side - gap, 1.5), up = view.turned ? 0 : cells.span[i];
+        const [left, top] = pixel([cells.p[i] * cells.side, (cells.q[i] + up) * cells.side]);
         if (left < view.width && top < view.height && left + size > 0 && top + size > 0) pen.fillRect(left, top, size, size);
       }
     }
+    pen.globalAlpha = 1;
   }
 
   // The answers along each walk, in order of time.
@@ -164,7 +193,7 @@ function placecacheMap(root, data) {
     pen.globalAlpha = 0.45;
     for (const path of data.paths) {
       pen.beginPath();
-      for (const place of path) pen.lineTo(x(place[0]), y(place[1]));
+      for (const place of path) pen.lineTo(...pixel(place));
       pen.stroke();
     }
     pen.globalAlpha = 1;
@@ -179,8 +208,8 @@ function placecacheMap(root, data) {
       pen.beginPath();
       for (const item of items) {
         if (kind(item) !== which || !visible(item) || !item.truth || !item.answer) continue;
-        pen.moveTo(x(item.truth[0]), y(item.truth[1]));
-        pen.lineTo(x(item.answer[0]), y(item.answer[1]));
+        pen.moveTo(...pixel(item.truth));
+        pen.lineTo(...pixel(item.answer));
       }
       pen.stroke();
     }
@@ -195,19 +224,20 @@ function placecacheMap(root, data) {
 
   function drawItem(item, large) {
     // Markers shrink with the distance between them in pixels, so that they do not hide each other.
-    const apart = view.scale / Math.sqrt(crowd || 1);
-    const grow = large ? 1.8 : Math.min(1.3, Math.max(0.4, apart / 30));
+    const apart = view.scale / Math.sqrt(crowd || 1), least = items.length <= 400 ? 0.85 : 0.45;
+    const sure = item.right === null && item.confidence !== null ? 0.8 + 0.5 * item.confidence : 1;
+    const grow = (large ? 1.8 : Math.min(1.3, Math.max(least, apart / 30))) * sure;
     pen.lineWidth = 1.5 * Math.min(1, grow);
     if (item.answer) {
-      diamond(x(item.answer[0]), y(item.answer[1]), 4.5 * grow);
-      pen.fillStyle = colours[kind(item)];
+      diamond(...pixel(item.answer), 4.5 * grow);
+      pen.fillStyle = item.abstained ? colours.panel : colourOf(item);
       pen.fill();
-      pen.strokeStyle = colours.panel;
+      pen.strokeStyle = item.abstained ? colourOf(item) : colours.panel;
       pen.stroke();
     }
     if (item.truth) {
       pen.beginPath();
-      pen.arc(x(item.truth[0]), y(item.truth[1]), 4 * grow, 0, 2 * Math.PI);
+      pen.arc(...pixel(item.truth), 4 * grow, 0, 2 * Math.PI);
       pen.fillStyle = colours.panel;
       pen.fill();
       pen.lineWidth = 2 * Math.min(1, grow);
@@ -216,28 +246,51 @@ function placecacheMap(root, data) {
     }
   }
 
+  function drawRadius(centre) {
+    pen.beginPath();
+    pen.arc(...pixel(centre), data.radius_m * view.scale, 0, 2 * Math.PI);
+    pen.setLineDash([4, 4]);
+    pen.lineWidth = 1.5;
+    pen.strokeStyle = colours.muted;
+    pen.stroke();
+    pen.setLineDash([]);
+  }
+
+  function joinTo(from, to, colour, dash) {
+    pen.globalAlpha = 0.75;
+    pen.lineWidth = 1;
+    pen.strokeStyle = colour;
+    pen.setLineDash(dash);
+    pen.beginPath(); pen.moveTo(...pixel(from)); pen.lineTo(...pixel(to)); pen.stroke();
+    pen.setLineDash([]);
+    pen.globalAlpha = 1;
+  }
+
+  // Where the photos were taken that look most like this one.
+  function drawAlike(item) {
+    for (const place of item.details ? item.details.places : [])
+      for (const photo of place.alike) {
+        if (!photo.at) continue;
+        joinTo(place.at, photo.at, colours.ink, [1, 3]);
+        const [px, py] = pixel(photo.at);
+        pen.fillStyle = colours.dot;
+        pen.strokeStyle = colours.panel;
+        pen.lineWidth = 1.5;
+        pen.beginPath(); pen.rect(px - 3.5, py - 3.5, 7, 7); pen.fill(); pen.stroke();
+      }
+  }
+
   function drawChosen(item) {
-    if (item.truth && data.radius_m) {
-      pen.beginPath();
-      pen.arc(x(item.truth[0]), y(item.truth[1]), data.radius_m * view.scale, 0, 2 * Math.PI);
-      pen.setLineDash([4, 4]);
-      pen.lineWidth = 1;
-      pen.strokeStyle = colours.muted;
-      pen.stroke();
-      pen.setLineDash([]);
-    }
-    const from = item.truth || item.answer;
+    const centre = item.right === null ? item.answer : item.truth;
+    if (centre && data.radius_m) drawRadius(centre);
+    const from = item.right === null ? item.answer : item.truth || item.answer;
+    drawAlike(item);
     item.others.forEach((place, rank) => {
-      const px = x(place[0]), py = y(place[1]);
-      pen.globalAlpha = 0.75;
-      pen.lineWidth = 1;
-      pen.strokeStyle = colours.muted;
-      pen.setLineDash([2, 3]);
-      pen.beginPath(); pen.moveTo(x(from[0]), y(from[1])); pen.lineTo(px, py); pen.stroke();
-      pen.setLineDash([]);
-      pen.globalAlpha = 1;
+      if (from) joinTo(from, place, colours.muted, [2, 3]);
+      const [px, py] = pixel(place);
       pen.fillStyle = colours.panel;
       pen.strokeStyle = colours.ink;
+      pen.lineWidth = 1;
       pen.beginPath(); pen.arc(px, py, 8, 0, 2 * Math.PI); pen.fill(); pen.stroke();
       pen.fillStyle = colours.ink;
       pen.font = "600 10px system-ui, sans-serif";
@@ -246,22 +299,17 @@ function placecacheMap(root, data) {
     });
     if (item.truth && item.answer) {
       pen.lineWidth = 2.5;
-      pen.strokeStyle = colours[kind(item)];
-      pen.beginPath(); pen.moveTo(x(item.truth[0]), y(item.truth[1])); pen.lineTo(x(item.answer[0]), y(item.answer[1])); pen.stroke();
+      pen.strokeStyle = colourOf(item);
+      pen.beginPath(); pen.moveTo(...pixel(item.truth)); pen.lineTo(...pixel(item.answer)); pen.stroke();
     }
     drawItem(item, true);
   }
 
-  function metres(length) {
-    if (length >= 10000) return (length / 1000).toFixed(0) + " km";
-    if (length >= 1000) return (length / 1000).toFixed(1).replace(".0", "") + " km";
-    return (length < 10 ? length.toFixed(1).replace(".0", "") : length.toFixed(0)) + " m";
-  }
 
   function drawScale() {
     const longest = Math.min(140, view.width / 3) / view.scale, power = 10 ** Math.floor(Math.log10(longest));
     const length = [5, 2, 1].map((step) => step * power).find((value) => value <= longest);
-    const px = length * view.scale, left = 16, bottom = view.height - 16;
+    const px = length * view.scale, left = 16, bottom = view.height - 16, compass = view.turned ? "N \u2192" : "N \u2191";
     pen.font = "600 12px system-ui, sans-serif";
     pen.textAlign = "left"; pen.textBaseline = "alphabetic";
     for (const [colour, width] of [[colours.panel, 5], [colours.ink, 1.5]]) {
@@ -271,11 +319,11 @@ function placecacheMap(root, data) {
       pen.beginPath();
       pen.moveTo(left, bottom - 6); pen.lineTo(left, bottom); pen.lineTo(left + px, bottom); pen.lineTo(left + px, bottom - 6);
       pen.stroke();
-      if (width > 2) { pen.strokeText(metres(length), left + 6, bottom - 6); pen.strokeText("N \u2191", view.width - 34, bottom); }
+      if (width > 2) { pen.strokeText(placecacheMetres(length), left + 6, bottom - 6); pen.strokeText(compass, view.width - 38, bottom); }
     }
     pen.fillStyle = colours.ink;
-    pen.fillText(metres(length), left + 6, bottom - 6);
-    pen.fillText("N \u2191", view.width - 34, bottom);
+    pen.fillText(placecacheMetres(length), left + 6, bottom - 6);
+    pen.fillText(compass, view.width - 38, bottom);
     root.dataset.scaleM = String(length);
   }
 
@@ -286,31 +334,16 @@ function placecacheMap(root, data) {
       if (!visible(item)) return;
       for (const place of [item.truth, item.answer]) {
         if (!place) continue;
-        const away = (x(place[0]) - px) ** 2 + (y(place[1]) - py) ** 2;
+        const at = pixel(place), away = (at[0] - px) ** 2 + (at[1] - py) ** 2;
         if (away < least) { least = away; best = number; }
       }
     });
     return best;
   }
 
-  function describe(item) {
-    const parts = [];
-    if (item.error_m !== null) parts.push(metres(item.error_m) + " off");
-    if (item.abstained) parts.push("abstained");
-    if (item.confidence !== null) parts.push("confidence " + item.confidence.toFixed(2));
-    else if (item.score !== null) parts.push("score " + item.score.toFixed(3));
-    if (!item.answer) parts.push("no answer");
-    return parts.join(" \u00b7 ");
-  }
-
-  function pictureOf(item) {
-    const own = item.card && document.querySelector("#" + item.card + " img");
-    return own ? own.src : null;
-  }
-
   function showTip(px, py) {
     if (hovered < 0) { tip.hidden = true; return; }
-    const item = items[hovered], source = pictureOf(item);
+    const item = items[hovered], source = placecachePicture(item, data);
     tip.replaceChildren();
     if (source) {
       const picture = document.createElement("img");
@@ -318,7 +351,7 @@ function placecacheMap(root, data) {
       picture.alt = "";
       tip.append(picture);
     }
-    for (const [tag, text] of [["strong", describe(item)], ["span", item.label]]) {
+    for (const [tag, text] of [["strong", placecacheDescribe(item)], ["span", item.label]]) {
       const line = document.createElement(tag);
       line.textContent = text;
       tip.append(line);
@@ -330,7 +363,7 @@ function placecacheMap(root, data) {
   }
 
   function hover(number, px, py) {
-    if (number !== hovered) { hovered = number; redraw(); }
+    if (number !== hovered) { hovered = number; redraw(); listeners.hover(number); }
     canvas.style.cursor = number >= 0 ? "pointer" : "";
     showTip(px, py);
   }
@@ -338,30 +371,28 @@ function placecacheMap(root, data) {
   function choose(number, centre) {
     chosen = number;
     note.replaceChildren();
-    if (number < 0) { note.textContent = note.dataset.hint; redraw(); return; }
-    const item = items[number], words = document.createElement("span");
-    words.textContent = `${number + 1} of ${items.length}: ${describe(item)} \u2014 ${item.label} `;
-    note.append(words);
-    if (item.card) {
-      const link = document.createElement("a");
-      link.href = "#" + item.card;
-      link.textContent = "See its photos";
-      note.append(link);
-    }
-    if (centre) {
-      const box = { west: Infinity, east: -Infinity, south: Infinity, north: -Infinity };
-      for (const place of [item.truth, item.answer, ...item.others]) {
-        if (!place) continue;
-        box.west = Math.min(box.west, place[0]); box.east = Math.max(box.east, place[0]);
-        box.south = Math.min(box.south, place[1]); box.north = Math.max(box.north, place[1]);
+    if (number < 0) note.textContent = note.dataset.hint;
+    else {
+      note.append(...placecacheDetails(items[number], number, items.length, data));
+      note.scrollTop = 0;
+      touched = true;
+      resize(); // the note may have grown
+      if (centre) {
+        const box = { west: Infinity, east: -Infinity, south: Infinity, north: -Infinity };
+        for (const place of [items[number].truth, items[number].answer, ...items[number].others]) {
+          if (!place) continue;
+          box.west = Math.min(box.west, place[0]); box.east = Math.max(box.east, place[0]);
+          box.south = Math.min(box.south, place[1]); box.north = Math.max(box.north, place[1]);
+        }
+        if (box.west <= box.east) fit(box, 4, true);
       }
-      if (box.west <= box.east) fit(box, 4);
     }
+    listeners.choose(number);
     redraw();
   }
 
   function step(by) {
-    const order = items.map((_, number) => number).filter((number) => visible(items[number]));
+    const order = listeners.order ? listeners.order() : items.map((_, number) => number).filter((number) => visible(items[number]));
     if (!order.length) return;
     const at = order.indexOf(chosen);
     choose(order[at < 0 ? 0 : (at + by + order.length) % order.length], true);
@@ -430,6 +461,7 @@ function placecacheMap(root, data) {
     button.addEventListener("click", () => {
       show[button.dataset.show] = !show[button.dataset.show];
       button.setAttribute("aria-pressed", String(show[button.dataset.show]));
+      listeners.show();
       redraw();
     });
   for (const button of document.querySelectorAll("button[data-item]"))
@@ -449,6 +481,9 @@ function placecacheMap(root, data) {
   choose(-1);
   resize();
   draw();
+  return {
+    listeners, choose, visible, redraw,
+    highlight: (number) => { if (number !== hovered) { hovered = number; redraw(); } },
+    filter: (test) => { passes = test; redraw(); },
+  };
 }
-
-placecacheMap(document.getElementById("map"), JSON.parse(document.getElementById("map-data").textContent));

@@ -20,7 +20,9 @@ class MapItem:
     """One photo on the map.
 
     Positions are UTM east and north in metres; `others` are the runners-up. `right` is None if unknown;
-    `card` is the id of the element that shows the photo.
+    `card` is the id of the element that shows the photo, `photo` its number in the page's list of thumbnails,
+    and `details` what the note below the map says (reason, facts and places). The list filters by `session`
+    and by the size of the true `cell`.
     """
 
     label: str
@@ -33,6 +35,10 @@ class MapItem:
     abstained: bool
     right: bool | None
     card: str | None = None
+    photo: int | None = None
+    details: dict[str, Any] | None = None
+    session: str = ""
+    cell: str = ""
 
 
 def map_data(
@@ -42,11 +48,13 @@ def map_data(
     radius_m: float,
     focus: Literal["all", "items"] = "all",
     paths: Sequence[Sequence[Point]] = (),
+    photos: Sequence[str] = (),
+    base: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the input of map.js: cells as packed numbers, items as they are.
+    """Return the input of the map and the list: cells as packed numbers, items as they are.
 
     `radius_m` is drawn around the true position of a chosen photo; `focus` is in view at first; `paths` are
-    the answers along each walk.
+    the answers along each walk, `photos` thumbnails (data URIs) and `base` the data of a `BaseMap`.
     """
     cells = {
         "cell_m": places.cell_m,
@@ -55,8 +63,15 @@ def map_data(
         "span": _packed(places.span),
         "images": _packed(places.images),
     }
-    photos = [asdict(item) for item in items]
-    return {"cells": cells, "items": photos, "radius_m": radius_m, "focus": focus, "paths": list(paths)}
+    return {
+        "cells": cells,
+        "items": [asdict(item) for item in items],
+        "radius_m": radius_m,
+        "focus": focus,
+        "paths": list(paths),
+        "photos": list(photos),
+        **base,
+    }
 
 
 def _packed(values: npt.NDArray[Any]) -> str:

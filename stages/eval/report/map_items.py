@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,17 @@ def map_items(data: ReportData, chosen: Sequence[int]) -> tuple[list[MapItem], d
         keep[sample] = True
         order = order[keep]
     with_card = set(chosen)
-    items = [_item(data, int(query), has_card=int(query) in with_card) for query in order]
+    sessions = [""] * data.queries.rows
+    if "session" in data.queries.column_names:
+        sessions = [str(name) for name in data.queries.column("session")]
+    items = [
+        replace(
+            _item(data, int(query), has_card=int(query) in with_card),
+            session=sessions[data.query_row[query]],
+            cell=data.outcomes.cells[query],
+        )
+        for query in order
+    ]
     return items, {int(query): number for number, query in enumerate(order)}
 
 

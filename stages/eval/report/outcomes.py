@@ -24,7 +24,8 @@ class Outcomes:
     Without an answer, `answer` (Q, 2) and `confidence` (Q,) are NaN, `error_m` is infinite and `score`
     minus infinity. `class_ids` and `places` (metres) are the predicted classes and positions of each
     query, best first; `others` are the errors of the other localisers in metres; `walked` (Q, 2) are the
-    answers of `sequence`, None without it.
+    answers of `sequence`, None without it; `cells` are the sizes of the true cells (head, mid, tail, none; ""
+    if unknown).
     """
 
     key: list[str]
@@ -40,6 +41,7 @@ class Outcomes:
     radius_m: float
     origin: dict[str, str] = field(default_factory=dict)
     walked: npt.NDArray[np.float64] | None = None
+    cells: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.key)
@@ -117,6 +119,7 @@ class Outcomes:
             walked=_pairs(rows, "sequence_east", "sequence_north")
             if "sequence_east" in rows.column_names
             else None,
+            cells=rows["cell"].to_pylist() if "cell" in rows.column_names else [""] * rows.num_rows,
         )
 
 

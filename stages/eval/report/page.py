@@ -16,27 +16,31 @@ from markupsafe import Markup
 from stages.eval.report.text import label, metres, number
 from stages.files import printable
 
+SCRIPTS = ("base_map.js", "map.js", "list.js")
 
-def render(template: str, *, map_data: Any, **values: Any) -> str:
+
+def render(template: str, *, data: dict[str, Any], **values: Any) -> str:
     """Return the page that a template of `templates/` makes of the values.
 
     Parameters
     ----------
     template : str
         File name of a template that extends `base.html`.
-    map_data : object
-        What the map shows (see `stages.eval.report.map_data`), written as JSON.
+    data : dict
+        What map and list show (see `stages.eval.report.map_data`), written as JSON.
     **values : object
         What the template names; a missing one is an error.
     """
-    script = asset("map.js")
+    script = "".join(asset(name) for name in SCRIPTS)
     # The page's policy allows this script only, so a browser never runs what a file name may smuggle in.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _TEMPLATES.get_template(template).render(
         style=Markup(asset("page.css")),
         script=Markup(script),
         script_digest=digest,
-        map_data=json_text(map_data),
+        data=data,
+        map_data=json_text(data),
+        tile_host=f" {data['tiles']['host']}" if data.get("tiles") else "",
         **values,
     )
 

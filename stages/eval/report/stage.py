@@ -40,7 +40,13 @@ def run(inputs: ReportInputs) -> ReportResult:
     cards = make_cards(data, chosen, album, number_on_map)
     page = render(
         "report.html",
-        map_data=map_data(data.places, items, radius_m=radius_m, paths=walk_paths(data)),
+        data=map_data(
+            data.places,
+            items,
+            radius_m=radius_m,
+            paths=walk_paths(data),
+            base=inputs.base.data(data.classes.zone, data.places.centres, data.database.positions()),
+        ),
         facts=_facts(data, metrics),
         advice=advise(data.classes, data.labels, data.database, data.queries.positions(), radius_m),
         numbers=Numbers.of(metrics),

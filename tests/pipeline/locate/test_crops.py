@@ -78,7 +78,7 @@ def test_the_project_says_how_many_crops(model, three, tmp_path, capsys):
     YAML().dump(settings, project / "params.yaml")
 
     def located(*options):
-        code, out, _ = call(capsys, "--project", project, "locate", "--json", photo, *options)
+        code, out, _ = call(capsys, "--project", project, "locate", "--format", "json", photo, *options)
         assert code == 0
         return json.loads(out)
 

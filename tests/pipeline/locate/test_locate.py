@@ -43,7 +43,17 @@ from tests.support.training_city import partition
 
 SIZE_PX = 64
 CORNER = np.array([551_000.0, 4_180_000.0])
-PLACE_KEYS = {"latitude", "longitude", "utm_east", "utm_north", "zone", "score", "class_id", "images"}
+PLACE_KEYS = {
+    "latitude",
+    "longitude",
+    "utm_east",
+    "utm_north",
+    "zone",
+    "score",
+    "class_id",
+    "images",
+    "alike",
+}
 KEYS = {
     "photo",
     "latitude",
@@ -53,6 +63,7 @@ KEYS = {
     "zone",
     "confidence",
     "abstained",
+    "reason",
     "exif",
     "places",
 }
@@ -161,7 +172,9 @@ def test_southern_zones_give_southern_latitudes(tmp_path):
 def test_without_a_zone_there_are_metres_only(tmp_path, capsys):
     save_localiser(tmp_path / "model", recipe(), zone="")
     with_gps(tmp_path / "a.jpg", 37.7, -122.4)
-    code, out, _ = call(capsys, "locate", tmp_path / "a.jpg", "--model", tmp_path / "model", "--json")
+    code, out, _ = call(
+        capsys, "locate", tmp_path / "a.jpg", "--model", tmp_path / "model", "--format", "json"
+    )
     (answer,) = json.loads(out)
     assert code == 0
     assert answer["latitude"] is None
@@ -177,7 +190,7 @@ def test_the_command_and_the_python_call_agree(localiser, model, tmp_path, capsy
     folder.mkdir()
     for number in range(3):
         scene(seed=number).save(folder / f"{number}.png")
-    code, out, err = call(capsys, "locate", folder, "--model", model, "--json", "--top", "4")
+    code, out, err = call(capsys, "locate", folder, "--model", model, "--format", "json", "--top", "4")
     answers = json.loads(out)
     assert (code, err) == (0, "")
     assert answers == [localiser.locate(folder / f"{number}.png", top=4).as_dict() for number in range(3)]
@@ -266,7 +279,7 @@ def test_unreadable_photos_among_many(model, tmp_path, capsys):
     (tmp_path / "d.txt").write_text("no image")
     scene(seed=2).save(tmp_path / "e.png")
     files = [tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg", "d.txt", "absent.jpg", "e.png")]
-    code, out, _ = call(capsys, "locate", *files, "--model", model, "--json")
+    code, out, _ = call(capsys, "locate", *files, "--model", model, "--format", "json")
     answers = json.loads(out)
     assert code == 1
     assert [Path(answer["photo"]).name for answer in answers] == [file.name for file in files]

@@ -130,13 +130,17 @@ def test_unreadable_photos_do_not_stop_the_others(localiser, photos, tmp_path):
 def test_the_command_combines_near_together_and_walk(model, localiser, photos, capsys):
     place = localiser.locate(photos[0]).places[0]
     near = f"{place.latitude},{place.longitude},30"
-    code, out, _ = call(capsys, "locate", "--model", model, "--together", "--near", near, "--json", *photos)
+    code, out, _ = call(
+        capsys, "locate", "--model", model, "--together", "--near", near, "--format", "json", *photos
+    )
     (answer,) = json.loads(out)
     assert code == 0
     assert answer["photos"] == [str(photo) for photo in photos]
     (expected,) = localiser.locate_together(photos, near=Near.parse(near))
     assert answer == expected.as_dict()
-    code, out, _ = call(capsys, "locate", "--model", model, "--walk", "--near", near, "--json", *photos)
+    code, out, _ = call(
+        capsys, "locate", "--model", model, "--walk", "--near", near, "--format", "json", *photos
+    )
     assert code == 0
     for located in localiser.locate_walk(photos, speed_m_s=1.4, near=Near.parse(near)):
         assert max(metres_from(Near.parse(near), located)) <= 30 + localiser.trained.places.cell_m

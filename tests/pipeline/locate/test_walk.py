@@ -11,9 +11,10 @@ import pytest
 from PIL import ExifTags, Image
 
 from pipeline.locate.localiser import PhotoLocaliser
-from pipeline.locate.output import write_map
+from pipeline.locate.map_page import write_map
 from pipeline.locate.photos import read_photo
 from pipeline.locate.walk import UNTIMED_STEP_S, moments_of
+from stages.eval.report.base_map import BaseMap
 from stages.images.read import UnreadableImage
 from tests.pipeline.locate.test_locate import call, recipe, save_localiser, scene
 
@@ -123,10 +124,9 @@ def test_walk_command_prints_json_and_a_track(model, tmp_path, capsys):
     for n in (2, 0, 1):
         shoot(tmp_path / "walk" / f"{'cab'[n]}.jpg", f"2025:12:22 09:47:1{n}", seed=n)
     track = tmp_path / "track.gpx"
-    code, out, _ = call(
-        capsys, "locate", "--model", model, "--walk", "--json", "--gpx", track, tmp_path / "walk"
-    )
+    code, out, _ = call(capsys, "locate", "--model", model, "--walk", "--format", "json", tmp_path / "walk")
     assert code == 0
+    assert call(capsys, "locate", "--model", model, "--walk", "--output", track, tmp_path / "walk")[0] == 0
     answers = {Path(answer["photo"]).name: answer for answer in json.loads(out)}
     assert answers["c.jpg"]["walk"] | {"session": ""} == {
         "session": "", "timestamp": "2025-12-22T09:47:10", "photos": 3, "before_s": 0.0, "after_s": 2.0,
@@ -148,7 +148,7 @@ def test_options_of_walks_need_walk(option, model, tmp_path, capsys):
 def test_the_map_draws_each_walk_in_order_of_time(localiser, tmp_path):
     photos = [shoot(tmp_path / f"{'cab'[n]}.jpg", f"2025:12:22 09:47:1{n}", seed=n) for n in (2, 0, 1)]
     answers = localiser.locate_walk(photos, speed_m_s=0.7)
-    write_map(tmp_path / "map.html", localiser, answers)
+    write_map(tmp_path / "map.html", localiser.trained, answers, BaseMap())
     text = (tmp_path / "map.html").read_text()
     drawn = json.loads("[" + text.split('"paths":[', 1)[1].split("]]]", 1)[0] + "]]]")
     ordered = [answers[number].places[0] for number in (1, 2, 0)]

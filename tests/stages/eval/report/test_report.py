@@ -23,7 +23,7 @@ from stages.eval.plots.figure import Plot
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.gallery import Album, DatabasePhotos, chosen_queries, nearest_rows
 from stages.eval.report.outcomes import Outcomes, images_of_true_cell
-from stages.eval.report.page import json_text, render
+from stages.eval.report.page import SCRIPTS, json_text, render
 from stages.eval.report.stage import ReportInputs, run
 from stages.eval.write import digest_of
 from stages.files import write_table
@@ -393,13 +393,13 @@ def test_templates_and_assets_are_package_data():
     templates = {entry.name: entry.read_text() for entry in (package / "templates").iterdir()}
     assert set(templates) == {"base.html", "map.html", "table.html", "report.html", "located.html"}
     assert "Content-Security-Policy" in templates["base.html"]
-    assert "placecacheMap" in (package / "map.js").read_text()
+    assert all((package / name).read_text() for name in SCRIPTS)
     assert "--ink" in (package / "page.css").read_text()
 
 
 def test_a_page_with_a_missing_value_is_an_error():
-    with pytest.raises(UndefinedError, match="cards"):
-        render("located.html", map_data={}, items=[], unreadable=[])
+    with pytest.raises(UndefinedError, match="radius_m"):
+        render("located.html", data={}, items=[], unreadable=[])
 
 
 @pytest.mark.parametrize("name", ["details.json", "lr_curve.csv"])
