@@ -168,8 +168,9 @@ def export_model(context: click.Context, folder: Path, form: str, **options: Any
 @click.option(
     "--licence", default="other", show_default=True, help="Of the localiser, as the hub names it: cc-by-4.0."
 )
+@click.option("--photos", is_flag=True, help="Also send names and positions of the exemplars' photos.")
 @in_project
-def push(context: click.Context, target: str, model: Path | None, licence: str) -> None:
+def push(context: click.Context, target: str, **options: Any) -> None:
     """Send the localiser with a model card to others.
 
     TARGET is a folder, an address such as s3://bucket/folder, or a repository hf://user/name of the Hugging
@@ -179,7 +180,7 @@ def push(context: click.Context, target: str, model: Path | None, licence: str) 
     """
     from pipeline.runners.push_pull import push as run
 
-    console.facts("push", run(Paths(context.obj, ""), target, model=model, licence=licence))
+    console.facts("push", run(Paths(context.obj, ""), target, **options))
 
 
 @click.command()

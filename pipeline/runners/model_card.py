@@ -97,13 +97,9 @@ def _model(localiser: Localiser) -> Rows:
     recipe, meta = localiser.recipe, localiser.meta
     licence = licence_of(recipe.backbone) if recipe.weights == "pretrained" else "unknown"
     weights = "untrained (random)" if recipe.weights == RANDOM else printable(recipe.weights)
-    size = (
-        f"images of {recipe.image_size} pixels"
-        if recipe.image_size
-        else "photos as another program read them"
-    )
+    size = f"{recipe.image_size} pixels" if recipe.image_size else "its features were imported"
     return [
-        ("backbone", f"`{printable(recipe.backbone)}`, not included; {size}"),
+        ("backbone", f"`{printable(recipe.backbone)}`, {size}; not included"),
         ("weights of the backbone", f"{weights}, SHA-256 `{recipe.weights_id}`"),
         ("licence of these weights", licence),
         ("features", f"{meta['features']:,} ({', '.join(localiser.inputs)})"),
@@ -124,6 +120,7 @@ def _results(details: dict[str, Any]) -> dict[str, Any] | None:
         **{name: classify.get(name) for name in ("queries", "units", "resampled", "radius_m")},
         **{name: _number(classify.get(name)) for name in ("chance", "ceiling")},
         "tops": tops,
+        "intervals": f"LR@{tops[0]} low" in classify,
         "rows": [
             (name, [*(_recall(block, top) for top in tops), f"{_number(block.get('median_error_m'))} m"])
             for name, block in blocks.items()
@@ -171,5 +168,6 @@ def _reveals(localiser: Localiser) -> list[str]:
             f"Features of {f'{count:,}' if count else 'some'} single photos (exemplars). They tell whether a "
             "given photo is one of them, and a picture resembling the photo can be computed from them."
         )
-    lines.append("No photos, no names or times of photos.")
-    return lines
+        if localiser.exemplars.photos is not None:
+            return [*lines, "File names and positions of these photos (exemplars.parquet), but no pictures."]
+    return [*lines, "No pictures, and no names or times of photos."]

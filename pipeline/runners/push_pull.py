@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.runners.model_card import model_card
 from stages.errors import InputError
 from stages.eval.write import digest_of
 from stages.files import new_folder, note_of, open_parquet, read_json
+from stages.models.localiser.exemplar_photos import NAME as PHOTOS
 from stages.models.localiser.io import FILES, digest_of_folder
 from stages.models.localiser.localiser import Localiser
 
@@ -27,8 +29,10 @@ _MADE_BY = "pipeline eval"
 Facts = list[tuple[str, object]]
 
 
-def push(paths: Paths, target: str, *, model: Path | None, licence: str) -> Facts:
+def push(paths: Paths, target: str, *, model: Path | None, licence: str, photos: bool) -> Facts:
     """Send a localiser with its card and the digests of its files, and return the lines to print.
+
+    Names and positions of the exemplars' photos are left out unless `photos` is set: no answer needs them.
 
     Raises
     ------
@@ -42,14 +46,18 @@ def push(paths: Paths, target: str, *, model: Path | None, licence: str) -> Fact
     model = model or paths.localiser
     localiser = Localiser.load(model)
     details = _details(paths, model)
+    if localiser.exemplars is not None and not photos:
+        localiser.exemplars = replace(localiser.exemplars, photos=None)
+    named = localiser.exemplars is not None and localiser.exemplars.photos is not None
+    files = [*FILES, PHOTOS] if named else FILES
     with _new_target(target) as folder:
-        for name in FILES:
+        for name in files:
             shutil.copyfile(model / name, folder / name)
         address = target if target.startswith(HUB) else "ADDRESS"
         card = model_card(localiser, details, address=address, licence=licence)
         (folder / CARD).write_text(card, encoding="utf-8")
         # Without the card: people edit theirs on the hub.
-        lines = [f"{digest_of(folder / name)}  {name}\n" for name in FILES]
+        lines = [f"{digest_of(folder / name)}  {name}\n" for name in files]
         (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
     results = f"LR@1 {details['classify']['LR@1']:.1f}" if details else f"none: run `{_MADE_BY}`, push again"
     return [("places", len(localiser.places)), ("results in the card", results), ("target", target)]
@@ -68,7 +76,7 @@ def pull(paths: Paths, target: str, folder: Path | None) -> Facts:
     folder = folder or paths.localiser
     with new_folder(folder) as partial, _source(target) as source:
         digests = _digests(source, target)
-        for name in FILES:
+        for name in (*FILES, *({PHOTOS} & digests.keys())):
             content = _content(source, name, target)
             if hashlib.sha256(content).hexdigest() != digests.get(name):
                 raise InputError(
@@ -111,8 +119,9 @@ def _new_target(target: str) -> Iterator[Path]:
         raise InputError(f"{target} exists: delete it, or name another folder")
     with TemporaryDirectory() as folder:
         yield Path(folder)
-        for name in (*FILES, CARD, DIGESTS):  # the digests last: without them nothing can be pulled
-            (place / name).write_bytes((Path(folder) / name).read_bytes())
+        files = sorted(Path(folder).iterdir(), key=lambda file: file.name == DIGESTS)
+        for file in files:  # the digests last: without them nothing can be pulled
+            (place / file.name).write_bytes(file.read_bytes())
 
 
 @contextmanager
@@ -150,7 +159,11 @@ def _upload(target: str, folder: Path) -> None:
         hub = HfApi()
         hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(
-            repo_id=repository, folder_path=folder, revision=revision, commit_message="Push a localiser"
+            repo_id=repository,
+            folder_path=folder,
+            revision=revision,
+            delete_patterns=[PHOTOS],  # of an earlier push
+            commit_message="Push a localiser",
         )
 
 
@@ -160,7 +173,7 @@ def _download(target: str, folder: Path) -> None:
     with _hub_errors(target):
         from huggingface_hub import HfApi
 
-        names = [*FILES, CARD, DIGESTS]
+        names = [*FILES, PHOTOS, CARD, DIGESTS]
         HfApi().snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=names)
 
 

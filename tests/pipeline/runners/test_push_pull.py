@@ -65,6 +65,9 @@ class Hub:
 
     def upload_folder(self, *args, **kwargs):
         given = self._called("upload_folder", args, kwargs)
+        for pattern in given["delete_patterns"]:
+            for file in (self.folder / given["repo_id"]).glob(pattern):
+                file.unlink()
         shutil.copytree(given["folder_path"], self.folder / given["repo_id"], dirs_exist_ok=True)
 
     def snapshot_download(self, *args, **kwargs):
@@ -133,6 +136,22 @@ def test_a_changed_or_missing_file_is_not_pulled(call, target, tmp_path, name):
     assert code == 1
     assert "is damaged or was changed" in output
     assert not list((tmp_path / "in").iterdir())
+
+
+def test_names_of_photos_are_pushed_only_on_request(paths, call, target, tmp_path):
+    address, place = target
+    assert Localiser.load(paths.localiser).exemplars.photos is not None
+    assert call("push", address, "--photos")[0] == 0
+    assert "exemplars.parquet" in place.sizes()
+    assert b"File names and positions of these photos" in (place / "README.md").read_bytes()
+    assert call("pull", address, tmp_path / "pulled")[0] == 0
+    assert Localiser.load(tmp_path / "pulled").exemplars.photos is not None
+    if address.startswith("hf://"):
+        assert call("push", address)[0] == 0
+        assert sorted(place.sizes()) == FILES
+        assert b"no names or times of photos" in (place / "README.md").read_bytes()
+        assert call("pull", address, tmp_path / "anew")[0] == 0
+        assert Localiser.load(tmp_path / "anew").exemplars.photos is None
 
 
 def test_an_edited_card_is_pulled(call, tmp_path):
@@ -236,7 +255,8 @@ def test_the_card_states_data_results_and_limits(paths, call, tmp_path):
         block = details[name]
         interval = f"({block['LR@1 low']:.1f}-{block['LR@1 high']:.1f})"
         assert f"| {name} | {block['LR@1']:.1f} {interval} |" in text
-    assert f"Percent of {details['classify']['queries']} queries" in text
+    assert f"percentage of {details['classify']['queries']} queries" in text
+    assert "In brackets: the 95 % interval" in text
     assert f"| expected calibration error, percent | {details['confidence']['ECE']} |" in text
     assert trained.recipe.weights_id in text
     assert "untrained (random)" in text
@@ -266,7 +286,9 @@ def test_results_without_intervals_are_shown(paths, call, tmp_path):
         assert call("push", tmp_path / "out")[0] == 0
     finally:
         evaluate_project(paths)
-    assert f"| classify | {details['classify']['LR@1']:.1f} |" in card(tmp_path / "out").text
+    text = card(tmp_path / "out").text
+    assert f"| classify | {details['classify']['LR@1']:.1f} |" in text
+    assert "In brackets" not in text
 
 
 def test_a_pulled_localiser_answers(call, tmp_path):
@@ -286,7 +308,9 @@ def test_a_pulled_localiser_answers(call, tmp_path):
     assert call("push", tmp_path / "out", "--model", tmp_path / "model")[0] == 0
     assert call("pull", tmp_path / "out", tmp_path / "pulled")[0] == 0
     answers = [
-        call("locate", "--model", tmp_path / name, "--json", tmp_path / "photo.jpg", project=tmp_path)
+        call(
+            "locate", "--model", tmp_path / name, "--format", "json", tmp_path / "photo.jpg", project=tmp_path
+        )
         for name in ("model", "pulled")
     ]
     assert answers[0] == answers[1]
