@@ -35,7 +35,8 @@ from stages.extract.shard import backbone_for
 from stages.extract.stage import ExtractInputs, run
 from stages.images.augment import augment
 from stages.images.read import read_image
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 from stages.index.packs.reader import ImageSource
 from stages.index.packs.stage import PackInputs
 from stages.index.packs.stage import run as pack

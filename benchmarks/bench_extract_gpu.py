@@ -30,7 +30,8 @@ from cache.timings import total_timings
 from pipeline.project.params import load_params
 from stages.extract.plan import RowSource
 from stages.extract.stage import ExtractInputs, run
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 from stages.index.packs.stage import PackInputs
 from stages.index.packs.stage import run as pack
 from stages.models.backbones.backbone import load_backbone

@@ -16,7 +16,8 @@ from stages.errors import InputError
 from stages.files import Progress
 from stages.index.config import IndexConfig
 from stages.index.hashing import key_hashes
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 from stages.index.stage import IndexInputs, run
 from stages.partition.cells import code, count
 

@@ -15,7 +15,8 @@ from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from stages.errors import InputError
 from stages.extract.row_identity import has_rows, row_identities
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 from stages.index.skipped import Tally, skipped_path
 from stages.partition.views import ViewPlan
 

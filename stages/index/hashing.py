@@ -13,6 +13,7 @@ FILE_BYTES = "file_bytes"  # the manifest's column of file lengths, where files 
 BLOCK_ROWS = 1 << 13  # small enough for the processor's cache
 _FACTOR = np.uint64(0xFF51AFD7ED558CCD)
 _HALF = np.uint64(32)
+_PART_BITS = 2  # hashes are searched for repeated ones in 2**_PART_BITS parts
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -133,12 +134,19 @@ class ManifestDigest:
 
     def duplicates(self) -> npt.NDArray[np.int64]:
         """Return the rows that repeat the key of an earlier row."""
+        repeated = np.concatenate([self._repeated(part) for part in range(1 << _PART_BITS)])
+        if not len(repeated):
+            self._hashes.clear()
+            return np.zeros(0, np.int64)
         hashes = np.concatenate(self._hashes)
         self._hashes.clear()
-        ordered = np.sort(hashes)
-        repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        if not len(repeated):
-            return np.zeros(0, np.int64)
         rows = np.flatnonzero(np.isin(hashes, repeated))
         _, first = np.unique(hashes[rows], return_index=True)
         return np.delete(rows, first)
+
+    def _repeated(self, part: int) -> Hashes:
+        """Return the repeated hashes that start with the bits of `part`: sorting all needs more memory."""
+        shift = np.uint64(64 - _PART_BITS)
+        ordered = np.concatenate([hashes[hashes >> shift == part] for hashes in self._hashes])
+        ordered.sort()
+        return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])

@@ -15,7 +15,8 @@ from stages.files import Progress
 from stages.index.batch import EntryBatch
 from stages.index.file_changes import FileRecord, FileStatus
 from stages.index.inputs import IndexInputs
-from stages.index.manifest import Manifest, root_text, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import root_text, write_manifest
 from stages.index.skipped import SkipReason, Tally
 from stages.index.sources.sets import ImageSets
 from stages.index.utm_zone import Zone, check_range, convert_to_zone, settle_letter_s

@@ -7,7 +7,8 @@ import time
 from stages.files import Progress
 from stages.index.file_changes import FileRecord
 from stages.index.inputs import IndexInputs
-from stages.index.manifest import DuplicateKeyError, Manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import DuplicateKeyError
 from stages.index.result import IndexResult
 from stages.index.scan import OtherZoneError, Scan
 from stages.index.skipped import SkipReason, Tally, skipped_path

@@ -10,7 +10,7 @@ from sklearn.neighbors import KDTree
 
 from stages.index.manifest import Manifest
 from stages.partition import grid
-from stages.partition.cells import code, count
+from stages.partition.cells import Codes, blocks, code, count
 from stages.partition.classes import ClassTable, in_class
 from stages.partition.places import Places
 from stages.partition.position_noise import position_noise_m
@@ -51,11 +51,11 @@ def advise(
     radius_m
         Distance within which an answer counts as correct.
     """
-    database = photos.positions()
-    codes, lattice = code(database, classes.cell_m)
+    codes, lattice = code(photos.positions(), classes.cell_m)
     photographed = grid.centres(lattice.squares(count(codes, 1).kept), classes.cell_m)
     dropped = len(labels) - int(in_class(labels).sum())
-    advice = _single_classes(classes) + _small_cells(classes, photos) + _unused_headings(classes, photos)
+    advice = _single_classes(classes) + _small_cells(classes, photos)
+    advice += _unused_headings(classes, photos, codes)
     near, reachable = 0.0, 0.0
     if queries is not None and len(queries):
         advice += _far_queries(photographed, queries, classes.cell_m, radius_m)
@@ -112,16 +112,20 @@ def _small_cells(classes: ClassTable, photos: Manifest) -> list[Advice]:
     return [Advice(text, f"set partition.cell_m: {max(5, 5 * np.ceil(2 * noise_m / 5)):g}")]
 
 
-def _unused_headings(classes: ClassTable, photos: Manifest) -> list[Advice]:
-    """Return advice on headings that no class uses, if there are enough photos to use them."""
+def _unused_headings(classes: ClassTable, photos: Manifest, codes: Codes) -> list[Advice]:
+    """Return advice on headings that no class uses, if there are enough photos to use them.
+
+    `codes` (rows,) are the cells of the photos; they are overwritten, because there may be millions.
+    """
     if classes.heading is not None:
         return []
     headings = photos.column("heading")
     if not np.isfinite(headings).all():
         return []
-    bins = np.floor(headings.astype(np.float64) / HEADING_BIN_DEG + 0.5).astype(np.int64) % HEADING_BINS
-    codes, _ = code(photos.positions(), classes.cell_m)
-    counted = count(codes * HEADING_BINS + bins, int(classes.images.min()))
+    for rows in blocks(len(codes)):
+        bins = np.floor(headings[rows].astype(np.float64) / HEADING_BIN_DEG + 0.5).astype(np.int64)
+        codes[rows] = codes[rows] * HEADING_BINS + bins % HEADING_BINS
+    counted = count(codes, int(classes.images.min()))
     share = 100 * float(counted.images.sum()) / len(headings)
     if share < ENOUGH_HEADINGS:
         return []

@@ -147,12 +147,15 @@ def count(codes: Codes, min_images: int) -> Counted:
     """Return the codes that occur at least `min_images` times."""
     span = int(codes.max()) + 1
     if span <= DENSE_CELLS:
-        counts = np.zeros(span, np.int64)
+        table = np.zeros(span, np.int32)
         for rows in blocks(len(codes)):
-            block = np.bincount(codes[rows])
-            counts[: len(block)] += block
-        kept = np.flatnonzero(counts >= min_images)
-        return Counted(kept, counts[kept], int(counts.max()), span)
+            if span <= BLOCK_ROWS:
+                table += np.bincount(codes[rows], minlength=span).astype(np.int32)
+            else:  # a second table of all codes for every block would take more time and memory
+                of_block, times = np.unique(codes[rows], return_counts=True)
+                table[of_block] += times.astype(np.int32)
+        kept = np.flatnonzero(table >= min_images)
+        return Counted(kept, table[kept].astype(np.int64), int(table.max()), span)
     distinct, counts = np.unique(codes, return_counts=True)
     enough = counts >= min_images
     return Counted(distinct[enough], counts[enough], int(counts.max()), None)

@@ -34,7 +34,10 @@ def cut_into_groups(
         return cuts, config
     side = groups_per_side_for(max(int(np.bincount(part.group).max()) for part in cuts))
     config = replace(config, groups_per_side=side)
-    return (cuts if side == 1 else cut(images, config)), config
+    if side > 1:
+        del cuts  # their labels take 4 bytes per image and partition
+        cuts = cut(images, config)
+    return cuts, config
 
 
 def groups_per_side_for(classes: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from stages.index.clock import clock_seconds
 from stages.index.manifest import Manifest
@@ -29,10 +28,10 @@ def position_noise_m(photos: Manifest) -> float | None:
     """
     if "session" not in photos.column_names:
         return None
-    rows = slice(0, MOST_ROWS)
-    seconds = clock_seconds(pa.array(photos.column("timestamp")[rows].tolist(), pa.string()))
-    _, session = np.unique(photos.column("session")[rows].astype(str), return_inverse=True)
-    positions = photos.positions()[rows]
+    columns = photos.part(["session", "timestamp", "utm_east", "utm_north"], 0, MOST_ROWS)
+    seconds = clock_seconds(columns["timestamp"].combine_chunks())
+    _, session = np.unique(columns["session"].to_numpy().astype(str), return_inverse=True)
+    positions = np.stack([columns["utm_east"].to_numpy(), columns["utm_north"].to_numpy()], axis=1)
     order = np.lexsort((seconds, session.ravel()))
     order = order[np.isfinite(seconds[order])]
     off = _distances_from_path(session.ravel()[order], seconds[order], positions[order])

@@ -18,6 +18,7 @@ from stages.files import note_of, open_parquet, read_table, write_table
 
 _MADE_BY = "pipeline partition"
 _COLUMNS = ["row", "view"]
+_BLOCK_ROWS = 1 << 20
 
 
 class ViewColumns(NamedTuple):
@@ -84,9 +85,16 @@ class ViewPlan:
     @classmethod
     def of_counts(cls, counts: npt.NDArray[np.integer[Any]]) -> Self:
         """Return the plan that gives row i counts[i] views."""
-        row = np.repeat(np.arange(len(counts)), counts)
-        first = np.repeat(np.cumsum(counts, dtype=np.int64) - counts, counts)
-        return cls.of_columns(row, (np.arange(len(row)) - first).astype(np.int16))
+        views = int(counts.sum(dtype=np.int64))
+        row, view, done = np.empty(views, np.int64), np.empty(views, np.int16), 0
+        for start in range(0, len(counts), _BLOCK_ROWS):  # in blocks, to need no further array of V numbers
+            block = counts[start : start + _BLOCK_ROWS]
+            rows = np.repeat(np.arange(start, start + len(block)), block)
+            first = np.repeat(np.cumsum(block, dtype=np.int64) - block, block)
+            stop = done + len(rows)
+            row[done:stop], view[done:stop] = rows, np.arange(len(rows)) - first
+            done = stop
+        return cls.of_columns(row, view)
 
     def of(self, row: int) -> slice:
         """Return the planned views of one image as a slice of view rows."""

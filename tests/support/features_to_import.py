@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 
 ROWS = 100
 KEYS = [f"street/{row:03d}.jpg" for row in range(ROWS)]

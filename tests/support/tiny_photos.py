@@ -10,7 +10,7 @@ from stages.extract.config import ExtractConfig
 from stages.extract.plan import RowSource
 from stages.extract.stage import ExtractInputs
 from stages.extract.stage import run as extract
-from stages.index.manifest import write_manifest
+from stages.index.manifest_writer import write_manifest
 
 CONFIG = ExtractConfig(
     backbone="efficientnet_lite0",

@@ -14,7 +14,7 @@ from cache.spec import StoreSpec
 from cache.store import create_or_open
 from cache.writer import ChunkWriter
 from stages.eval.config import EvalConfig, HybridConfig
-from stages.index.manifest import write_manifest
+from stages.index.manifest_writer import write_manifest
 from stages.models.aggregators.config import AggregatorSettings
 from stages.models.localiser.cell_fusion import FusionConfig
 from stages.partition.classes import ClassTable

@@ -16,7 +16,8 @@ import pyarrow as pa
 from stages.errors import InputError
 from stages.files import Progress, replacing
 from stages.images.worker_pool import worker_pool
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 from stages.index.packs.config import PackConfig
 from stages.index.packs.reader import SHARD, SLOT
 from stages.index.packs.result import PackResult

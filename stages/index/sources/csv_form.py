@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stages.errors import InputError
 from stages.index.hashing import FILE_BYTES
-from stages.index.manifest import REQUIRED
+from stages.index.manifest_writer import REQUIRED
 from stages.index.sources.encoding import encoding_of, fix, whole_lines
 
 METRES, DEGREES = ("utm_east", "utm_north"), ("lat", "lon")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from stages.index.batch import EntryBatch
-from stages.index.manifest import REQUIRED, Manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import REQUIRED
 from stages.index.utm_zone import Zone
 
 

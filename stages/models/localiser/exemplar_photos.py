@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from stages.errors import InputError
 from stages.files import note_of, open_parquet, path_at_home, write_table
-from stages.index.manifest import Manifest, root_text
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import root_text
 
 NAME = "exemplars.parquet"
 _MADE_BY = "pipeline train-heads"

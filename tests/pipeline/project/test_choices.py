@@ -11,7 +11,8 @@ from pipeline.project import choices
 from pipeline.project.choices import choose_cells, hold_out
 from pipeline.project.params import load_params
 from stages.errors import InputError
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 
 ORIGIN = np.array([500_000.0, 4_000_000.0])
 

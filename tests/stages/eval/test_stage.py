@@ -13,7 +13,8 @@ from cache.reader import FeatureReader
 from stages.errors import ConfigError, InputError
 from stages.eval.queries import Queries
 from stages.eval.stage import EvalInputs, run
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.recall import errors_m, recall_percent

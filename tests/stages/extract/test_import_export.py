@@ -17,7 +17,7 @@ from stages.errors import InputError
 from stages.extract.feature_files import feature_file
 from stages.extract.import_export import export_folder, export_hdf5, export_npy, import_features
 from stages.extract.imported_features import check, recipe_of
-from stages.index.manifest import write_manifest
+from stages.index.manifest_writer import write_manifest
 from tests.support.features_to_import import KEYS, ROWS, manifest_of
 
 

@@ -19,7 +19,8 @@ from stages.eval.stage import EvalInputs
 from stages.eval.stage import run as evaluate
 from stages.extract.row_identity import has_rows, require_same_rows, row_identities
 from stages.index.config import IndexConfig
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 from stages.index.stage import IndexInputs
 from stages.index.stage import run as run_index
 from stages.partition.views import ViewPlan

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from stages.errors import InputError
 from stages.index.hashing import key_hashes, uniforms
-from stages.index.manifest import ROW_GROUP_ROWS, DuplicateKeyError, Manifest, write_manifest
+from stages.index.manifest import ROW_GROUP_ROWS, Manifest
+from stages.index.manifest_writer import DuplicateKeyError, write_manifest
 
 
 def batch(keys, **further):

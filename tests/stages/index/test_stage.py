@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from stages.errors import InputError
-from stages.index.manifest import DuplicateKeyError, Manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import DuplicateKeyError
 from stages.index.stage import IndexInputs, run
 from tests.support.index_sources import SKIP, STOP, index, listed, name
 

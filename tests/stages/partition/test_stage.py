@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as npst
 
 from stages.errors import ConfigError, InputError
 from stages.index.hashing import uniforms
-from stages.index.manifest import write_manifest
+from stages.index.manifest_writer import write_manifest
 from stages.partition import grid
 from stages.partition.cells import cut
 from stages.partition.classes import ClassTable

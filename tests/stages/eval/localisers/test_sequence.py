@@ -106,7 +106,7 @@ def test_none_adds_no_localiser(city):
 
 
 def test_figures_of_each_session_and_the_look_ahead(city, walk, tmp_path):
-    from stages.index.manifest import write_manifest
+    from stages.index.manifest_writer import write_manifest
 
     features, positions, timestamps = walk
     evaluate(city, tmp_path, features, positions, timestamps)

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from stages.eval.metrics.intervals import intervals
 from stages.eval.metrics.units import LEAST_SESSIONS, SamplingUnits
-from stages.index.manifest import write_manifest
+from stages.index.manifest_writer import write_manifest
 
 RIGHT, WRONG = 1.0, 99.0
 

@@ -27,7 +27,8 @@ from stages.eval.report.page import SCRIPTS, json_text, render
 from stages.eval.report.stage import ReportInputs, run
 from stages.eval.write import digest_of
 from stages.files import write_table
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 from stages.partition.classes import ClassTable
 from stages.partition.identity import origin_of
 from stages.partition.places import Places

@@ -26,7 +26,8 @@ from stages.extract.stage import ExtractInputs
 from stages.extract.stage import run as extract
 from stages.images.read import UnreadableImage, read_image
 from stages.index.config import IndexConfig
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 from stages.index.packs import writer as shards
 from stages.index.packs.config import PackConfig
 from stages.index.packs.reader import ImageSource, shard_path

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from stages.errors import InputError
-from stages.index.manifest import Manifest, write_manifest
+from stages.index.manifest import Manifest
+from stages.index.manifest_writer import write_manifest
 from stages.index.overlap import shared_images
 from stages.index.sources.sets import SET, ImageSets
 from stages.index.stage import IndexInputs, run
