@@ -47,26 +47,27 @@ function placecacheBaseMap(pen, data, view, pixel, ground, redraw) {
     }
   }
 
-  // A complex polynomial (highest power first) turns metres into Web Mercator, and another one turns it back.
+  // Polynomials turn metres into Web Mercator, a square of side 1, and back.
   for (const fit of data.tiles ? [data.tiles.to_world, data.tiles.to_ground] : []) {
     fit.from = fit.from.map(Number);
     fit.unit = Number(fit.unit);
-    fit.factors = fit.factors.map((factor) => factor.map(Number));
+    fit.terms = fit.terms.map((term) => term.map(Number));
   }
 
-  function evaluate([re, im], { from, unit, factors }) {
-    const a = (re - from[0]) / unit, b = (im - from[1]) / unit;
-    let real = 0, imaginary = 0;
-    for (const [c, d] of factors) [real, imaginary] = [real * a - imaginary * b + c, real * b + imaginary * a + d];
-    return [real, imaginary];
+  function evaluate(point, { from, unit, terms }) {
+    const a = (point[0] - from[0]) / unit, b = (point[1] - from[1]) / unit, sum = [0, 0];
+    for (const [i, j, right, down] of terms) {
+      const power = a ** i * b ** j;
+      sum[0] += power * right;
+      sum[1] += power * down;
+    }
+    return sum;
   }
 
   function drawTiles() {
     if (!data.tiles) return;
-    const corners = [[0, 0], [view.width, 0], [0, view.height], [view.width, view.height]].map(([px, py]) => {
-      const [wide, low] = evaluate(ground(px, py), data.tiles.to_world);
-      return [wide, -low];
-    });
+    const corners = [[0, 0], [view.width, 0], [0, view.height], [view.width, view.height]].map(([px, py]) =>
+      evaluate(ground(px, py), data.tiles.to_world));
     const [west, east] = [0, 1].map((last) => Math[last ? "max" : "min"](...corners.map((corner) => corner[0])));
     const [north, south] = [0, 1].map((last) => Math[last ? "max" : "min"](...corners.map((corner) => corner[1])));
     const across = Math.hypot(corners[1][0] - corners[0][0], corners[1][1] - corners[0][1]);
@@ -86,7 +87,7 @@ function placecacheBaseMap(pen, data, view, pixel, ground, redraw) {
       tiles.set(name, tile);
     }
     if (!tile.complete || !tile.naturalWidth) return;
-    const corner = (right, down) => pixel(evaluate([(column + right) / count, -(row + down) / count], data.tiles.to_ground));
+    const corner = (right, down) => pixel(evaluate([(column + right) / count, (row + down) / count], data.tiles.to_ground));
     const [left, top] = corner(0, 0), [rightX, rightY] = corner(1, 0), [downX, downY] = corner(0, 1);
     pen.save();
     pen.transform((rightX - left) / 256, (rightY - top) / 256, (downX - left) / 256, (downY - top) / 256, left, top);

@@ -98,11 +98,10 @@ def tile_server(url: str, zone: Zone, box: Box) -> dict[str, Any]:
             "https://tile.example.org/{z}/{x}/{y}.png"
         )
     grid = np.stack(np.meshgrid(np.linspace(box[0], box[2], 9), np.linspace(box[1], box[3], 9)), -1)
-    east, north = grid.reshape(-1, 2).T
-    latitude, longitude = utm.to_latlon(east, north, zone.number, northern=zone.northern, strict=False)
-    # Both projections keep angles, so a complex polynomial turns one into the other.
-    world = (longitude + 180) / 360 + 1j * (np.arcsinh(np.tan(np.radians(latitude))) / np.pi - 1) / 2
-    metres = east + 1j * north
+    metres = grid.reshape(-1, 2)
+    latitude, longitude = utm.to_latlon(*metres.T, zone.number, northern=zone.northern, strict=False)
+    rows = (1 - np.arcsinh(np.tan(np.radians(latitude))) / np.pi) / 2
+    world = np.stack([(longitude + 180) / 360, rows], axis=1)  # a square of side 1
     host = f"{parts.scheme}://{parts.netloc}"
     return {
         "url": url,
@@ -113,15 +112,17 @@ def tile_server(url: str, zone: Zone, box: Box) -> dict[str, Any]:
     }
 
 
-def _fit(source: npt.NDArray[np.complex128], target: npt.NDArray[np.complex128]) -> dict[str, Any]:
-    """Return the factors of a complex polynomial, highest power first."""
-    centre = source.mean()
+def _fit(source: Floats, target: Floats) -> dict[str, Any]:
+    """Return the factors of a polynomial that turns points (n, 2) into points: its powers and both values."""
+    centre = source.mean(axis=0)
     unit = float(np.abs(source - centre).max()) or 1.0
-    powers = np.vander((source - centre) / unit, _DEGREE + 1)
-    factors = np.linalg.lstsq(powers, target, rcond=None)[0]
-    numbers = [[str(float(factor.real)), str(float(factor.imag))] for factor in factors]
+    x, y = ((source - centre) / unit).T
+    powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
+    columns = np.stack([x**i * y**j for i, j in powers], axis=1)
+    factors = np.linalg.lstsq(columns, target, rcond=None)[0]
     # As text: numbers of the page are rounded to four decimals.
-    return {"from": [str(float(centre.real)), str(float(centre.imag))], "unit": str(unit), "factors": numbers}
+    terms = [[*power, *map(str, pair.tolist())] for power, pair in zip(powers, factors, strict=True)]
+    return {"from": list(map(str, centre.tolist())), "unit": str(unit), "terms": terms}
 
 
 def _read_lines(path: Path) -> Iterator[Floats]:
