@@ -36,16 +36,18 @@ class LocaliserBlock:
     """The metrics of one localiser; `index_bytes` is the memory needed to answer.
 
     `look_ahead` is how many seconds and photos after a query the answers of walks are based on.
+    `confidence` says how honest the confidences of other localisers than `classify` are.
     """
 
     lr: RecallBlock
     ms_per_query: float
     index_bytes: int
     look_ahead: tuple[float, int] | None = None
+    confidence: dict[str, Number] = field(default_factory=dict)
 
     def numbers(self) -> dict[str, Number]:
         """Return the block of details.json: all but the time, which differs from run to run."""
-        numbers = self.lr.numbers() | {"index_bytes": self.index_bytes}
+        numbers = self.lr.numbers() | {"index_bytes": self.index_bytes} | self.confidence
         if self.look_ahead is None:
             return numbers
         seconds, photos = self.look_ahead

@@ -67,10 +67,10 @@ def write_predictions(
         columns |= _point_columns(prefix, result.positions[:, 0], zone)
         error = "error_m" if name == "classify" else f"{name}_error_m"
         columns[error] = answers.errors_m[name][:, 0].copy()
+        columns["confidence" if name == "classify" else f"{name}_confidence"] = answers.confidence(name)
     positions, cells = answers.results["classify"].positions, answers.cells
     columns |= {
         "score": cells.score[:, 0].copy(),
-        "confidence": answers.confidence,
         "abstain": answers.abstain,
         "outside": queries.outside,
         "cell": pa.array(buckets(places, queries.truth)),

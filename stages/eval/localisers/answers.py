@@ -33,17 +33,11 @@ class QueryAnswers:
         By localiser; NaN for an unreadable query.
     errors_m : dict of str to ndarray of float64, shape (Q, top)
         By localiser; infinite for no answer.
-    confidence : ndarray of float64, shape (Q,)
-        Confidence of `classify`; 0 for an unreadable query, NaN without calibration.
-    abstain : ndarray of bool, shape (Q,)
-        Whether `classify` withholds its answer.
     """
 
     cells: Predictions
     results: dict[str, LocaliserResult]
     errors_m: dict[str, Floats]
-    confidence: Floats
-    abstain: Bools
 
     @classmethod
     def of(
@@ -61,8 +55,18 @@ class QueryAnswers:
             compared["sequence"] = sequence(localiser, queries, config, config.sequence)
         results = {name: result.for_all(queries.readable) for name, result in compared.items()}
         errors = {name: errors_m(result.positions, queries.truth) for name, result in results.items()}
-        confidence, abstain = _confidence(results["classify"], queries.readable)
-        return cls(_cells_for_all(cells, queries.readable), results, errors, confidence, abstain)
+        return cls(_cells_for_all(cells, queries.readable), results, errors)
+
+    def confidence(self, name: str) -> Floats:
+        """Return the confidence of a localiser (Q,): 0 for an unreadable query, NaN if it is unknown."""
+        confidence = self.results[name].confidence
+        return np.full(len(self.cells.class_id), np.nan) if confidence is None else confidence
+
+    @property
+    def abstain(self) -> Bools:
+        """Whether `classify` withholds its answer, (Q,)."""
+        abstain = self.results["classify"].abstain
+        return np.zeros(len(self.cells.class_id), np.bool_) if abstain is None else abstain
 
 
 def _cells_for_all(cells: Predictions, readable: Bools) -> Predictions:
@@ -71,11 +75,3 @@ def _cells_for_all(cells: Predictions, readable: Bools) -> Predictions:
     positions = np.full((*shape, 2), np.nan)
     class_id[readable], score[readable], positions[readable] = cells.class_id, cells.score, cells.positions
     return Predictions(class_id, score, positions)
-
-
-def _confidence(result: LocaliserResult, readable: Bools) -> tuple[Floats, Bools]:
-    confidence, abstain = np.full(len(readable), np.nan), np.zeros(len(readable), np.bool_)
-    if result.answers is not None:
-        confidence[readable], abstain[readable] = result.answers.confidence, result.answers.abstain
-    confidence[~readable], abstain[~readable] = 0.0, True
-    return confidence, abstain

@@ -15,11 +15,15 @@ from stages.eval.localisers.cell_index import CellIndex
 from stages.eval.localisers.database import Database
 from stages.eval.localisers.hybrid import Hybrid
 from stages.eval.localisers.retrieval import PhotoSpace, nearest_photos
+from stages.models.localiser.calibration import probabilities
+from stages.models.localiser.cell_fusion import share_near
+from stages.models.localiser.confidence import HYBRID
 from stages.models.localiser.localiser import Localiser
-from stages.models.localiser.predict import Answers, Predictions, answer, predict
+from stages.models.localiser.predict import Predictions, answer, predict
 from stages.models.localiser.scoring import Score
 
 Features = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.float64]
 FLOAT16_BYTES = 2
 
 
@@ -35,8 +39,10 @@ class LocaliserResult:
         From features to positions, for all queries.
     index_bytes : int
         Memory needed to answer: prototypes, vectors of photos, tables.
-    answers : Answers or None
-        With confidences, from `classify` with fused scores.
+    confidence : ndarray of float64, shape (Q,), or None
+        Probability that the first answer is right; None or NaN if unknown.
+    abstain : ndarray of bool, shape (Q,), or None
+        Whether the answer is withheld; of `classify` with fused scores.
     look_ahead : tuple of float and int, or None
         Of `sequence`: the most seconds and photos after a query that its answer is based on.
     """
@@ -44,14 +50,21 @@ class LocaliserResult:
     positions: npt.NDArray[np.float64]
     seconds: float
     index_bytes: int
-    answers: Answers | None = None
+    confidence: npt.NDArray[np.float64] | None = None
+    abstain: npt.NDArray[np.bool_] | None = None
     look_ahead: tuple[float, int] | None = None
 
     def for_all(self, readable: npt.NDArray[np.bool_]) -> LocaliserResult:
-        """Return the result with a row for every query; an unreadable one has no position."""
+        """Return the result with a row for every query; an unreadable one has no position, confidence 0."""
         positions = np.full((len(readable), *self.positions.shape[1:]), np.nan)
         positions[readable] = self.positions
-        return replace(self, positions=positions)
+        confidence, abstain = np.full(len(readable), np.nan), ~readable
+        if self.confidence is not None:
+            confidence[readable] = self.confidence
+        if self.abstain is not None:
+            abstain[readable] = self.abstain
+        confidence[~readable] = 0.0
+        return replace(self, positions=positions, confidence=confidence, abstain=abstain)
 
 
 def cell_ranking(localiser: Localiser, features: Features, config: EvalConfig) -> Predictions:
@@ -64,14 +77,15 @@ def cell_ranking(localiser: Localiser, features: Features, config: EvalConfig) -
 
 def classify(localiser: Localiser, features: Features, config: EvalConfig) -> LocaliserResult:
     """Return the answers of the heads, ranked class by class (4.20, 4.21) or fused over all groups."""
-    started, answers = time.perf_counter(), None
-    if config.score == "fused":
-        fusion, radius_m = config.fusion, config.radius_m
-        answers = answer(localiser, features, top=config.depth, fusion=fusion, radius_m=radius_m)
-        positions = answers.positions
-    else:
+    started = time.perf_counter()
+    if config.score != "fused":
         positions = cell_ranking(localiser, features, config).positions
-    return LocaliserResult(positions, time.perf_counter() - started, model_bytes(localiser), answers)
+        return LocaliserResult(positions, time.perf_counter() - started, model_bytes(localiser))
+    fusion, radius_m = config.fusion, config.radius_m
+    answers = answer(localiser, features, top=config.depth, fusion=fusion, radius_m=radius_m)
+    seconds = time.perf_counter() - started
+    parts = answers.positions, seconds, model_bytes(localiser)
+    return LocaliserResult(*parts, confidence=answers.confidence, abstain=answers.abstain)
 
 
 def retrieve(
@@ -80,10 +94,27 @@ def retrieve(
     """Return the positions of the most similar photos of the whole database."""
     space, positions = PhotoSpace(localiser, config.space), database.manifest.positions()
     started = time.perf_counter()
-    photos = nearest_photos(space.vectors(features), database.reader, space, config.depth)
+    count = max(config.depth, config.hybrid.photos)
+    photos = nearest_photos(space.vectors(features), database.reader, space, count)
     answers = np.where(photos.rows[:, :, None] >= 0, positions[np.maximum(photos.rows, 0)], np.nan)
+    confidence = _agreement(answers, photos.similarity.astype(np.float64), config)
     seconds = time.perf_counter() - started
-    return LocaliserResult(answers, seconds, _photo_bytes(database, space) + positions.nbytes)
+    index_bytes = _photo_bytes(database, space) + positions.nbytes
+    return LocaliserResult(answers[:, : config.depth], seconds, index_bytes, confidence)
+
+
+def _agreement(points: Floats, similarity: Floats, config: EvalConfig) -> Floats | None:
+    """Return the share of the photos' evidence around the best photo, (Q,); None for frozen features.
+
+    `hybrid.temperature` turns cosines of projected features into evidence; those of frozen features differ
+    from backbone to backbone.
+    """
+    if config.space == "frozen":
+        return None
+    photos = config.hybrid.photos
+    weights = probabilities(similarity[:, :photos] / config.hybrid.temperature)
+    reach = {"radius_m": config.radius_m, "edge_m": config.fusion.edge_m}
+    return share_near(points[:, 0], points[:, :photos], weights, **reach)
 
 
 def hybrid(
@@ -101,7 +132,8 @@ def hybrid(
     started = time.perf_counter()
     fused = ranker.locate(features, config.depth)
     seconds = time.perf_counter() - started
-    return LocaliserResult(fused.positions, seconds, model_bytes(localiser) + index.nbytes)
+    confidence = None if config.space == "frozen" else HYBRID.of(fused.mass[:, 0])
+    return LocaliserResult(fused.positions, seconds, model_bytes(localiser) + index.nbytes, confidence)
 
 
 def model_bytes(localiser: Localiser) -> int:

@@ -34,7 +34,8 @@ def sequence(localiser: Localiser, queries: Queries, config: EvalConfig, look_at
         radius_m=config.radius_m,
     )
     seconds = time.perf_counter() - started
-    return LocaliserResult(answers.positions, seconds, model_bytes(localiser), look_ahead=times.look_ahead)
+    parts = answers.positions, seconds, model_bytes(localiser), answers.confidence
+    return LocaliserResult(*parts, look_ahead=times.look_ahead)
 
 
 def _when(queries: Queries) -> tuple[npt.NDArray[np.float64], list[str]]:

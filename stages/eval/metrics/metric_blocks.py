@@ -34,7 +34,21 @@ def localiser_block(name: str, answers: QueryAnswers, queries: Queries, config: 
         ms_per_query=1000 * result.seconds / max(1, count),
         index_bytes=result.index_bytes,
         look_ahead=result.look_ahead,
+        confidence=honesty(answers, name, queries, config) if name != "classify" else {},
     )
+
+
+def honesty(answers: QueryAnswers, name: str, queries: Queries, config: EvalConfig) -> dict[str, Number]:
+    """Return calibration error and mean of a localiser's confidences; empty without any."""
+    confidence = answers.confidence(name)
+    known = np.isfinite(confidence) & queries.readable
+    if not known.any():
+        return {}
+    right = answers.errors_m[name][known, 0] <= config.radius_m
+    return {
+        "ECE": rounded(reliability(confidence[known], right).error, 3),
+        "mean": rounded(100 * confidence[known].mean(), 3),
+    }
 
 
 def recall_block(errors: Floats, readable: Bools, units: SamplingUnits, config: EvalConfig) -> RecallBlock:
@@ -99,15 +113,15 @@ def confidence_block(
     """Return how reliable the confidences of `classify` are, or why they are left out; empty without any."""
     if config.score == "fused" and (reason := confidence_mismatch(localiser, config.fusion, config.radius_m)):
         return {"left out": reason}
-    known = np.isfinite(answers.confidence) & queries.readable
+    stated = answers.confidence("classify")
+    known = np.isfinite(stated) & queries.readable
     if not known.any():
         return {}
-    confidence, abstain, outside = answers.confidence[known], answers.abstain[known], queries.outside[known]
+    confidence, abstain, outside = stated[known], answers.abstain[known], queries.outside[known]
     right = answers.errors_m["classify"][known, 0] <= config.radius_m
     curve = risk_coverage(confidence, right)
     return {
-        "ECE": rounded(reliability(confidence, right).error, 3),
-        "mean": rounded(100 * confidence.mean(), 3),
+        **honesty(answers, "classify", queries, config),
         "AUROC right": rounded(separation(confidence, right), 4),
         "AUROC outside": rounded(separation(confidence, ~outside), 4),
         "outside queries": int(outside.sum()),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from stages.errors import InputError
 from stages.models.localiser.cell_fusion import FusionConfig
-from stages.models.localiser.confidence import Confidence, ConfidenceFeatures
+from stages.models.localiser.confidence import PRIOR, Confidence
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -32,8 +32,8 @@ class Calibration:
         Of each group; they divide cosines.
     likeness : float
         Multiplies the likeness to exemplars.
-    confidence : Confidence or None
-        None if too few images were held out or all their answers were wrong.
+    confidence : Confidence
+        `PRIOR` if too few images were held out to fit it.
     images : int
         Held-out images; 0 if temperatures and likeness are the configured ones.
     nll_before, nll_after : float or None
@@ -42,7 +42,7 @@ class Calibration:
 
     temperatures: tuple[float, ...]
     likeness: float
-    confidence: Confidence | None
+    confidence: Confidence
     images: int
     nll_before: float | None
     nll_after: float | None
@@ -50,38 +50,26 @@ class Calibration:
     @classmethod
     def configured(cls, groups: int, fusion: FusionConfig) -> Calibration:
         """Return the calibration of the settings alone, for localisers where nothing could be fitted."""
-        return cls((fusion.temperature,) * groups, fusion.likeness, None, 0, None, None)
+        return cls((fusion.temperature,) * groups, fusion.likeness, PRIOR, 0, None, None)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Calibration:
         """Return the calibration that `to_dict` described."""
-        confidence = content["confidence"]
-        confidence = None if confidence is None else Confidence.from_dict(confidence)
+        confidence = Confidence.from_dict(content["confidence"] or {})
         return cls(**{**content, "temperatures": tuple(content["temperatures"]), "confidence": confidence})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        confidence = None if self.confidence is None else self.confidence.to_dict()
-        return {**asdict(self), "temperatures": list(self.temperatures), "confidence": confidence}
+        return {**asdict(self), "temperatures": list(self.temperatures)}
 
     def evidence(self, cosines: Floats, groups: npt.NDArray[np.integer[Any]]) -> Floats:
         """Return the log probability of classes, up to a constant, given their cosines and groups."""
         evidence: Floats = cosines / np.array(self.temperatures)[groups]
         return evidence
 
-    def confidences(self, features: ConfidenceFeatures) -> Floats:
-        """Return the probability that each first answer is right; NaN if that was not fitted."""
-        if self.confidence is None:
-            return np.full(len(features.share), np.nan)
-        return self.confidence.of(features)
-
-    def add_likeness(
-        self, evidence: Floats, cosines: Floats, likeness: Floats | None
-    ) -> tuple[Floats, Floats]:
-        """Return evidence plus weighted likeness, and the likeness itself; without exemplars, the cosines."""
-        if likeness is None:
-            return evidence, cosines
-        return evidence + self.likeness * likeness, likeness
+    def add_likeness(self, evidence: Floats, likeness: Floats | None) -> Floats:
+        """Return evidence plus weighted likeness; the evidence itself without exemplars."""
+        return evidence if likeness is None else evidence + self.likeness * likeness
 
 
 def require_calibration(calibration: Calibration | None) -> Calibration:

@@ -8,7 +8,7 @@ these happen to lie.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 
 from stages.models.localiser.calibration import Calibration, Floats, Ints, probabilities
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
-from stages.models.localiser.confidence import ConfidenceFeatures, fit_confidence
+from stages.models.localiser.confidence import fit_confidence
 from stages.models.localiser.evidence import ExemplarScores, exemplar_scores, groups_of
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import Features, predict
@@ -57,11 +57,7 @@ def calibrate(
         true=np.where(true.any(axis=1), true.argmax(axis=1), -1),
         truth=positions,
     )
-    clearance_m = radius_m + places.cell_m * int(places.span.max(initial=1))
-    groups = localiser.classes.groups
-    return fit_calibration(
-        holdout, group_count=groups, clearance_m=clearance_m, radius_m=radius_m, fusion=fusion
-    )
+    return fit_calibration(holdout, group_count=localiser.classes.groups, radius_m=radius_m, fusion=fusion)
 
 
 def store_calibration(
@@ -112,58 +108,43 @@ class HoldoutScores:
 
 
 def fit_calibration(
-    holdout: HoldoutScores, *, group_count: int, clearance_m: float, radius_m: float, fusion: FusionConfig
+    holdout: HoldoutScores, *, group_count: int, radius_m: float, fusion: FusionConfig
 ) -> Calibration:
     """Return the calibration under which the true cells of held-out images are most likely.
 
-    To imitate a photo from outside, classes with a centre within `clearance_m` of the truth are removed. An
-    answer within `radius_m` counts as correct.
+    An answer within `radius_m` counts as correct.
     """
     configured = Calibration.configured(group_count, fusion)
     known = holdout.true >= 0
     if known.sum() < LEAST_IMAGES:
         return configured
     temperatures, weight = _fit_evidence(holdout, known, group_count, fusion)
-    fitted = Calibration(temperatures, weight, None, len(holdout.true), None, None)
+    fitted = replace(configured, temperatures=temperatures, likeness=weight, images=len(holdout.true))
     before, after = (
         _nll(_evidence(way, holdout)[known], holdout.true[known]) for way in (configured, fitted)
     )
-    away = np.linalg.norm(holdout.centres - holdout.truth[:, None], axis=2)
-    inside, right = _answered(fitted, holdout, away < np.inf, radius_m, fusion)
-    outside, _ = _answered(fitted, holdout, away > clearance_m, radius_m, fusion)
-    confidence = fit_confidence(inside, right, outside, abstain_cost=fusion.abstain_cost)
-    return Calibration(temperatures, weight, confidence, len(holdout.true), before, after)
+    confidence = fit_confidence(
+        *_answered(fitted, holdout, radius_m, fusion), abstain_cost=fusion.abstain_cost
+    )
+    return replace(fitted, confidence=confidence, nll_before=before, nll_after=after)
 
 
 def _evidence(calibration: Calibration, holdout: HoldoutScores) -> Floats:
     heads = calibration.evidence(holdout.cosines, holdout.groups)
-    return calibration.add_likeness(heads, holdout.cosines, holdout.likeness)[0]
+    return calibration.add_likeness(heads, holdout.likeness)
 
 
 def _answered(
-    calibration: Calibration,
-    holdout: HoldoutScores,
-    shown: npt.NDArray[np.bool_],
-    radius_m: float,
-    fusion: FusionConfig,
-) -> tuple[ConfidenceFeatures, npt.NDArray[np.bool_]]:
-    """Return features and correctness of the first answers if only the classes `shown` (n, C) existed."""
-    heads = np.where(shown, calibration.evidence(holdout.cosines, holdout.groups), -np.inf)
-    some = np.isfinite(heads).any(axis=1)
-    best = np.argsort(-heads[some], axis=1, kind="stable")[:, : fusion.candidates]
-
-    def of_best(values: Floats) -> Floats:
-        return np.take_along_axis(values[some], best, axis=1)
-
-    likeness = None if holdout.likeness is None else of_best(holdout.likeness)
-    evidence, likeness = calibration.add_likeness(of_best(heads), of_best(holdout.cosines), likeness)
-    points = np.take_along_axis(holdout.centres[some], best[:, :, None], axis=1)
+    calibration: Calibration, holdout: HoldoutScores, radius_m: float, fusion: FusionConfig
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Return share of the evidence and correctness of the first answers, each (n,)."""
+    heads = calibration.evidence(holdout.cosines, holdout.groups)
+    best = np.argsort(-heads, axis=1, kind="stable")[:, : fusion.candidates]
+    evidence = np.take_along_axis(_evidence(calibration, holdout), best, axis=1)
+    points = np.take_along_axis(holdout.centres, best[:, :, None], axis=1)
     fused = first_answers(evidence, points, radius_m, fusion)
-    likeness = np.where(np.isfinite(evidence), likeness, -1.0)
-    familiar = np.zeros(len(shown)) if holdout.exemplars is None else holdout.exemplars.familiarity(shown)
-    features = ConfidenceFeatures.of(fused, points, likeness, familiar[some], radius_m)
-    away = np.linalg.norm(fused.positions[:, 0] - holdout.truth[some], axis=1)
-    return features, away <= radius_m
+    away = np.linalg.norm(fused.positions[:, 0] - holdout.truth, axis=1)
+    return fused.mass[:, 0], away <= radius_m
 
 
 def first_answers(evidence: Floats, points: Floats, radius_m: float, fusion: FusionConfig) -> Fused:

@@ -108,6 +108,14 @@ def fuse(
     return Fused(positions, mass, nearest)
 
 
+def share_near(centre: Floats, points: Floats, weights: Floats, *, radius_m: float, edge_m: float) -> Floats:
+    """Return the share of the weights (B, K) of points (B, K, 2) within the radius of `centre` (B, 2)."""
+    distances = np.linalg.norm(points - centre[:, None], axis=2)
+    near = np.where(weights > 0, weights * _kernel(distances, radius_m, edge_m), 0.0).sum(axis=1)
+    total = weights.sum(axis=1)
+    return np.asarray(np.divide(near, total, out=np.zeros_like(near), where=total > 0))
+
+
 def _first(points: Floats, known: npt.NDArray[np.bool_]) -> Floats:
     first: Floats = np.take_along_axis(points, known.argmax(axis=1)[:, None, None], axis=1)[:, 0]
     return first

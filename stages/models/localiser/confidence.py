@@ -1,10 +1,13 @@
-"""Confidence of an answer: the probability that it is right, and the threshold below which it is withheld.
+"""Confidence of an answer: the probability that it is right, if the photo shows this city.
 
-It is made of two probabilities. The first, that the photo shows a known place, depends on its likeness to the
-best classes and on its familiarity with the city. It is fitted on held-out images against the same images
-without the classes around their true place, which stand for photos from outside. The second, that the answer
-is right if the place is known, depends on the share of the evidence it covers and on the likeness to the
-classes near it. Because the two are not independent, the log odds of their product are fitted once more.
+It depends on one number, the share of the evidence within the radius of the answer:
+
+    log odds of being right = slope * log odds of the share + offset.
+
+Likeness to exemplars and familiarity were inputs too, and are not: on walks left out of the database they
+separated right from wrong answers no better, and their weights, fitted on the few visits that a city can
+hold out, were far from those of the next walk. For the same reason the two numbers are pulled to `PRIOR`.
+
 Answers are withheld for low familiarity (`stages.models.localiser.familiarity`). Localisers without it, such
 as those without exemplars, withhold answers of low confidence; the threshold costs a configured share of the
 right answers (`eval.fusion.abstain_cost`).
@@ -18,138 +21,73 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.models.localiser.cell_fusion import Fused
-
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-_LEAST_SPREAD = 1e-6
-OUTSIDE_WEIGHT = 0.1
-"""Weight of a held-out image whose classes are removed; the image itself has weight 1."""
-
-
-@dataclass(frozen=True)
-class ConfidenceFeatures:
-    """What the confidence of each first answer is computed from, each of shape (B,).
-
-    Attributes
-    ----------
-    share : ndarray
-        Log odds of the share of the evidence within the radius of the answer.
-    likeness : ndarray
-        Highest likeness to any candidate class.
-    near : ndarray
-        Highest likeness to a candidate class within the radius of the answer.
-    familiarity : ndarray
-        Whether the photo shows this city; 0 if that is unknown.
-    """
-
-    share: Floats
-    likeness: Floats
-    near: Floats
-    familiarity: Floats
-
-    @classmethod
-    def of(
-        cls, fused: Fused, points: Floats, likeness: Floats, familiarity: Floats, radius_m: float
-    ) -> ConfidenceFeatures:
-        """Return the features of answers fused from `points` (B, C, 2) with `likeness` (B, C)."""
-        share = np.clip(fused.mass[:, 0], 1e-6, 1 - 1e-6)
-        away = np.linalg.norm(points - fused.positions[:, :1], axis=2)
-        around = away <= radius_m
-        np.put_along_axis(around, np.maximum(fused.nearest[:, :1], 0), True, axis=1)
-        near = np.where(around, likeness, -1.0).max(axis=1, initial=-1.0)
-        return cls(np.log(share / (1 - share)), likeness.max(axis=1, initial=-1.0), near, familiarity)
+_SHRINKAGE = 100.0
+"""Weight of the prior: about that of 400 images. A hundred images of a few visits hardly move it."""
+_LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """Three logistic models and the threshold below which an answer is withheld.
+    """Slope and offset of the log odds, and the confidence below which an answer is withheld.
 
-    Attributes
-    ----------
-    inside : tuple of float
-        Weights of likeness and 1: log odds that the place is known.
-    right : tuple of float
-        Weights of share, near and 1: log odds that the answer is right, if the place is known.
-    scale : tuple of float
-        Weights of the product's log odds and 1: log odds that the answer is right.
-    abstain_below : float
-        Answers of lower confidence are withheld, if the localiser knows no familiarity.
-    familiar : float
-        Weight of familiarity beside `inside`.
+    `abstain_below` matters only if the localiser knows no familiarity.
     """
 
-    inside: tuple[float, float]
-    right: tuple[float, float, float]
-    scale: tuple[float, float]
-    abstain_below: float
-    familiar: float = 0.0
+    slope: float
+    offset: float
+    abstain_below: float = 0.0
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Confidence:
-        """Return the models that `to_dict` described."""
-        weights = {name: tuple(content[name]) for name in ("inside", "right", "scale")}
-        return cls(**weights, abstain_below=content["abstain_below"], familiar=content.get("familiar", 0.0))
+        """Return the confidence that `to_dict` described; `PRIOR` for the models of older localisers."""
+        return cls(**content) if content.keys() == asdict(PRIOR).keys() else PRIOR
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float]:
         """Return plain JSON values."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
-        }
+        return asdict(self)
 
-    def of(self, features: ConfidenceFeatures) -> Floats:
-        """Return the probability that each first answer is right, (B,)."""
-        ones = np.ones(len(features.share))
-        odds = np.stack([features.likeness, ones], 1) @ np.array(self.inside)
-        known = _logistic(odds + self.familiar * features.familiarity)
-        table = np.stack([features.share, features.near, ones], 1)
-        product = np.clip(known * _logistic(table @ np.array(self.right)), 1e-6, 1 - 1e-6)
-        return _logistic(self.scale[0] * np.log(product / (1 - product)) + self.scale[1])
+    def of(self, share: Floats) -> Floats:
+        """Return the probability that an answer with this share of the evidence is right."""
+        return _logistic(self.slope * _log_odds(share) + self.offset)
 
 
-def fit_confidence(
-    inside: ConfidenceFeatures, right: Bools, outside: ConfidenceFeatures, *, abstain_cost: float
-) -> Confidence | None:
-    """Fit the models on held-out images; None if none of their answers is right.
+PRIOR = Confidence(1.25, 0.5)
+"""Of a single photo, from answers of localisers to walks that were left out of their campus database."""
+HYBRID = Confidence(1.0, -0.5)
+"""Of `hybrid`, from the same walks. Shares of `retrieve` and of walks are right as they are."""
 
-    `inside` describes the images as they are and `right` (n,) whether their answers are; `outside` describes
-    them with the classes around them removed, if there are others. The threshold withholds a share
-    `abstain_cost` of the right answers.
+
+def fit_confidence(share: Floats, right: Bools, *, abstain_cost: float) -> Confidence:
+    """Fit the confidence on the first answers to held-out images.
+
+    Slope and offset maximise the likelihood of `right` (n,) given `share` (n,), minus half of `_SHRINKAGE`
+    times their squared distance from `PRIOR`. The threshold withholds a share `abstain_cost` of the right
+    answers.
     """
-    if not right.any() or not len(outside.share):
-        return None
-    alike = np.concatenate([
-        np.stack([some.likeness, some.familiarity], 1) for some in (inside, outside)
-    ])  # fmt: skip
-    known = np.arange(len(alike)) < len(right)
-    weights = np.where(known, 1.0, OUTSIDE_WEIGHT)
-    first = _regression(alike, known, weights)
-    second = _regression(np.stack([inside.share, inside.near], 1), right, np.ones(len(right)))
-    product = Confidence(
-        (first[0], first[2]), (second[0], second[1], second[2]), (1.0, 0.0), 0.0, familiar=first[1]
-    )
-    stated = np.concatenate([product.of(inside), product.of(outside)])[:, None]
-    third = _regression(np.log(stated / (1 - stated)), np.append(right, known[~known]), weights)
-    fitted = replace(product, scale=(third[0], third[1]))
-    below = float(np.quantile(fitted.of(inside)[right], abstain_cost))
-    return replace(fitted, abstain_below=below)
+    from scipy.optimize import minimize
+
+    columns = np.stack([_log_odds(share), np.ones(len(share))], axis=1)
+    prior = np.array([PRIOR.slope, PRIOR.offset])
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        odds, away = columns @ weights, weights - prior
+        value = np.logaddexp(0, np.where(right, -odds, odds)).sum() + _SHRINKAGE / 2 * away @ away
+        return float(value), columns.T @ (_logistic(odds) - right) + _SHRINKAGE * away
+
+    slope, offset = minimize(loss, prior, jac=True).x
+    fitted = Confidence(float(slope), float(offset))
+    if not right.any():
+        return fitted
+    return replace(fitted, abstain_below=float(np.quantile(fitted.of(share)[right], abstain_cost)))
 
 
-def _regression(columns: Floats, target: Bools, weights: Floats) -> list[float]:
-    """Return the weights of the columns and of 1 in the log odds of `target`."""
-    from sklearn.linear_model import LogisticRegression
-
-    if target.all():
-        # Laplace's rule of succession: no failure so far does not mean no failure ever.
-        return [0.0] * columns.shape[1] + [float(np.log(len(target) + 1))]
-    centre, spread = columns.mean(axis=0), columns.std(axis=0) + 1e-9
-    spread[spread < _LEAST_SPREAD] = np.inf  # a column that is constant here gets weight 0
-    model = LogisticRegression(C=1.0, max_iter=1000).fit((columns - centre) / spread, target, weights)
-    slopes = model.coef_[0] / spread
-    return [*slopes.tolist(), float(model.intercept_[0]) - float(slopes @ centre)]
+def _log_odds(share: Floats) -> Floats:
+    inside = np.clip(share, _LEAST_SHARE, 1 - _LEAST_SHARE)
+    return np.asarray(np.log(inside / (1 - inside)))
 
 
 def _logistic(value: Floats) -> Floats:
-    result: Floats = 1 / (1 + np.exp(-np.clip(value, -60, 60)))
-    return result
+    return np.asarray(1 / (1 + np.exp(-np.clip(value, -60, 60))))

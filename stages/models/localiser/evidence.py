@@ -30,15 +30,12 @@ class ScoredClasses:
         In the order of the heads' evidence; -1 where there are fewer classes.
     evidence : ndarray of float64
         Log probability up to a constant; minus infinity where there is no class.
-    likeness : ndarray of float64
-        To the class's exemplars, or without these to its prototype; -1 where there is no class.
     familiarity : ndarray of float64, shape (B,)
         Of each photo with the city; 0 if that is unknown.
     """
 
     class_id: npt.NDArray[np.int64]
     evidence: npt.NDArray[np.float64]
-    likeness: npt.NDArray[np.float64]
     familiarity: npt.NDArray[np.float64]
 
 
@@ -58,10 +55,9 @@ class ExemplarScores:
     plain: npt.NDArray[np.float64]
     elsewhere: npt.NDArray[np.float64] | None
 
-    def familiarity(self, shown: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.float64]:
-        """Return the familiarity (B,) if only the places `shown` (B, C) had exemplars; by default all."""
-        plain = self.plain if shown is None else np.where(shown, self.plain, -1.0)
-        return familiarity(plain.max(axis=1, initial=-1.0), self.elsewhere)
+    def familiarity(self) -> npt.NDArray[np.float64]:
+        """Return the familiarity of each photo (B,)."""
+        return familiarity(self.plain.max(axis=1, initial=-1.0), self.elsewhere)
 
 
 def calibration_for(localiser: Localiser, fusion: FusionConfig) -> Calibration:
@@ -90,11 +86,10 @@ def score_classes(
         class_id = np.take_along_axis(class_id, best, axis=1)
         heads, known = (np.take_along_axis(part, best, axis=1) for part in (heads, known))
         class_id = np.where(known > -np.inf, class_id, -1)
-    cosines = heads * np.array(calibration.temperatures)[groups_of(localiser, class_id)]
     scores = exemplar_scores(localiser, features, class_id)
-    evidence, likeness = calibration.add_likeness(heads, cosines, None if scores is None else scores.likeness)
+    evidence = calibration.add_likeness(heads, None if scores is None else scores.likeness)
     familiar = np.zeros(len(class_id)) if scores is None else scores.familiarity()
-    return ScoredClasses(class_id, evidence + known, np.where(class_id >= 0, likeness, -1.0), familiar)
+    return ScoredClasses(class_id, evidence + known, familiar)
 
 
 def join_crops(localiser: Localiser, crops: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.floating[Any]]:
@@ -132,7 +127,7 @@ def withheld_answers(
     if localiser.least_familiarity is not None:
         return familiarity < localiser.least_familiarity
     calibration = localiser.calibration
-    if calibration is None or calibration.confidence is None:
+    if calibration is None:
         return np.zeros(len(confidence), np.bool_)
     return confidence < calibration.confidence.abstain_below
 

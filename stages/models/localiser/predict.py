@@ -12,7 +12,6 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.models.localiser.calibration import probabilities, require_calibration
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
-from stages.models.localiser.confidence import ConfidenceFeatures
 from stages.models.localiser.evidence import calibration_for, score_classes, withheld_answers
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.scoring import Score, best_scores
@@ -142,8 +141,7 @@ def answer(
     best = score_classes(localiser, features, top=fusion.candidates, calibration=calibration, prior=prior)
     points, weights = localiser.positions_of(best.class_id), probabilities(best.evidence)
     fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
-    described = ConfidenceFeatures.of(fused, points, best.likeness, best.familiarity, radius_m)
-    confidence = calibration.confidences(described)
+    confidence = calibration.confidence.of(fused.mass[:, 0])
     if confidence_mismatch(localiser, fusion, radius_m):
         confidence = np.full_like(confidence, np.nan)
     withheld = withheld_answers(localiser, best.familiarity, confidence)
@@ -164,7 +162,8 @@ def answer_walks(
     """Return up to `top` positions of each photo, given the other photos of its walk.
 
     Only features, times and sessions are used, never where the photos were taken. The confidence is the
-    share of the evidence within the radius of the first answer, and no answer is withheld.
+    share of the evidence within the radius of the first answer; that of a photo without others on its walk
+    is that of `answer`. No answer is withheld.
 
     Parameters
     ----------
@@ -189,6 +188,8 @@ def answer_walks(
     class_id = np.take_along_axis(best.class_id, kept, axis=1)
     fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
     confidence = fused.mass[:, 0].clip(0, 1)
+    alone = np.concatenate([rows for rows in times.walks if len(rows) == 1] or [np.zeros(0, np.int64)])
+    confidence[alone] = calibration.confidence.of(fused.mass[alone, 0])
     withheld = np.zeros(len(confidence), np.bool_)
     return Answers(fused.positions, fused.mass, _nearest(class_id, fused), confidence, withheld)
 
@@ -218,7 +219,7 @@ def confidence_mismatch(localiser: Localiser, fusion: FusionConfig, radius_m: fl
     fusion gathers there.
     """
     stored = localiser.meta.get("fusion")
-    if stored is None or localiser.calibration is None or localiser.calibration.confidence is None:
+    if stored is None or localiser.calibration is None or not localiser.calibration.images:
         return ""
     fitted = {"radius_m": stored["radius_m"], **stored["settings"]}
     asked = {"radius_m": radius_m, **asdict(fusion)}

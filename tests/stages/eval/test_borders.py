@@ -94,7 +94,7 @@ def test_the_best_score_has_the_highest_recall(tmp_path):
 def test_risks_are_those_of_the_most_trusted_answers():
     right = np.array([True, True, True, False, False])
     answers = SimpleNamespace(
-        confidence=np.array([0.9, 0.8, 0.7, 0.6, 0.5]),
+        confidence=lambda _: np.array([0.9, 0.8, 0.7, 0.6, 0.5]),
         abstain=np.array([False, False, True, False, True]),
         errors_m={"classify": np.where(right, 25.0, 25.01)[:, None]},
     )

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-from scipy.special import logsumexp
+from scipy.special import expit, logit, logsumexp
 
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.calibration import Calibration
-from stages.models.localiser.calibration_fit import HoldoutScores, calibrate, fit_calibration
-from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
-from stages.models.localiser.confidence import Confidence, ConfidenceFeatures, fit_confidence
+from stages.models.localiser.calibration_fit import HoldoutScores, fit_calibration
+from stages.models.localiser.cell_fusion import FusionConfig, fuse, share_near
+from stages.models.localiser.confidence import PRIOR, Confidence, fit_confidence
 from stages.models.localiser.evidence import ExemplarScores
 from stages.models.localiser.exemplars import Exemplars
 from stages.models.localiser.localiser import Localiser
@@ -67,7 +67,7 @@ def softmax(evidence):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def plain(likeness, confidence=None):
+def plain(likeness, confidence=PRIOR):
     return Calibration(TEMPERATURES, likeness, confidence, 100, None, None)
 
 
@@ -98,9 +98,8 @@ def test_an_answer_weighs_cosines_and_likeness_as_calibrated(weight):
 def test_evidence_is_the_cosine_over_its_groups_temperature():
     evidence = plain(1.0).evidence(np.array([[0.8, 0.6, -0.2]]), np.array([[3, 0, 1]]))
     np.testing.assert_allclose(evidence, [[0.8 / 0.4, 0.6 / 0.02, -0.2 / 0.05]])
-    both, likeness = plain(3.0).add_likeness(evidence, np.array([[0.8, 0.6, -0.2]]), np.array([[0.5, 0, -1]]))
+    both = plain(3.0).add_likeness(evidence, np.array([[0.5, 0, -1]]))
     np.testing.assert_allclose(both, [[2 + 1.5, 30, -4 - 3]])
-    assert likeness.tolist() == [[0.5, 0, -1]]
 
 
 def test_places_of_partitions_are_calibrated_by_their_group():
@@ -151,16 +150,8 @@ def test_answers_lie_beyond_the_covered_share_of_the_radius():
     assert apart[np.triu_indices(len(shown), 1)].min() > 0.7 * 25
 
 
-def test_near_counts_candidates_at_the_radius_itself():
-    fused = Fused(np.array([[[0.0, 0.0]]]), np.array([[0.75]]), np.array([[0]]))
-    points = np.array([[[0.0, 0.0], [0.0, 25.0], [0.0, 25.01]]])
-    described = ConfidenceFeatures.of(fused, points, np.array([[0.1, 0.4, 0.9]]), np.zeros(1), 25.0)
-    assert described.share == pytest.approx([np.log(3)])
-    assert (described.near.tolist(), described.likeness.tolist()) == ([0.4], [0.9])
-
-
 def test_an_answer_is_withheld_only_below_the_threshold():
-    sure = Confidence((0.0, 50.0), (0.0, 0.0, 0.0), (0.0, 0.0), 0.5)  # 1 / (1 + exp(0)) for every photo
+    sure = Confidence(0.0, 0.0, 0.5)  # 1 / (1 + exp(0)) for every photo
     answers = answer(make(plain(1.0, sure)), features(3), top=1, fusion=FUSION, radius_m=25.0)
     assert answers.confidence.tolist() == [0.5] * 3
     assert not answers.abstain.any()
@@ -170,17 +161,53 @@ def test_an_answer_is_withheld_only_below_the_threshold():
     assert above.abstain.all()
 
 
-def test_the_threshold_withholds_a_share_of_the_right_answers():
+def drawn_answers(count):
+    """Shares of evidence, and answers that are right with log odds of 2 log odds of the share - 0.5."""
     random = np.random.default_rng(0)
-    right = np.arange(400) % 2 == 0  # half of the answers are wrong, with lower confidence
-    share = np.where(right, 2.0, -2.0) + random.normal(size=400)
-    alike = [random.normal(0.7, 0.1, 400) for _ in range(2)]
-    inside = ConfidenceFeatures(share, *alike, np.zeros(400))
-    outside = ConfidenceFeatures(*(random.normal(0.3, 0.1, 400) for _ in range(3)), np.zeros(400))
+    odds = random.normal(size=count)
+    return expit(odds), random.random(count) < expit(2 * odds - 0.5)
+
+
+def test_the_threshold_withholds_a_share_of_the_right_answers():
+    share, right = drawn_answers(400)
     for cost in (0.05, 0.2):
-        model = fit_confidence(inside, right, outside, abstain_cost=cost)
-        withheld = model.of(inside)[right] < model.abstain_below
+        model = fit_confidence(share, right, abstain_cost=cost)
+        withheld = model.of(share)[right] < model.abstain_below
         assert withheld.mean() == pytest.approx(cost, abs=1 / right.sum())
+
+
+def test_a_fit_of_many_answers_finds_their_odds():
+    model = fit_confidence(*drawn_answers(100_000), abstain_cost=0.05)
+    assert (model.slope, model.offset) == pytest.approx((2, -0.5), abs=0.05)
+
+
+def test_a_fit_of_few_answers_stays_near_the_prior():
+    """It minimises the loss plus 50 times the squared distance from the prior."""
+    share, right = drawn_answers(60)
+    model = fit_confidence(share, right, abstain_cost=0.05)
+    odds = logit(share)
+
+    def objective(numbers):
+        stated = numbers[0] * odds + numbers[1]
+        loss = np.logaddexp(0, np.where(right, -stated, stated)).sum()
+        return loss + 50 * ((numbers[0] - 1.25) ** 2 + (numbers[1] - 0.5) ** 2)
+
+    best = minimize(objective, np.ones(2), method="Nelder-Mead", options={"xatol": 1e-6}).x
+    assert (model.slope, model.offset) == pytest.approx(tuple(best), abs=1e-3)
+    assert abs(model.slope - PRIOR.slope) < 0.2
+
+
+def test_wrong_answers_alone_are_fitted_too():
+    model = fit_confidence(np.full(40, 1.0), np.zeros(40, bool), abstain_cost=0.05)
+    assert model.of(np.ones(1))[0] < PRIOR.of(np.ones(1))[0]
+    assert model.abstain_below == 0
+
+
+def test_the_share_near_a_place_counts_half_at_the_radius():
+    points = np.array([[[0.0, 0.0], [0.0, 25.0], [0.0, 500.0], [np.nan, np.nan]]] * 2)
+    weights = np.array([[1.0, 2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    share = share_near(np.zeros((2, 2)), points, weights, radius_m=25.0, edge_m=5.0)
+    assert share == pytest.approx([(1 / (1 + np.exp(-5)) + 2 * 0.5) / 4, 0])
 
 
 def scores_of_thirty(known):
@@ -194,7 +221,7 @@ def scores_of_thirty(known):
 
 
 def test_thirty_images_are_enough_to_calibrate():
-    options = {"group_count": 2, "clearance_m": 45.0, "radius_m": 25.0, "fusion": FUSION}
+    options = {"group_count": 2, "radius_m": 25.0, "fusion": FUSION}
     assert fit_calibration(scores_of_thirty(29), **options) == Calibration.configured(2, FUSION)
     fitted = fit_calibration(scores_of_thirty(30), **options)
     assert fitted.images == 30
@@ -211,7 +238,7 @@ def test_a_fit_is_pulled_to_the_configured_numbers_as_stated():
     centres = np.tile(np.stack([np.arange(6) * 100.0, np.zeros(6)], axis=1), (200, 1, 1))
     exemplars = ExemplarScores(likeness, likeness, None)
     scores = HoldoutScores(cosines, groups, centres, exemplars, true, centres[0, true])
-    fitted = fit_calibration(scores, group_count=2, clearance_m=45.0, radius_m=25.0, fusion=FUSION)
+    fitted = fit_calibration(scores, group_count=2, radius_m=25.0, fusion=FUSION)
 
     def objective(numbers):
         shared, own, weight = numbers[0], numbers[1:3], numbers[3]
@@ -233,15 +260,3 @@ def test_evidence_at_the_radius_counts_half():
     # 1 / (1 + exp((d - 25) / 5)) for distances of 0, 25 and 30 m
     expected = 0.6 / (1 + np.exp(-5)) + 0.2 * 0.5 + 0.2 / (1 + np.e)
     assert fused.mass[0, 0] == pytest.approx(expected)
-
-
-def test_an_outside_photo_lacks_the_classes_around_it(monkeypatch):
-    """A cell of side M whose centre is up to radius + M away can hold a photo within the radius."""
-    asked = {}
-    monkeypatch.setattr(
-        "stages.models.localiser.calibration_fit.fit_calibration",
-        lambda holdout, **options: asked.update(options) or Calibration.configured(4, FUSION),
-    )
-    calibrate(make(), features(5), np.full((5, 2), 30.0), radius_m=25.0, fusion=FUSION)
-    assert asked["clearance_m"] == 25 + 20
-    assert (asked["radius_m"], asked["group_count"]) == (25.0, 4)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stages.errors import ConfigError
+from stages.eval.metrics.reliability import reliability
 from stages.models.localiser.calibration import Calibration, probabilities
 from stages.models.localiser.calibration_fit import (
     HoldoutScores,
@@ -18,7 +19,7 @@ from stages.models.localiser.calibration_fit import (
     store_calibration,
 )
 from stages.models.localiser.cell_fusion import FusionConfig, fuse
-from stages.models.localiser.confidence import OUTSIDE_WEIGHT, ConfidenceFeatures
+from stages.models.localiser.confidence import PRIOR
 from stages.models.localiser.evidence import ExemplarScores
 
 ORIGIN = np.array([540_000.0, 4_170_000.0])
@@ -125,7 +126,7 @@ def held_out(images=600, temperatures=(0.02, 0.3), seed=0):
 def fitted(cosines, groups, centres, true, truth, likeness=None):
     exemplars = None if likeness is None else ExemplarScores(likeness, likeness, None)
     holdout = HoldoutScores(cosines, groups, centres, exemplars, true, truth)
-    return fit_calibration(holdout, group_count=2, clearance_m=45, radius_m=25, fusion=FUSION)
+    return fit_calibration(holdout, group_count=2, radius_m=25, fusion=FUSION)
 
 
 def test_calibration_finds_temperatures_and_lowers_the_loss():
@@ -170,41 +171,38 @@ def likeness_of(true, seed):
     return np.where(np.arange(24) == true[:, None], 0.7, 0.3) + random.normal(size=(len(true), 24)) * 0.1
 
 
-def test_confidence_is_honest_inside_and_low_outside():
+def test_confidence_is_honest():
     data = held_out(3000)
     found = fitted(*data, likeness_of(data[3], 7))
     cosines, groups, centres, true, truth = held_out(3000, seed=2)
-    alike = likeness_of(true, 4)
-    heads = found.evidence(cosines, groups)
-
-    def confidence(shown):
-        likeness = np.where(shown, alike, -1.0)
-        evidence = np.where(shown, heads + found.likeness * alike, -np.inf)
-        fused = first_answers(evidence, centres, 25, FUSION)
-        familiarity = ExemplarScores(likeness, likeness, None).familiarity()
-        return fused, found.confidences(ConfidenceFeatures.of(fused, centres, likeness, familiarity, 25))
-
-    fused, inside = confidence(np.ones_like(alike, bool))
+    evidence = found.add_likeness(found.evidence(cosines, groups), likeness_of(true, 4))
+    fused = first_answers(evidence, centres, 25, FUSION)
+    confidence = found.confidence.of(fused.mass[:, 0])
     right = np.linalg.norm(fused.positions[:, 0] - truth, axis=1) <= 25
-    _, outside = confidence(np.arange(24) != true[:, None])
-    # Honest where one photo in eleven is from outside, as in the fit.
-    stated = (inside.mean() + OUTSIDE_WEIGHT * outside.mean()) / (1 + OUTSIDE_WEIGHT)
-    assert abs(stated - right.mean() / (1 + OUTSIDE_WEIGHT)) < 0.04
+    assert abs(confidence.mean() - right.mean()) < 0.02
+    assert reliability(confidence, right).error < 3
     below = found.confidence.abstain_below
-    assert (outside < below).mean() > 0.5 > (inside < below).mean()
-    assert (inside[right] < below).mean() == pytest.approx(FUSION.abstain_cost, abs=0.02)
+    assert (confidence[right] < below).mean() == pytest.approx(FUSION.abstain_cost, abs=0.02)
 
 
-def test_too_few_images_calibrate_nothing():
+def test_too_few_images_leave_the_prior():
     found = fitted(*(part[:20] for part in held_out()))
     assert found == Calibration.configured(2, FUSION)
-    one = np.array([0.5])
-    assert np.isnan(found.confidences(ConfidenceFeatures(one, one, one, one))).all()
+    assert found.confidence == PRIOR
+    # 1 / (1 + exp(-(1.25 log(0.8 / 0.2) + 0.5)))
+    assert found.confidence.of(np.array([0.5, 0.8])) == pytest.approx([0.62246, 0.90317], abs=1e-5)
+
+
+def test_models_of_older_localisers_become_the_prior():
+    old = {"inside": [1.0, 2.0], "right": [1.0, 0.0, 0.0], "scale": [1.0, 0.0], "abstain_below": 0.3}
+    stored = Calibration.configured(2, FUSION).to_dict()
+    for content in (old, None):
+        assert Calibration.from_dict({**stored, "confidence": content}).confidence == PRIOR
 
 
 def test_calibration_survives_json():
     found = fitted(*held_out(100))
-    assert found.confidence is not None
+    assert found.confidence != PRIOR
     assert Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from stages.models.heads.heads import Projection
-from stages.models.localiser.confidence import ConfidenceFeatures, fit_confidence
 from stages.train.init.pca import moments, principal_components, standardise
 
 CONSTANT = (3, 7)
@@ -51,17 +50,3 @@ def test_whitening_lifts_no_component_beyond_the_floor(length):
     lift = made.weight.detach().norm(dim=1)
     assert lift[0] == pytest.approx(1, abs=1e-3)
     assert lift.max() <= 50.01 * 6**0.5  # 2 % of the quadratic mean of six deviations
-
-
-def test_confidence_ignores_columns_that_are_constant_in_training():
-    random = np.random.default_rng(0)
-    share, right = random.normal(size=200), random.random(200) < 0.7
-    near = np.full(200, 0.1 + 0.2)
-    inside = ConfidenceFeatures(share, near, near, near)
-    outside = ConfidenceFeatures(share - 2, near, near, near)
-    confidence = fit_confidence(inside, right, outside, abstain_cost=0.02)
-    assert confidence.inside[0] == 0
-    assert confidence.familiar == 0
-    assert confidence.right[1] == 0
-    others = ConfidenceFeatures(share, near - 0.2, near - 0.2, near - 0.2)
-    np.testing.assert_allclose(confidence.of(others), confidence.of(inside))
