@@ -62,7 +62,7 @@ def where(place: Candidate) -> str:
 
 def confidence_text(answer: Answer) -> str:
     """Return the confidence with its meaning."""
-    known = "unknown: not calibrated, usually because training held out too few photos"
+    known = "unknown"
     if answer.confidence is not None:
         known = f"{answer.confidence:.2f}"
     return f"withheld ({known}): no photo of this city looks like it" if answer.abstained else known

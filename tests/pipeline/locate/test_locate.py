@@ -92,7 +92,7 @@ def save_localiser(folder, of, *, calibrated=False, zone="10S", places=40):
             candidates=8, edge_m=5.0, covered=0.7, temperature=0.1, likeness=8.0, abstain_cost=0.02
         )
         plain = Calibration.configured(table.groups_per_side**2, fusion)
-        calibration = replace(plain, confidence=Confidence((4.0, 1.0), (1.0, 4.0, -2.0), (1.0, 0.0), 0.5))
+        calibration = replace(plain, confidence=Confidence(1.25, 0.5, 0.5))
         trained.meta["fusion"] = {"settings": asdict(fusion), "radius_m": 25.0}
         trained.meta["calibration"] = calibration.to_dict()
     trained.save(folder)

@@ -85,7 +85,7 @@ def test_one_photo_is_located_as_its_evidence_says(localiser, tmp_path):
     (walked,) = localiser.locate_walk([photo], speed_m_s=1.4)
     assert walked.walk.photos == 1
     assert walked.walk.after_s == 0
-    assert 0 < walked.confidence <= 1
+    assert walked.confidence == pytest.approx(localiser.locate(photo).confidence, abs=0.03)
     assert not walked.abstained
 
 

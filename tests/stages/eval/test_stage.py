@@ -262,12 +262,23 @@ def test_features_of_queries_are_in_memory_once(city, tmp_path):
 
 
 def test_answers_have_a_confidence(city):
-    run(EvalInputs(ALL, **city.outputs(), **database(city)))
+    result = run(EvalInputs(ALL, **city.outputs(), **database(city)))
     rows = pq.read_table(city.folder / "predictions.parquet")
-    confidence = rows["confidence"].to_numpy()
-    assert ((confidence >= 0) & (confidence <= 1)).all()
-    assert confidence[list(BAD)].tolist() == [0, 0]
+    for name in ("confidence", "retrieve_confidence", "hybrid_confidence"):
+        confidence = rows[name].to_numpy()
+        assert ((confidence >= 0) & (confidence <= 1)).all()
+        assert len(np.unique(confidence)) > 20
+        assert confidence[list(BAD)].tolist() == [0, 0]
+    for name in ("retrieve", "hybrid"):
+        assert 0 <= result.blocks[name].numbers()["ECE"] < 100 > result.blocks[name].numbers()["mean"] > 0
     assert rows["abstain"].to_numpy(zero_copy_only=False)[list(BAD)].all()
+
+
+def test_photos_in_frozen_space_have_no_confidence(city):
+    frozen = replace(ALL, space="frozen")
+    result = run(EvalInputs(frozen, **city.outputs(), **database(city)))
+    assert "ECE" not in result.blocks["retrieve"].numbers() | result.blocks["hybrid"].numbers()
+    assert "ECE" in result.confidence
 
 
 def test_retrieval_without_a_database_is_rejected(city):

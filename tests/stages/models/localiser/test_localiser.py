@@ -12,6 +12,7 @@ from stages.errors import InputError
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser import scoring as module
 from stages.models.localiser.calibration import Calibration
+from stages.models.localiser.confidence import PRIOR
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import predict
 from stages.models.localiser.scoring import best_scores
@@ -123,7 +124,7 @@ def test_no_answer_is_given_with_a_feature_that_is_not_finite(monkeypatch, bad, 
     localiser, rows = make(), features().astype(dtype)
     monkeypatch.setattr(module, "_SCORES_IN_MEMORY", 256)
     monkeypatch.setattr(module, "_VALUES_CHECKED", 50)
-    plain = Calibration((0.1,) * 4, 0.0, None, 0, None, None)
+    plain = Calibration((0.1,) * 4, 0.0, PRIOR, 0, None, None)
     largest = np.full_like(rows, np.finfo(dtype).max / 2)
     predict(localiser, largest, top=1, score="cosine")  # however large, it is finite
     rows[-1, -1] = bad
