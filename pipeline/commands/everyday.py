@@ -9,6 +9,7 @@ import click
 from pipeline import console, metrics_table
 from pipeline.commands.context import in_project, one_device, project_of
 from pipeline.commands.locate import locate
+from pipeline.commands.serve import serve
 from pipeline.project.paths import Paths
 
 
@@ -117,4 +118,4 @@ def explain(topic: str) -> None:
         console.facts(title, rows)
 
 
-COMMANDS = (init, demo, locate, status, explain)
+COMMANDS = (init, demo, locate, serve, status, explain)

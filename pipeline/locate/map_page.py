@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ _OWN_SHARE = 0.7
 class Gallery:
     """The thumbnails of the page, each of them once."""
 
-    def __init__(self, count: int, root: ExemplarPhotos | None) -> None:
+    def __init__(self, count: int, root: ExemplarPhotos | None, album: Callable[[int, int], Album]) -> None:
         self.photos: list[str] = []
         self._database = root
         px = next((px for most, px in _THUMBNAIL_PX if count <= most), _SMALL_PX)
-        self._own = Album(px, int(_OWN_SHARE * PHOTOS_BYTES))
+        self._own = album(px, int(_OWN_SHARE * PHOTOS_BYTES))
         self._alike = Album(px, PHOTOS_BYTES - int(_OWN_SHARE * PHOTOS_BYTES))
         self._number: dict[Path, int | None] = {}
 
@@ -64,7 +64,19 @@ class Gallery:
 
 
 def write_map(path: Path, trained: Localiser, outcomes: Sequence[Outcome], base: BaseMap) -> None:
-    """Write a self-contained page with the list and the map of all answers.
+    """Write the page with the list and the map of all answers; see `map_page`."""
+    write(path, map_page(trained, outcomes, base))
+
+
+def map_page(
+    trained: Localiser,
+    outcomes: Sequence[Outcome],
+    base: BaseMap,
+    album: Callable[[int, int], Album] = Album,
+) -> str:
+    """Return a self-contained page with the list and the map of all answers.
+
+    `album` makes the album, of a size in pixels and bytes, that reads the located photos.
 
     Raises
     ------
@@ -73,14 +85,14 @@ def write_map(path: Path, trained: Localiser, outcomes: Sequence[Outcome], base:
     """
     answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
     known = None if trained.exemplars is None else trained.exemplars.photos
-    gallery = Gallery(len(answers), known)
+    gallery = Gallery(len(answers), known, album)
     own = [gallery.own(answer.photo) for answer in answers]
     items = [_item(answer, photo, gallery) for answer, photo in zip(answers, own, strict=True)]
     # Streets far from all answers are left out; an answer always lies in the localiser's area.
     ground = base.data(
         trained.classes.zone, trained.places.centres, None if known is None else known.positions
     )
-    page = render(
+    return render(
         "located.html",
         data=map_data(
             trained.places,
@@ -96,7 +108,6 @@ def write_map(path: Path, trained: Localiser, outcomes: Sequence[Outcome], base:
         left_out=gallery.left_out,
         photos_mb=PHOTOS_BYTES / 1e6,
     )
-    write(path, page)
 
 
 def _paths(answers: Sequence[Answer]) -> list[list[tuple[float, float]]]:

@@ -65,7 +65,7 @@ def exif_of(path: Path, source: bytes | Image.Image | None = None) -> Image.Exif
     with as_unreadable(path):
         if isinstance(source, Image.Image):
             return _with_parts(source.getexif())
-        with open_picture(source or path, decode_at_least=1) as image:
+        with open_picture(path if source is None else source, decode_at_least=1) as image:
             return _with_parts(image.getexif())
     raise AssertionError  # the block returns or raises
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from stages.eval.report.outcomes import Outcomes
 from stages.images.read import UnreadableImage, read_image
@@ -48,7 +49,7 @@ class Album:
         """Return a photo as a data URI; None if it is unreadable or the budget is spent."""
         if path not in self._made:
             try:
-                image = read_image(path, decode_at_least=self.longest_px)
+                image = self.read(path)
             except UnreadableImage:
                 return None
             image.thumbnail((self.longest_px, self.longest_px))
@@ -61,6 +62,10 @@ class Album:
             return None
         self.left_bytes -= len(text)
         return text
+
+    def read(self, path: Path) -> Image.Image:
+        """Return a photo; UnreadableImage if it cannot be read."""
+        return read_image(path, decode_at_least=self.longest_px)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""`pipeline serve`: locate photos over HTTP, with a page for people."""
