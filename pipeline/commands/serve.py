@@ -13,17 +13,39 @@ from stages.errors import ConfigError
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 is all.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free port."
+)
 @click.option("--token", envvar="PLACECACHE_TOKEN", help="Secret of all requests (or PLACECACHE_TOKEN).")
 @click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="Folder of the localiser.")
 @click.option(
     "--weights", type=click.Path(path_type=Path, dir_okay=False), help="File with the backbone's weights."
 )
-@click.option("--photos", type=click.IntRange(1), default=20, show_default=True, help="Most in a request.")
-@click.option("--photo-mb", type=click.FloatRange(0.001), default=20.0, show_default=True, help="Largest.")
-@click.option("--megapixels", type=click.FloatRange(0.001, 89), default=64.0, show_default=True)
-@click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds.")
+@click.option(
+    "--photos", type=click.IntRange(1), default=20, show_default=True, help="Photos in a request, at most."
+)
+@click.option(
+    "--photo-mb",
+    type=click.FloatRange(0.001),
+    default=20.0,
+    show_default=True,
+    help="Size of a photo, at most.",
+)
+@click.option(
+    "--megapixels",
+    type=click.FloatRange(0.001, 89),
+    default=64.0,
+    show_default=True,
+    help="Pixels of a photo, at most.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1),
+    default=30.0,
+    show_default=True,
+    help="Seconds for a request, at most.",
+)
 @DEVICE
 @in_project
 def serve(

@@ -44,7 +44,7 @@ class Service:
         self.memory = UploadMemory()
 
     async def locate(self, request: Request, top: Top = 5, near: Where = None) -> Response:
-        """Return a JSON list with one object for each photo, as `pipeline locate --json`."""
+        """Return a JSON list with one object for each photo, as `pipeline locate --format json`."""
         circle = self._circle(near)
         async with self._uploads(request) as uploads:
             outcomes = await self.answering.outcomes(uploads, top=top, near=circle)

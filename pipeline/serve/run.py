@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
 
@@ -44,6 +45,8 @@ def is_loopback(host: str) -> bool:
 
 def server_of(app: FastAPI) -> uvicorn.Server:
     """Return the server of an application; it writes no log of its requests."""
+    # The parser reports each damaged body, with a line for each faulty byte.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
         log_level="warning",

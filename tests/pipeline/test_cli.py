@@ -91,7 +91,7 @@ def test_help_lists_commands_in_the_order_of_use(capsys):
     lines = usage[usage.index("Stages:") :].splitlines()
     assert [line.split()[0] for line in lines if line] == [
         *("Stages:", "index", "partition", "extract", "train-heads", "eval", "report"),
-        *("Everyday:", "init", "demo", "locate", "status", "explain"),
+        *("Everyday:", "init", "demo", "locate", "serve", "status", "explain"),
         *("Tools:", "doctor", "backbones", "verify", "pack"),
         *("import", "export", "push", "pull", "experiments"),
     ]
