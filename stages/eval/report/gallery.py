@@ -17,6 +17,8 @@ from stages.images.read import UnreadableImage, read_image
 from stages.index.manifest import Manifest
 
 RIGHT_SHARE = 0.25
+MOST_SMALL = 500
+"""Queries without a card that have a photo in the list."""
 _QUALITY = 78
 _PREFIX = "data:image/jpeg;base64,"
 
@@ -116,6 +118,23 @@ def nearest_rows(
                 row[number], away_m[number] = start + best, distance[best]
         start += len(positions)
     return row, away_m
+
+
+def small_photos(album: Album, paths: list[Path | None]) -> tuple[list[str], list[int | None]]:
+    """Return small thumbnails in what `album` has left, and the number of each path's own (None: no photo).
+
+    Reading photos takes longer than writing the rest of the page, so only the first `MOST_SMALL` get one.
+    """
+    small = Album(album.longest_px // 2, album.left_bytes)
+    photos: list[str] = []
+    numbers: list[int | None] = []
+    for path in paths:
+        text = None
+        if path is not None and len(photos) < MOST_SMALL and not small.left_out:
+            text = small.thumbnail(path)
+        numbers.append(None if text is None else len(photos))
+        photos += [] if text is None else [text]
+    return photos, numbers
 
 
 def thumbnails_of(album: Album, paths: list[Path]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from stages.eval.plots.figure import Plot
 from stages.eval.plots.plots import class_size_plot, error_plot, recall_plot, reliability_plot, risk_plot
 from stages.eval.report.cards import make_cards
 from stages.eval.report.data import ReportData, ReportInputs
-from stages.eval.report.gallery import Album, chosen_queries
-from stages.eval.report.map_data import map_data
+from stages.eval.report.gallery import Album, chosen_queries, small_photos
+from stages.eval.report.map_data import MapItem, map_data
 from stages.eval.report.map_items import map_items, walk_paths
 from stages.eval.report.numbers import Metrics, Numbers
 from stages.eval.report.outcomes import images_of_true_cell
@@ -38,6 +39,8 @@ def run(inputs: ReportInputs) -> ReportResult:
     items, number_on_map = map_items(data, chosen)
     album = Album(config.thumbnail_px, int(config.photos_mb * 1e6))
     cards = make_cards(data, chosen, album, number_on_map)
+    photos, numbers = small_photos(album, [_without_card(data, item) for item in items])
+    items = [replace(item, photo=number) for item, number in zip(items, numbers, strict=True)]
     page = render(
         "report.html",
         data=map_data(
@@ -45,6 +48,7 @@ def run(inputs: ReportInputs) -> ReportResult:
             items,
             radius_m=radius_m,
             paths=walk_paths(data),
+            photos=photos,
             base=inputs.base.data(data.classes.zone, data.places.centres, data.database.positions()),
         ),
         facts=_facts(data, metrics),
@@ -70,6 +74,11 @@ def run(inputs: ReportInputs) -> ReportResult:
         left_out=album.left_out,
         plots=len(plots),
     )
+
+
+def _without_card(data: ReportData, item: MapItem) -> Path | None:
+    """Return the file of a query that has no card, whose photo the page would not show otherwise."""
+    return None if item.card else data.queries.image_path(item.label)
 
 
 def _read_metrics(path: Path) -> Metrics:
