@@ -95,12 +95,14 @@ function placecacheMap(root, data) {
 
   function resize() {
     const box = canvas.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
+    if (box.width === view.width && box.height === view.height) return;
     view.width = box.width;
     view.height = box.height;
     canvas.width = Math.round(box.width * ratio);
     canvas.height = Math.round(box.height * ratio);
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    if (!touched) fit(bounds(data.focus === "items"), data.focus === "items" ? 8 : 40); else redraw();
+    if (!touched) fit(bounds(data.focus === "items"), data.focus === "items" ? 8 : 40);
+    draw(); // at once: setting the size has emptied the canvas
   }
 
   // ---- drawing -------------------------------------------------------------------------------
@@ -135,6 +137,7 @@ function placecacheMap(root, data) {
     for (const number of [hovered, chosen]) if (number >= 0 && visible(items[number])) drawChosen(items[number]);
     drawScale();
     root.dataset.drawn = String(items.filter(visible).length);
+    root.dataset.turned = String(view.turned);
     root.dataset.cells = show.cells ? String(cells.p.length) : "0";
   }
 
@@ -233,7 +236,7 @@ function placecacheMap(root, data) {
       pen.fillStyle = item.abstained ? colours.panel : colourOf(item);
       pen.fill();
       pen.strokeStyle = item.abstained ? colourOf(item) : colours.panel;
-      pen.stroke();
+      if (large || item.abstained || items.length <= 2000) pen.stroke(); // outlines of thousands take most of the time
     }
     if (item.truth) {
       pen.beginPath();
@@ -480,7 +483,6 @@ function placecacheMap(root, data) {
   new ResizeObserver(resize).observe(canvas);
   choose(-1);
   resize();
-  draw();
   return {
     listeners, choose, visible, redraw,
     highlight: (number) => { if (number !== hovered) { hovered = number; redraw(); } },

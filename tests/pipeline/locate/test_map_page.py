@@ -27,7 +27,7 @@ from stages.images.read import UnreadableImage
 from stages.models.localiser.exemplar_photos import ExemplarPhotos
 from stages.models.localiser.exemplars import Exemplars
 from stages.models.localiser.localiser import Localiser
-from tests.pipeline.locate.test_locate import call, recipe, save_localiser, scene
+from tests.pipeline.locate.test_locate import CORNER, call, recipe, save_localiser, scene
 from tests.stages.eval.report.test_report import BROWSER, browse
 
 EVIL = "<img src=x onerror=document.title=1>&'\".jpg"
@@ -189,6 +189,20 @@ def test_five_thousand_photos_stay_a_short_page(model, tmp_path):
     assert 'data-listed="5000"' in dom
     assert 'data-drawn="5000"' in dom
     assert 0 < dom.count('role="option"') < 60  # only the rows in view
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome")
+def test_a_long_narrow_walk_is_turned_to_use_the_width(model, tmp_path):
+    trained = PhotoLocaliser.load(model).trained
+    walk = []
+    for number, answer in enumerate(answers(9, trained)):
+        north = CORNER[1] + 100 * number
+        walk.append(replace(answer, places=(replace(answer.places[0], utm_east=CORNER[0], utm_north=north),)))
+    write_map(tmp_path / "map.html", trained, walk, BaseMap())
+    dom, log = browse(tmp_path / "map.html", tmp_path / "profile")
+    assert log == ""
+    assert 'data-turned="true"' in dom
+    assert 'data-drawn="9"' in dom
 
 
 def test_unreadable_photos_are_listed_escaped(model, tmp_path):
