@@ -38,7 +38,7 @@ def base(tmp_path_factory):
     (folder / "photos" / "0007.jpg").write_text("a letter")
     (folder / "params.yaml").write_text(template("params.yaml").read_text())
     manifest = folder / "data" / "index" / "database.parquet"
-    manifest.parent.mkdir(parents=True)
+    manifest.parent.mkdir(parents=True, exist_ok=True)
     run(listed(manifest, folder / "photos", keys), folder / "expected" / "database.zarr", CONFIG)
     return folder
 
@@ -100,6 +100,7 @@ def test_features_in_the_project_get_the_same_link(base, features, capsys):
     )
     assert call(capsys, base, "extract", *split)[0] == 0
     elsewhere = link(base).read_bytes()
+    default.parent.mkdir(parents=True, exist_ok=True)
     default.write_text("a link of an earlier version")
     set_params(base / "params.yaml", {"data.features": "data/features"})
     assert call(capsys, base, "verify", "--split", "database")[0] == 1
