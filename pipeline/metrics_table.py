@@ -34,6 +34,9 @@ def show(paths: Paths, *, localisers_only: bool) -> None:
     if "look_ahead_s" in (walks := localisers.get("sequence", {})):
         seconds, photos = walks["look_ahead_s"], walks["look_ahead_photos"]
         console.line(f"sequence looks ahead up to {seconds:,.0f} s, {photos:,} photos")
+    for name, metrics in localisers.items():
+        if "ECE" in metrics:  # that of classify is in a block of its own
+            console.line(f"{name}: ECE {metrics['ECE']:.1f}, mean confidence {metrics['mean']:.1f}")
     for kind in ("set", "session"):
         parts: dict[str, Any] = sections.pop(f"{kind}s", {})
         for name, block in parts.items():
