@@ -41,7 +41,8 @@ EVIL = "<img src=x onerror=alert(1)>&'\"</script><script>document.title=1</scrip
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 BROWSER_FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --virtual-time-budget=4000 --enable-logging=stderr --v=0"
+    "--window-size=1400,800 --disable-component-update --disable-sync --virtual-time-budget=4000 "
+    "--enable-logging=stderr --v=0"
 )
 
 
