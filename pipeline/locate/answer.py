@@ -172,9 +172,10 @@ def candidates(
 ) -> tuple[Candidate, ...]:
     """Return the places of one photo with `features` (F,) or (V, F) at positions (top, 2) in metres.
 
-    Class id -1 is no place.
+    Class id -1 is no place. The first place stays first; the others, chosen to cover what it leaves, follow
+    in the order of their scores.
     """
-    return tuple(
+    first, *others = (
         replace(
             _candidate(trained, position.tolist(), float(score), int(class_id)),
             alike=alike_photos(trained, features, position, int(class_id)),
@@ -182,6 +183,7 @@ def candidates(
         for position, score, class_id in zip(positions, scores, class_ids, strict=True)
         if class_id >= 0
     )
+    return first, *sorted(others, key=lambda place: -place.score)
 
 
 def _candidate(trained: Localiser, position: list[float], score: float, class_id: int) -> Candidate:

@@ -75,6 +75,8 @@ def answers(count, trained):
 
 def test_answers_name_photos_that_look_alike(model, photos):
     answer = PhotoLocaliser.load(model).locate(photos[1])
+    shares = [place.score for place in answer.places]
+    assert shares == sorted(shares, reverse=True)
     for place in answer.places:
         assert 1 <= len(place.alike) <= PHOTOS_OF_PLACE
         assert [photo.likeness for photo in place.alike] == sorted(
