@@ -117,8 +117,8 @@ class LocalPath(PosixPath):
     def sizes(self, names: Sequence[str] | None = None) -> dict[str, int]:
         """Bytes of all files under this folder, or of those named that exist: name from here -> bytes."""
         if names is None:
-            files = [self] if self.is_file() else [file for file in self.rglob("*") if file.is_file()]
-            return {file.relative_to(self).as_posix(): file.stat().st_size for file in files}
+            paths = [f"{folder}/{file}" for folder, _, files in os.walk(self) for file in files]
+            names = ["."] if self.is_file() else [path.removeprefix(f"{self}/") for path in paths]
         sizes = {}
         for name in names:
             with contextlib.suppress(FileNotFoundError):

@@ -81,12 +81,14 @@ def _store(name: str, path: StoragePath) -> Row:
         return _absent(name)
     reader = FeatureReader.open(path)
     timings = total_timings(path)
-    done = 1 - reader.missing_rows / max(reader.rows, 1)
+    entries = list(reader.store.ledger.entries())  # a file each: read once
+    done_rows = sum(entry.rows.stop - entry.rows.start for entry in entries)
+    done = done_rows / reader.rows if reader.rows else 1.0
     return (
         name,
         reader.rows,
         f"{int(100 * done)} %",
-        len(reader.store.ledger.bad_rows()),
+        sum(len(entry.bad) for entry in entries),
         _size(path),
         timings["images"] / _passed(timings) if timings["images"] else "",
     )
