@@ -131,6 +131,7 @@ def hostile_requests(count: int, seed: int = 0) -> Iterator[tuple[str, dict[str,
         "long part header": lambda: f"--{BOUNDARY}\r\n".encode() + long_header + b"\r\n\r\nx",
         "many part headers": lambda: f"--{BOUNDARY}\r\n".encode() + b"A: b\r\n" * 5000 + b"\r\nx",
         "many empty parts": lambda: f"--{BOUNDARY}\r\n\r\n\r\n".encode() * 2000,
+        "huge header": lambda: form([good]),
         "odd name": lambda: form([good], names=["\u202e\u00ff\t"]),
     }
     bare = "multipart/form-data"
@@ -139,6 +140,8 @@ def hostile_requests(count: int, seed: int = 0) -> Iterator[tuple[str, dict[str,
     for number in range(count):
         kind = names[number % len(names)]
         headers = {"Content-Type": FORM}
+        if kind == "huge header":
+            headers["X-Long"] = "a" * 200_000
         if chance.random() < 0.05:
             headers["Content-Type"] = chance.choice(odd_types)
         yield kind, headers, kinds[kind]()
