@@ -138,3 +138,12 @@ def one_device(device: str) -> str:
     if "," in device:
         raise ConfigError(f"--device is {device!r}: expected one device such as cuda:0")
     return resolve_device(device)
+
+
+def chosen_crops(crops: str | None, model: Path | None, project: Path) -> int:
+    """Return the crops of each photo: the chosen ones, else those that the project is evaluated with."""
+    if crops is not None or model is not None or not (project / "params.yaml").exists():
+        return int(crops or 1)
+    from pipeline.project.params import load_params
+
+    return load_params(project / "params.yaml").eval.crops

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline import console
-from pipeline.commands.context import DEVICE, in_project, one_device
+from pipeline.commands.context import DEVICE, chosen_crops, in_project, one_device
 from pipeline.commands.options import STREETS, TILES
 from pipeline.project.paths import Paths
 
@@ -120,7 +120,10 @@ def locate(context: click.Context, /, photos: tuple[Path, ...], **options: Any) 
     folder = chosen.model or Paths(context.obj, "").localiser
     files = photos_of(photos)
     localiser = PhotoLocaliser.load(
-        folder, weights=chosen.weights, device=one_device(chosen.device), crops=_crops(chosen, context.obj)
+        folder,
+        weights=chosen.weights,
+        device=one_device(chosen.device),
+        crops=chosen_crops(chosen.crops, chosen.model, context.obj),
     )
     outcomes = []
     for outcome in _outcomes(localiser, files, chosen):
@@ -148,15 +151,6 @@ def _write_map(
     page = chosen.page or Path()
     write_map(page, localiser.trained, outcomes, BaseMap(chosen.streets, chosen.tiles))
     console.note(f"map written: {page}")
-
-
-def _crops(chosen: LocateOptions, project: Path) -> int:
-    """Return the crops of each photo: those of the option, else those that the project is evaluated with."""
-    if chosen.crops is not None or chosen.model is not None or not (project / "params.yaml").exists():
-        return int(chosen.crops or 1)
-    from pipeline.project.params import load_params
-
-    return load_params(project / "params.yaml").eval.crops
 
 
 def _outcomes(

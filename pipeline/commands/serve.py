@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline import console
-from pipeline.commands.context import DEVICE, in_project, one_device
+from pipeline.commands.context import DEVICE, chosen_crops, in_project, one_device
 from pipeline.project.paths import Paths
 from stages.errors import ConfigError
 
@@ -80,7 +80,8 @@ def serve(
     )
     folder = model or Paths(context.obj, "").localiser
     with listen(host, port) as opened:
-        localiser = PhotoLocaliser.load(folder, weights=weights, device=one_device(device))
+        crops = chosen_crops(None, model, context.obj)
+        localiser = PhotoLocaliser.load(folder, weights=weights, device=one_device(device), crops=crops)
         address = f"[{host}]" if ":" in host else host
         console.line(f"serving {folder} on http://{address}:{opened.getsockname()[1]}; Ctrl-C ends it")
         if not is_loopback(host):

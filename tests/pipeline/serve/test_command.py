@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 
 import pytest
+from ruamel.yaml import YAML
 
+from pipeline.locate.localiser import PhotoLocaliser
+from pipeline.project.init import template
 from pipeline.serve import run
 from pipeline.serve.run import is_loopback
-from tests.pipeline.locate.test_locate import call, recipe, save_localiser
-from tests.support.uploads import ask, serving
+from tests.pipeline.locate.test_locate import call, recipe, save_localiser, scene
+from tests.support.uploads import ask, content, send, serving
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,21 @@ def test_other_addresses_are_warned_of(model, served, capsys):
         *(True, True, True),
         *(False, False),
     ]
+
+
+def test_the_crops_are_those_of_the_project(model, served, tmp_path, capsys):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "localiser").symlink_to(model)
+    settings = YAML().load(template("params.yaml").read_text())
+    settings["eval"]["crops"] = 3
+    YAML().dump(settings, tmp_path / "params.yaml")
+    assert call(capsys, "--project", tmp_path, "serve", "--port", "0")[0] == 0
+    photo = content(scene(160, 64), "PNG")
+    expected = PhotoLocaliser.load(model, crops=3).locate(photo).as_dict()
+    with serving(served[0]) as port:
+        (answer,) = json.loads(send(port, [photo]).body)
+    assert answer == {**expected, "photo": "0.jpg"}
+    assert answer["places"] != PhotoLocaliser.load(model).locate(photo).as_dict()["places"]
 
 
 def test_a_port_in_use_and_odd_tokens_are_errors(model, capsys, monkeypatch):
