@@ -33,14 +33,12 @@ def run(inputs: ReportInputs) -> ReportResult:
         If a file is missing or the files do not belong together.
     """
     config, data, metrics = inputs.config, ReportData.open(inputs), _read_metrics(inputs.details)
-    radius_m = data.outcomes.radius_m
-    plots = _draw_plots(data, metrics, inputs)
+    radius_m, plots = data.outcomes.radius_m, _draw_plots(data, metrics, inputs)
     chosen = chosen_queries(data.outcomes, data.reachable, config.queries)
     items, number_on_map = map_items(data, chosen)
     album = Album(config.thumbnail_px, int(config.photos_mb * 1e6))
     cards = make_cards(data, chosen, album, number_on_map)
-    photos, numbers = small_photos(album, [_without_card(data, item) for item in items])
-    items = [replace(item, photo=number) for item, number in zip(items, numbers, strict=True)]
+    items, photos = _with_photos(data, items, album)
     page = render(
         "report.html",
         data=map_data(
@@ -76,9 +74,11 @@ def run(inputs: ReportInputs) -> ReportResult:
     )
 
 
-def _without_card(data: ReportData, item: MapItem) -> Path | None:
-    """Return the file of a query that has no card, whose photo the page would not show otherwise."""
-    return None if item.card else data.queries.image_path(item.label)
+def _with_photos(data: ReportData, items: list[MapItem], album: Album) -> tuple[list[MapItem], list[str]]:
+    """Return the items with the numbers of their thumbnails, and these; a card shows its query already."""
+    paths = [None if item.card else data.queries.image_path(item.label) for item in items]
+    photos, numbers = small_photos(album, paths)
+    return [replace(item, photo=number) for item, number in zip(items, numbers, strict=True)], photos
 
 
 def _read_metrics(path: Path) -> Metrics:
