@@ -2,8 +2,9 @@
 
 Writes a list of SF-XL-like names and runs the program itself on it, each command in a process of its
 own: index, partition, extraction of a sample of shards (small images that do exist, put through the
-untrained small backbone at 32 px), status and verify. Then every other chunk is marked as done, with
-files of zeros that take no space, so that ledger and status are met at full size.
+small backbone at 32 px, whose weights come with the extra [lite0]), status and verify. Then every
+other chunk is marked as done, with files of zeros that take no space, so that ledger and status are
+met at full size.
 
     python benchmarks/bench_scale.py --rows 1000000
     python benchmarks/bench_scale.py --rows 41200000 --folder /big/disk
@@ -67,7 +68,7 @@ def lay_out(folder, rows):
             "data.queries": str(folder / "queries.txt"),
             "augment.side": 64,
             "extract.backbone": "efficientnet_lite0",
-            "extract.weights": "random",
+            "extract.weights": "pretrained",
             "extract.image_size": 32,
             "extract.shards": chunks,  # a shard is a chunk
         },
