@@ -69,7 +69,7 @@ def open_files(inputs: TrainInputs) -> Files:
     require_same_rows(reader.store, manifest)
     reader.require_complete()
     views = open_views(inputs.views, plan, reader, manifest) if plan else None
-    pooled = chosen_inputs(inputs.config.inputs, reader)
+    pooled = chosen_inputs(inputs.config, reader)
     tail = (
         TrainableBlocksSettings.of(reader.recipe, pooled, inputs.config.aggregator)
         if inputs.config.tail

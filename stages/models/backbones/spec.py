@@ -76,7 +76,8 @@ class BackboneSpec:
         """Pooled outputs of the setting "default"."""
         if self.kind == "vectors":
             return self.choices
-        return tuple(name for name in self.choices if name in ("cls", "avg"))
+        of_kind = ("cls", "avg") if self.kind == "vit" else ("avg", BILINEAR)
+        return tuple(name for name in self.choices if name in of_kind)
 
     @property
     def lengths(self) -> dict[str, int]:

@@ -19,9 +19,10 @@ from cache.store import store_exists
 from stages.errors import ConfigError
 from stages.extract.row_identity import require_same_rows
 from stages.index.manifest import Manifest
-from stages.models.backbones.spec import pooled_among
+from stages.models.backbones.spec import BILINEAR, pooled_among, pooling_and_layer
 from stages.models.heads.margin_loss import Buffers
 from stages.partition.views import ViewPlan
+from stages.train.config import TrainConfig
 
 Rows = tuple[int, int]
 """First row of a range and the row after its last."""
@@ -33,8 +34,8 @@ _READERS = 2
 """Threads that read: while one waits for the disk, the other checks and copies."""
 
 
-def chosen_inputs(inputs: str | tuple[str, ...], reader: FeatureReader) -> tuple[str, ...]:
-    """Return the pooled outputs that are joined into a feature.
+def chosen_inputs(config: TrainConfig, reader: FeatureReader) -> tuple[str, ...]:
+    """Return the pooled outputs that are joined into a feature; of trained blocks all that they can give.
 
     Raises
     ------
@@ -42,15 +43,16 @@ def chosen_inputs(inputs: str | tuple[str, ...], reader: FeatureReader) -> tuple
         If the store lacks one of them.
     """
     offered = pooled_among(reader.outputs)
-    if isinstance(inputs, str):
-        return offered
-    missing = [name for name in inputs if name not in offered]
+    if isinstance(config.inputs, str):
+        trainable = tuple(name for name in offered if BILINEAR not in pooling_and_layer(name))
+        return (trainable or offered) if config.tail and config.aggregator.kind == "pooled" else offered
+    missing = [name for name in config.inputs if name not in offered]
     if missing:
         raise ConfigError(
             f"train.inputs names {', '.join(missing)}, but {reader.store.path} holds "
             f"{', '.join(offered)}: choose among these, or add it to extract.outputs"
         )
-    return inputs
+    return config.inputs
 
 
 def load_rows(
