@@ -128,7 +128,7 @@ def test_backbones_are_listed_and_measured(capsys):
     assert "images/s on cpu" in shown
     rows = [line for line in shown.splitlines() if "timm:tf_efficientnet_lite0.in1k" in line]
     assert len(rows) == 1
-    assert [cell.strip() for cell in rows[0].split("│")][2:6] == ["224", "1280", "0.8", "here"]
+    assert [cell.strip() for cell in rows[0].split("│")][2:6] == ["224", "3328", "0.8", "here"]
 
 
 def test_partition_and_doctor_say_what_bounds_the_result(project, capsys):
@@ -166,7 +166,9 @@ def test_help_imports_nothing_slow():
 
 def test_extract_with_nothing_left_imports_no_torch(finished):
     shown = run_without({"torch", "timm", "dask", "scipy"}, "--project", str(finished), "extract")
-    assert len(re.findall(r"computed\s+0\b", shown)) == 3
+    assert (
+        len(re.findall(r"computed\s+0\b", shown)) == 5
+    )  # database, views, queries and their two other crops
     run_without({"torch", "timm", "dask", "scipy"}, "--project", str(finished), "status")
 
 

@@ -99,8 +99,9 @@ def test_rows_share_partitions_and_features(project):
         assert (folder / row / f"seed-{seed}" / "localiser" / "meta.json").exists()
     assert len(list(folder.glob("partition-*"))) == 2
     stores = {path.name for path in (project / "data/features/efficientnet_lite0-64").glob("*.zarr")}
-    assert {"database.zarr", "queries.zarr", "views.zarr"} < stores
-    assert len(stores) == 4
+    crops = {"queries-crop-0.zarr", "queries-crop-100.zarr"}
+    assert {"database.zarr", "queries.zarr", "views.zarr"} | crops < stores
+    assert len(stores) == 6
     assert not any((project / name).exists() for name in ("models", "metrics.json", "details.json", "plots"))
 
 
@@ -215,6 +216,8 @@ def test_naming_default_settings_keeps_the_identity(project, tmp_path):
             "train.augment_views": params.train.augment_views,
             "partition.scheme": params.partition.scheme,
             "partition.groups_per_side": params.partition.groups_per_side,
+            "train.inputs": "all" if params.train.inputs == "all" else list(params.train.inputs),
+            "eval.crops": params.eval.crops,
         }
         was = make_row(folder, row.name, before, base)
         assert (row.identity(1), row.paths(1)) == (was.identity(1), was.paths(1))
@@ -343,7 +346,10 @@ def test_other_features_go_to_shared_folders(project, tmp_path):
     own = sorted(folder.glob("data/features/efficientnet_lite0-64-*"))
     assert len(own) == 2
     recipes = [FeatureReader.open(store / "database.zarr").store.recipe for store in own]
-    assert {(*recipe.outputs, recipe.dtype) for recipe in recipes} == {("gem", "float32"), ("avg", "float32")}
+    assert {(*recipe.outputs, recipe.dtype) for recipe in recipes} == {
+        ("gem", "float32"),
+        ("avg", "bilinear", "float32"),
+    }
     assert all(content(folder)["rows"][row]["runs"] for row in ("gem", "gem-wide", "exact", "quick"))
 
 

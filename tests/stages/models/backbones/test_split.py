@@ -102,7 +102,7 @@ def test_impossible_splits_are_rejected():
 def test_stored_outputs_of_the_settings():
     assert VIT.stored == ("cls", "avg", "cut10")
     assert replace(VIT, cut="none").stored == ("cls", "avg")
-    assert CNN.stored == ("avg", "cut4")
+    assert CNN.stored == ("avg", "bilinear", "cut4")
     assert replace(CNN, outputs=("gem",)).stored == ("gem", "cut4")
 
 
