@@ -143,7 +143,7 @@ def one_device(device: str) -> str:
 def chosen_crops(crops: str | None, model: Path | None, project: Path) -> int:
     """Return the crops of each photo: the chosen ones, else those that the project is evaluated with."""
     if crops is not None or model is not None or not (project / "params.yaml").exists():
-        return int(crops or 1)
+        return int(crops or 3)
     from pipeline.project.params import load_params
 
     return load_params(project / "params.yaml").eval.crops

@@ -89,7 +89,7 @@ class LocateOptions:
 @click.option(
     "--crops",
     type=click.Choice(("1", "3", "5")),
-    help="Crops of each photo to average (default: eval.crops of the project, with --model 1).",
+    help="Crops of each photo to average (default: eval.crops of the project, with --model 3).",
 )
 @click.option("--together", is_flag=True, help="The photos show one spot: give one answer.")
 @click.option("--walk", is_flag=True, help="Locate the photos of a folder together, by their times.")

@@ -36,7 +36,7 @@ class PhotoCrops:
 class PhotoFeatures:
     """Turns photos into the features that a localiser was trained on; threads may share it."""
 
-    def __init__(self, trained: Localiser, backbone: Backbone, crops: int = 1) -> None:
+    def __init__(self, trained: Localiser, backbone: Backbone, crops: int) -> None:
         self.trained = trained
         self.backbone = backbone
         self.crop_positions = (CENTRE, *more_crops(crops, backbone.preprocess.as_dict()))

@@ -22,12 +22,12 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one(model):
-    return PhotoLocaliser.load(model)
+    return PhotoLocaliser.load(model, crops=1)
 
 
 @pytest.fixture(scope="module")
 def three(model):
-    return PhotoLocaliser.load(model, crops=3)
+    return PhotoLocaliser.load(model)
 
 
 def test_features_of_the_crops_are_averaged(one, three, tmp_path):
@@ -74,7 +74,8 @@ def test_the_project_says_how_many_crops(model, three, tmp_path, capsys):
     (project / "models").mkdir(parents=True)
     (project / "models" / "localiser").symlink_to(model)
     settings = YAML().load(template("params.yaml").read_text())
-    settings["eval"]["crops"] = 3
+    assert settings["eval"]["crops"] == 3  # without a project as well
+    settings["eval"]["crops"] = 1
     YAML().dump(settings, project / "params.yaml")
 
     def located(*options):
@@ -82,9 +83,9 @@ def test_the_project_says_how_many_crops(model, three, tmp_path, capsys):
         assert code == 0
         return json.loads(out)
 
-    assert located() == [three.locate(photo).as_dict()]
-    assert located("--crops", "1") != located() == located("--model", model, "--crops", "3")
-    assert located("--model", model) == located("--crops", "1")
+    assert located("--model", model) == [three.locate(photo).as_dict()]
+    assert located("--crops", "3") != located() == located("--model", model, "--crops", "1")
+    assert located("--model", model) == located("--crops", "3")
 
 
 def test_another_number_of_crops_is_rejected(model):

@@ -20,7 +20,9 @@ from tests.pipeline.locate.test_locate import recipe, save_localiser, scene, wit
 
 @pytest.fixture(scope="module")
 def localiser(tmp_path_factory):
-    return PhotoLocaliser.load(save_localiser(tmp_path_factory.mktemp("model") / "localiser", recipe()))
+    return PhotoLocaliser.load(
+        save_localiser(tmp_path_factory.mktemp("model") / "localiser", recipe()), crops=1
+    )
 
 
 @pytest.fixture(scope="module")

@@ -63,11 +63,11 @@ def test_the_crops_are_those_of_the_project(model, served, tmp_path, capsys):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "localiser").symlink_to(model)
     settings = YAML().load(template("params.yaml").read_text())
-    settings["eval"]["crops"] = 3
+    settings["eval"]["crops"] = 1
     YAML().dump(settings, tmp_path / "params.yaml")
     assert call(capsys, "--project", tmp_path, "serve", "--port", "0")[0] == 0
     photo = content(scene(160, 64), "PNG")
-    expected = PhotoLocaliser.load(model, crops=3).locate(photo).as_dict()
+    expected = PhotoLocaliser.load(model, crops=1).locate(photo).as_dict()
     with serving(served[0]) as port:
         (answer,) = json.loads(send(port, [photo]).body)
     assert answer == {**expected, "photo": "0.jpg"}

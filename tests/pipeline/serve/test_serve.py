@@ -39,7 +39,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def localiser(model):
-    return PhotoLocaliser.load(model)
+    return PhotoLocaliser.load(model, crops=1)
 
 
 @pytest.fixture(scope="module")
