@@ -36,7 +36,10 @@ def origin_of(
 def are_of(classes: ClassTable, manifest: Manifest, labels: npt.NDArray[np.integer]) -> bool:
     """Whether classes were made on this manifest, together with these labels, as far as they state it."""
     own = {"manifest": manifest.digest, "labels": _digest(labels)}
-    return all(classes.origin.get(name, digest) == digest for name, digest in own.items())
+    columns = () if classes.partitions == 1 else (classes.partitions,)
+    return labels.shape[1:] == columns and all(
+        classes.origin.get(name, digest) == digest for name, digest in own.items()
+    )
 
 
 def require_one_partition(

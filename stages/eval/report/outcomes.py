@@ -63,11 +63,12 @@ class Outcomes:
 
     @property
     def threshold(self) -> float | None:
-        """Lowest confidence of an answer that was not withheld; None if none was withheld."""
-        given = self.answered & ~self.abstained
-        if self.confidence is None or not given.any() or not self.abstained.any():
+        """Lowest confidence of an answer that was not withheld; None if none was, or for another reason."""
+        given, withheld = self.answered & ~self.abstained, self.answered & self.abstained
+        if self.confidence is None or not given.any() or not withheld.any():
             return None
-        return float(self.confidence[given].min())
+        lowest = float(self.confidence[given].min())
+        return lowest if self.confidence[withheld].max() < lowest else None
 
     def right_within(self, top: int) -> npt.NDArray[np.bool_]:
         """Return whether one of the first `top` answers lies within the radius (Q,)."""

@@ -295,6 +295,16 @@ def test_images_of_the_true_cell():
     np.testing.assert_array_equal(images_of_true_cell(Places.of(classes), truth), [2, 1, 0, 0])
 
 
+def test_only_answers_withheld_for_their_confidence_have_a_threshold(files):
+    outcomes = Outcomes.load(files.predictions)
+    given = outcomes.answered & ~outcomes.abstained
+    assert outcomes.threshold == outcomes.confidence[given].min()
+    unreadable = replace(outcomes, abstained=~outcomes.answered)
+    most = outcomes.answered & (outcomes.confidence == np.nanmax(outcomes.confidence))
+    unfamiliar = replace(outcomes, abstained=outcomes.abstained | most)
+    assert (unreadable.threshold, unfamiliar.threshold) == (None, None)
+
+
 def test_the_report_works_without_confidences(no_figures, tmp_path):
     files = build(tmp_path, confident=False)
     assert run(replace(files, config=replace(CONFIG, queries=0))).plots == 4
@@ -325,6 +335,10 @@ def test_files_that_do_not_match_are_named(files, tmp_path):
     np.save(tmp_path / "short.npy", np.zeros(5, np.int32))
     with pytest.raises(InputError, match="5 labels"):
         run(replace(files, labels=tmp_path / "short.npy"))
+    labels = np.load(files.labels)
+    np.save(tmp_path / "stacked.npy", np.stack([labels, labels], axis=1))
+    with pytest.raises(InputError, match="run `pipeline train-heads` and `pipeline eval`"):
+        run(replace(files, labels=tmp_path / "stacked.npy"))
     with pytest.raises(InputError, match="12 of them unknown"):
         run(replace(files, queries=files.database))
 
