@@ -104,14 +104,9 @@ class Scan:
                     self.zone = self._zones.most()
             self._zones.add_outside(batch, convert_to_zone(batch, self.zone))
             self.tally.count_skipped(batch.keys, batch.skip_reasons)
+            # Which entries are too far is known at the end: another zone may be that of most.
             self._stop_at_skipped(self.tally.unusable - {SkipReason.TOO_FAR})
-
             self.tally.unknown_headings += batch.unknown_headings
-            if self._inputs.config.on_error == "stop" and self.tally.unusable:
-                raise InputError(
-                    f"{self._sets} has unusable entries: {self.tally.words()}; "
-                    "fix them or set index.on_error to skip"
-                )
             yield self._usable(batch)
             if self._progress:
                 self._progress(min(done, total) if total else done, total or done)

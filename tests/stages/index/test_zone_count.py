@@ -47,6 +47,13 @@ def test_another_pass_follows_if_most_lie_elsewhere(tmp_path, config):
 
 
 @pytest.mark.usefixtures("_small_batches")
+def test_a_stop_counts_what_is_far_from_most(tmp_path):
+    lines = [name(zone="31"), *(name(heading=str(number)) for number in range(5))]
+    with pytest.raises(InputError, match=f"unusable entries: 1 {TOO_FAR}"):
+        index(listed(tmp_path, lines), tmp_path, STOP)
+
+
+@pytest.mark.usefixtures("_small_batches")
 def test_another_pass_leaves_out_repeated_keys(tmp_path):
     lines = [name(zone="31"), name(), name(heading="1"), name(), name(heading="2")]
     result, manifest = index(listed(tmp_path, lines), tmp_path)
