@@ -89,7 +89,7 @@ def extract_elsewhere(config: ExtractConfig, manifest: Manifest, path: StoragePa
         weights=config.weights,
         image_size=config.image_size,
         outputs=config.stored,
-        device=resolve_device(device),
+        device=resolve_device(device).split(",")[0],
         precision=config.precision,
     )
     arrays: dict[str, list[npt.NDArray[np.floating]]] = {name: [] for name in pooled_among(recipe.outputs)}

@@ -61,6 +61,9 @@ def test_features_are_written_once_and_belong_to_a_recipe(manifest, tmp_path, mo
     }
     assert all(np.isfinite(values).all() for values in found.features.values())
     assert Elsewhere.load(path, replace(recipe, image_size=64)) is None
+    path.unlink()
+    extract_elsewhere(CONFIG, manifest, path, "cpu,cpu")  # several devices extract the database
+    assert len(Elsewhere.load(path, recipe).kinds) == 12
     written = path.stat().st_mtime_ns
     extract_elsewhere(CONFIG, manifest, path, "cpu")
     assert path.stat().st_mtime_ns == written
