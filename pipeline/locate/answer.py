@@ -27,7 +27,6 @@ SPREAD_SHARE = 0.2
 """With less of the evidence, the first place is one among many."""
 RIVAL_SHARE = 0.5
 """A place with this part of the first one's share is its rival."""
-SHARES_ROUNDING = 0.001
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Answer:
                 "" if best is None else f": the likeness to photos of it is at most {best:.2f}"
             )
         shares = [place.score for place in self.places]
-        if sum(shares) > 1 + SHARES_ROUNDING:  # probabilities of single cells, not shares
+        if self.confidence is None:  # probabilities within groups, not shares
             return "not calibrated: the scores of the places say little about how sure the answer is"
         if shares[0] < SPREAD_SHARE:
             return f"the evidence is spread over many places: the best one has {shares[0]:.0%} of it"

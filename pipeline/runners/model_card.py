@@ -141,7 +141,7 @@ def _number(value: float | None) -> str:
 
 def _calibration(localiser: Localiser) -> str:
     stored = localiser.meta.get("calibration") or {}
-    if "images" not in stored or stored.get("confidence") is None:
+    if not stored.get("images"):  # too few were held out: the configured numbers are in use
         return ""
     radius_m = localiser.meta.get("fusion", {}).get("radius_m")
     return (

@@ -100,7 +100,8 @@ def test_reasons_follow_the_shares(model):
     assert reason(0.9, 0.05) == "one place stands out: it has 90% of the evidence"
     assert reason(0.4, 0.3, 0.1) == "2 places share the evidence: they have 40%, 30% of it"
     assert reason(0.1, 0.1).startswith("the evidence is spread over many places")
-    assert reason(0.9, 0.8).startswith("not calibrated")
+    for alone in ((0.9,), (0.1, 0.05), (0.9, 0.8)):
+        assert reason(*alone, confidence=None).startswith("not calibrated")
     assert reason(0.9, abstained=True) == "nothing alike"
 
 

@@ -269,6 +269,14 @@ def test_the_card_states_data_results_and_limits(paths, call, tmp_path):
     assert "Its owner has not stated a licence" in text
 
 
+def test_the_card_claims_no_calibration_on_no_photos(paths, call, tmp_path):
+    trained = Localiser.load(paths.localiser)
+    trained.meta["calibration"] |= {"images": 0, "nll_before": None, "nll_after": None}
+    trained.save(tmp_path / "model")
+    assert call("push", tmp_path / "out", "--model", tmp_path / "model")[0] == 0
+    assert "Not calibrated" in card(tmp_path / "out").text
+
+
 def test_results_of_another_localiser_are_left_out(paths, call, tmp_path):
     trained = Localiser.load(paths.localiser)
     trained.meta["training"]["seed"] = 1
