@@ -167,7 +167,7 @@ class PhotoLocaliser:
             speed_m_s,
         )
         rows = np.concatenate(features)
-        fused = answer_walks(self.trained, rows, times, top=top, prior=self._prior(near))
+        fused = answer_walks(self.trained, rows, times, top=top, prior=self.prior(near))
         spans = spans_of(moments, times.walks, look_at)
         for row, ((number, capture), span) in enumerate(zip(readable, spans, strict=True)):
             places = candidates(
@@ -211,12 +211,20 @@ class PhotoLocaliser:
         except UnreadableImage as error:
             return error
 
-    def _prior(self, near: Near | None) -> npt.NDArray[np.float64] | None:
-        return None if near is None else near.log_prior(self.trained.places, self.trained.classes.zone)
+    def prior(self, near: Near | None) -> npt.NDArray[np.float64] | None:
+        """Return the log weight of each place, (places,); InputError if none can be an answer."""
+        if near is None:
+            return None
+        if self.trained.meta.get("fusion") is None:
+            raise InputError(
+                f"near {near}: this localiser does not say how to fuse evidence; "
+                "run `pipeline train-heads` again"
+            )
+        return near.log_prior(self.trained.places, self.trained.classes.zone)
 
     def answer(self, capture: Capture, features: Features, *, top: int, near: Near | None) -> Answer:
         """Return the answer to a feature (1, F), or to the evidence of several views (1, V, F)."""
-        prior = self._prior(near)
+        prior = self.prior(near)
         if prior is None and self.trained.meta.get("fusion") is None:
             best = predict(self.trained, features, top=top, score="softmax")
             places = candidates(self.trained, best.positions[0], best.score[0], best.class_id[0], features[0])

@@ -97,12 +97,12 @@ class Service:
             raise HTTPException(503, f"not finished within {self.limits.seconds:g} s") from None
 
     def _circle(self, near: str | None) -> Near | None:
-        """Return the circle if there are places in it."""
+        """Return the circle if there are places in it: an error later would end a batch of other photos."""
         if near is None:
             return None
         try:
             circle = Near.parse(near)
-            circle.log_prior(self.localiser.trained.places, self.localiser.trained.classes.zone)
+            self.localiser.prior(circle)
         except InputError as error:
             raise HTTPException(422, str(error)) from None
         return circle

@@ -126,10 +126,10 @@ class _Parts:
         self.uploads.append(self._current)
 
     def _unused(self, name: str) -> str:
-        """Return a name that no other photo of the request has: phones give all the same."""
-        taken = {upload.name for upload in self.uploads}
+        """Return a name whose path no other photo of the request has: phones give all the same."""
+        taken = {upload.path for upload in self.uploads}
         names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
-        return next(each for each in names if each not in taken)
+        return next(each for each in names if Path(each) not in taken)
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
         upload = self._current

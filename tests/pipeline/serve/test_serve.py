@@ -90,6 +90,15 @@ def test_top_and_near_are_those_of_locate(localiser, port, photos):
     assert send(port, photos[:1], "/locate?top=0").status == 422
 
 
+def test_near_needs_a_localiser_that_fuses_evidence(tmp_path, photos):
+    plain = PhotoLocaliser.load(save_localiser(tmp_path / "plain", recipe()), crops=1)
+    with serving(make_app(plain, LIMITS)) as port:
+        (answer,) = answers(send(port, photos[:1]))
+        near = f"{answer['latitude']},{answer['longitude']},50"
+        status, text = detail(send(port, photos[:1], f"/locate?near={near}"))
+    assert (status, "run `pipeline train-heads` again" in text) == (422, True)
+
+
 def test_many_clients_get_their_own_answers(localiser, port, photos):
     expected = [alone(localiser, photo) for photo in photos]
     assert len({answer["utm_east"] for answer in expected}) > 1
@@ -103,6 +112,10 @@ def test_photos_of_one_name_are_told_apart(port, photos):
     body = form(photos[:2], names=["image.jpg", "image.jpg"])
     both = answers(ask(port, "/locate", body=body, Content_Type=FORM))
     assert [answer["photo"] for answer in both] == ["image.jpg", "image.jpg (2)"]
+    body = form(photos[:2], names=["image.jpg", "./image.jpg"])
+    page = ask(port, "/map", body=body, Content_Type=FORM).body
+    data = json.loads(re.search(rb'id="map-data">(.*?)</script>', page, re.DOTALL)[1])
+    assert len({item["photo"] for item in data["items"]}) == 2
 
 
 def test_a_photo_above_a_limit_is_an_error_of_its_own(port, photos, monkeypatch):
