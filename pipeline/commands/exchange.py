@@ -166,7 +166,10 @@ def export_model(context: click.Context, folder: Path, form: str, **options: Any
 @click.argument("target")
 @click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="Folder of the localiser.")
 @click.option(
-    "--licence", default="other", show_default=True, help="Of the localiser, as the hub names it: cc-by-4.0."
+    "--licence",
+    default="other",
+    show_default=True,
+    help="Licence of the localiser, as the hub writes it: cc-by-4.0.",
 )
 @click.option("--photos", is_flag=True, help="Also send names and positions of the exemplars' photos.")
 @in_project

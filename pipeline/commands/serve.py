@@ -13,11 +13,18 @@ from stages.errors import ConfigError
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0: every network of this machine.",
+)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free port."
 )
-@click.option("--token", envvar="PLACECACHE_TOKEN", help="Secret of all requests (or PLACECACHE_TOKEN).")
+@click.option(
+    "--token", envvar="PLACECACHE_TOKEN", help="Token that every request must send (or PLACECACHE_TOKEN)."
+)
 @click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="Folder of the localiser.")
 @click.option(
     "--weights", type=click.Path(path_type=Path, dir_okay=False), help="File with the backbone's weights."

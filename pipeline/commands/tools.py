@@ -64,7 +64,7 @@ def backbones(search: str, measure: bool, device: str) -> None:
     """List backbones for extract.backbone.
 
     Length is that of the default outputs together, at the image size that the backbone was trained on.
-    GFLOPs count a multiplication and an addition as two operations. Measured are images in memory, with
+    GFLOPs count a multiplication and an addition as two operations. --measure takes images in memory and
     random weights in float32.
     """
     from stages.models.backbones import catalogue
@@ -93,8 +93,8 @@ def backbones(search: str, measure: bool, device: str) -> None:
 def verify(context: click.Context, splits: tuple[str, ...]) -> int:
     """Read everything that is stored and look for damage.
 
-    That is every feature, and without --split also manifests, packs, partition and localiser. The exit code
-    is 1 if something is missing, torn or changed.
+    Reads every feature; without --split also manifests, packs, partition and localiser. The exit code is
+    1 if something is missing, torn or changed.
     """
     from cache.store import store_exists
     from pipeline.checks.splits import stored_splits

@@ -39,7 +39,7 @@ class FusionConfig:
             "covered": (0 < self.covered <= 1, "a share of the radius such as 0.7"),
             "temperature": (self.temperature > 0, "a positive number such as 0.1"),
             "likeness": (self.likeness > 0, "a positive number such as 8"),
-            "abstain_cost": (0 <= self.abstain_cost < 1, "a share such as 0.02"),
+            "abstain_cost": (0 <= self.abstain_cost < 1, "a share such as 0.05"),
         }
         for name, (holds, expected) in limits.items():
             require(f"eval.fusion.{name}", getattr(self, name), holds, expected)
