@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from pipeline.locate.localiser import PhotoLocaliser
 from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from stages.eval.queries import require_zone
+from stages.eval.write import digest_of
 from stages.files import Progress, new_folder
 from stages.images.read import UnreadableImage
 from stages.index.manifest import Manifest
@@ -76,7 +76,7 @@ def export_model(params: Params, paths: Paths, request: ModelExport, *, progress
         description = {
             "placecache": version("placecache"),
             "localiser_sha256": digest_of_folder(model),
-            "graph": {"file": GRAPH, "sha256": _sha256(graph), "weights": request.precision},
+            "graph": {"file": GRAPH, "sha256": digest_of(graph), "weights": request.precision},
             **describe(localiser, backbone.preprocess),
             "checked": {"photos": len(pixels), "cosine difference": worst, "accepted": TOLERANCE},
             "queries": measured,
@@ -163,8 +163,3 @@ def _patterns(side: int) -> npt.NDArray[np.uint8]:
     ramp = np.linspace(0, 255, side).astype(np.uint8)
     gradient = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), axis=2)
     return np.stack([noise, gradient])
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -30,7 +30,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def digest_of(file: Path) -> str:
     """Return the SHA-256 of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def write_curve(path: Path, config: EvalConfig, answers: QueryAnswers) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 Precision = Literal["float32", "float16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 _LEAST_VALUES = 1024
 """Smaller tensors keep float32: biases, scales and norms take no room and are sensitive."""
 _LEVELS = 127
