@@ -37,11 +37,14 @@ def test_campus_photos_need_only_other_settings(tmp_path):
     for command in ("index", "partition", "extract"):
         call(tmp_path, command)
     results = []
-    for seed in range(3):
+    for seed in range(2):
         set_params(tmp_path / "params.yaml", {"seeds.train": seed})
         call(tmp_path, "train-heads")
         call(tmp_path, "eval")
-        results.append(json.loads((tmp_path / "details.json").read_text())["classify"])
-    assert results[0]["queries"] == 205
-    assert results[0]["chance"] < 10
-    assert mean(numbers["LR@1"] for numbers in results) >= 48
+        results.append(json.loads((tmp_path / "details.json").read_text()))
+    assert results[0]["classify"]["queries"] == 205
+    assert results[0]["classify"]["chance"] < 10
+    assert (
+        mean(numbers["classify"]["LR@1"] for numbers in results) >= 72
+    )  # 76.9, less three times the spread over seeds
+    assert mean(numbers["hybrid"]["LR@1"] for numbers in results) >= 74

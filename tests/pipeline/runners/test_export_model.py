@@ -309,7 +309,7 @@ def test_places_with_several_classes_are_scored_in_the_graph(tmp_path):
     own = Places.of(trained.classes)
     votes = np.stack([np.arange(len(own)), np.r_[np.arange(1, len(own)), -1]], axis=1)
     trained.__dict__["places"] = replace(own, votes=votes, summed=True)  # each place and its neighbour
-    located = PhotoLocaliser(trained, _backbone(trained))
+    located = PhotoLocaliser(trained, _backbone(trained), crops=1)
     convert(LocaliserGraph(trained, located.backbone), tmp_path / "a.onnx")
     pixels = np.random.default_rng(1).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
     assert require_equal(OnnxLocaliser(tmp_path / "a.onnx"), trained, located.backbone, pixels) < 1e-4
