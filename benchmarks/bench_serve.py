@@ -127,7 +127,7 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         model = options.model or save_localiser(Path(scratch) / "localiser", recipe(), calibrated=True)
-        localiser = PhotoLocaliser.load(model, device=options.device)
+        localiser = PhotoLocaliser.load(model, device=options.device, crops=1)
     photos = contents(options.photos, options.side)
     print(f"{torch.get_num_threads()} threads; photos of {np.mean([*map(len, photos)]) / 1e3:.0f} kB")
     with serving(make_app(localiser, LIMITS)) as port:
