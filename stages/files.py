@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -38,6 +39,7 @@ __all__ = [
     "read_table",
     "replacing",
     "save_array",
+    "sha256_of",
     "write_table",
     "writing_hdf5",
 ]
@@ -55,6 +57,12 @@ def printable(name: str | Path) -> str:
     """Return a name with every character that cannot be printed replaced by U+FFFD."""
     text = str(name).encode("utf-8", "replace").decode()
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path, *, made_by: str) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from pipeline.locate.localiser import PhotoLocaliser
 from pipeline.project.params import Params
 from pipeline.project.paths import Paths
 from stages.eval.queries import require_zone
-from stages.eval.write import digest_of
-from stages.files import Progress, new_folder
+from stages.files import Progress, new_folder, sha256_of
 from stages.images.read import UnreadableImage
 from stages.index.manifest import Manifest
 from stages.index.packs.reader import ImageSource
@@ -76,7 +75,7 @@ def export_model(params: Params, paths: Paths, request: ModelExport, *, progress
         description = {
             "placecache": version("placecache"),
             "localiser_sha256": digest_of_folder(model),
-            "graph": {"file": GRAPH, "sha256": digest_of(graph), "weights": request.precision},
+            "graph": {"file": GRAPH, "sha256": sha256_of(graph), "weights": request.precision},
             **describe(localiser, backbone.preprocess),
             "checked": {"photos": len(pixels), "cosine difference": worst, "accepted": TOLERANCE},
             "queries": measured,

@@ -16,8 +16,7 @@ from cache.storage.paths import LocalPath, StoragePath, storage_path
 from pipeline.project.paths import Paths
 from pipeline.runners.model_card import model_card
 from stages.errors import InputError
-from stages.eval.write import digest_of
-from stages.files import new_folder, note_of, open_parquet, read_json
+from stages.files import new_folder, note_of, open_parquet, read_json, sha256_of
 from stages.models.localiser.exemplar_photos import NAME as PHOTOS
 from stages.models.localiser.io import FILES, digest_of_folder
 from stages.models.localiser.localiser import Localiser
@@ -57,7 +56,7 @@ def push(paths: Paths, target: str, *, model: Path | None, licence: str, photos:
         card = model_card(localiser, details, address=address, licence=licence)
         (folder / CARD).write_text(card, encoding="utf-8")
         # Without the card: people edit theirs on the hub.
-        lines = [f"{digest_of(folder / name)}  {name}\n" for name in files]
+        lines = [f"{sha256_of(folder / name)}  {name}\n" for name in files]
         (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
     results = f"LR@1 {details['classify']['LR@1']:.1f}" if details else f"none: run `{_MADE_BY}`, push again"
     return [("places", len(localiser.places)), ("results in the card", results), ("target", target)]
@@ -96,7 +95,7 @@ def _details(paths: Paths, model: Path) -> dict[str, Any]:
         return {}
     with open_parquet(paths.predictions, made_by=_MADE_BY) as file:
         origin = note_of(file, paths.predictions, made_by=_MADE_BY).get("origin", {})
-    expected = digest_of(paths.details), digest_of_folder(model)
+    expected = sha256_of(paths.details), digest_of_folder(model)
     if (origin.get("details"), origin.get("localiser")) != expected:
         return {}
     return read_json(paths.details, made_by=_MADE_BY)

@@ -22,7 +22,8 @@ from stages.eval.metrics.metric_blocks import (
 from stages.eval.metrics.reach import Reach
 from stages.eval.queries import Queries, require_zone
 from stages.eval.result import EvalResult
-from stages.eval.write import digest_of, write_curve, write_json, write_predictions
+from stages.eval.write import write_curve, write_json, write_predictions
+from stages.files import sha256_of
 from stages.images.preprocess import more_crops
 from stages.models.localiser.io import digest_of_folder
 from stages.models.localiser.localiser import Localiser
@@ -99,8 +100,8 @@ def run(inputs: EvalInputs) -> EvalResult:
     write_curve(inputs.curve, config, answers)
     # Last, with digests of the others: a kill in between leaves files that the report rejects.
     origin = {
-        "details": digest_of(inputs.details),
-        "curve": digest_of(inputs.curve),
+        "details": sha256_of(inputs.details),
+        "curve": sha256_of(inputs.curve),
         "queries": manifest.digest,
         "partition": localiser.classes.origin.get("partition", ""),
         "localiser": digest_of_folder(inputs.localiser),

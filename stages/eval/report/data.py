@@ -13,7 +13,7 @@ from stages.errors import InputError
 from stages.eval.report.base_map import BaseMap
 from stages.eval.report.config import ReportConfig
 from stages.eval.report.outcomes import Outcomes
-from stages.eval.write import digest_of
+from stages.files import sha256_of
 from stages.index.manifest import Manifest
 from stages.partition.classes import ClassTable, load_labels
 from stages.partition.identity import are_of
@@ -108,8 +108,8 @@ def _require_one_evaluation(
         if not file.exists():
             raise InputError(f"{file} does not exist: run `pipeline eval`")
     digests = {
-        inputs.details: ("details", digest_of(inputs.details)),
-        inputs.recall_curve: ("curve", digest_of(inputs.recall_curve)),
+        inputs.details: ("details", sha256_of(inputs.details)),
+        inputs.recall_curve: ("curve", sha256_of(inputs.recall_curve)),
         inputs.queries: ("queries", queries.digest),
         inputs.classes: ("partition", classes.origin.get("partition", "")),
     }

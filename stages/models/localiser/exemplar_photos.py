@@ -6,7 +6,6 @@ it can be deleted before a localiser is given away.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.errors import InputError
-from stages.files import note_of, open_parquet, path_at_home, write_table
+from stages.files import note_of, open_parquet, path_at_home, sha256_of, write_table
 from stages.index.manifest import Manifest
 from stages.index.manifest_writer import root_text
 
@@ -74,7 +73,7 @@ class ExemplarPhotos:
         columns = {"place_id": self.place_id, "key": self.keys}
         columns |= {"utm_east": self.positions[:, 0].copy(), "utm_north": self.positions[:, 1].copy()}
         write_table(folder / NAME, pa.table(columns), {"root": root_text(self.root, place / NAME)})
-        return _sha256(folder / NAME)
+        return sha256_of(folder / NAME)
 
     @classmethod
     def load(cls, folder: Path, digest: str | None) -> ExemplarPhotos | None:
@@ -88,7 +87,7 @@ class ExemplarPhotos:
         path = folder / NAME
         if digest is None or not path.exists():
             return None
-        if _sha256(path) != digest:
+        if sha256_of(path) != digest:
             raise InputError(
                 f"{path} is damaged or was edited: delete it (answers then show no photos), put it back from "
                 f"a copy, or run `{_MADE_BY}` again"
@@ -105,8 +104,3 @@ def _columns(table: pa.Table) -> tuple[pa.Array, npt.NDArray[np.float64]]:
     positions = [np.asarray(table[name], np.float64) for name in ("utm_east", "utm_north")]
     keys: Any = table["key"].combine_chunks()
     return keys, np.stack(positions, axis=1)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

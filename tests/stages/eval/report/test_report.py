@@ -25,8 +25,7 @@ from stages.eval.report.gallery import Album, DatabasePhotos, chosen_queries, ne
 from stages.eval.report.outcomes import Outcomes, images_of_true_cell
 from stages.eval.report.page import SCRIPTS, json_text, render
 from stages.eval.report.stage import ReportInputs, run
-from stages.eval.write import digest_of
-from stages.files import write_table
+from stages.files import sha256_of, write_table
 from stages.index.manifest import Manifest
 from stages.index.manifest_writer import write_manifest
 from stages.partition.classes import ClassTable
@@ -422,7 +421,7 @@ def test_a_page_with_a_missing_value_is_an_error():
 def test_files_of_another_evaluation_are_rejected(tmp_path, name):
     inputs = build(tmp_path)
     rows = pq.read_table(inputs.predictions)
-    origin = {"details": digest_of(inputs.details), "curve": digest_of(inputs.recall_curve)}
+    origin = {"details": sha256_of(inputs.details), "curve": sha256_of(inputs.recall_curve)}
     write_table(inputs.predictions, rows, {"radius_m": 60.0, "zone": "10S", "origin": origin})
     run(inputs)
     page = inputs.output.read_bytes()
