@@ -10,6 +10,7 @@ import click
 from pipeline import console
 from pipeline.commands.context import DEVICE, in_project, one_device, project_of
 from pipeline.commands.help import HelpfulGroup
+from pipeline.commands.options import MODEL, WEIGHTS
 from pipeline.project.paths import Paths
 
 
@@ -141,10 +142,8 @@ def export_map(context: click.Context, folder: Path) -> None:
     show_default=True,
     help="Type of the stored weights; the arithmetic is float32.",
 )
-@click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="Folder of the localiser.")
-@click.option(
-    "--weights", type=click.Path(path_type=Path, dir_okay=False), help="File with the backbone's weights."
-)
+@MODEL
+@WEIGHTS
 @in_project
 def export_model(context: click.Context, folder: Path, form: str, **options: Any) -> None:
     """Export the localiser and its backbone as one ONNX file.
@@ -164,7 +163,7 @@ def export_model(context: click.Context, folder: Path, form: str, **options: Any
 
 @click.command()
 @click.argument("target")
-@click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="Folder of the localiser.")
+@MODEL
 @click.option(
     "--licence",
     default="other",

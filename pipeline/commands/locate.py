@@ -11,7 +11,7 @@ import click
 
 from pipeline import console
 from pipeline.commands.context import DEVICE, chosen_crops, in_project, one_device
-from pipeline.commands.options import STREETS, TILES
+from pipeline.commands.options import MODEL, STREETS, TILES, WEIGHTS
 from pipeline.project.paths import Paths
 
 if TYPE_CHECKING:
@@ -68,10 +68,8 @@ class LocateOptions:
 
 @click.command()
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PHOTO...")
-@click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="Folder of the localiser.")
-@click.option(
-    "--weights", type=click.Path(path_type=Path, dir_okay=False), help="File with the backbone's weights."
-)
+@MODEL
+@WEIGHTS
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Number of answers.")
 @click.option("--map", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML map.")
 @STREETS

@@ -1,4 +1,4 @@
-"""Click types of options: splits, shards, seeds and groups."""
+"""Options that several commands share, and click types: splits, shards, seeds and groups."""
 
 from __future__ import annotations
 
@@ -62,6 +62,12 @@ class NumberRange(click.ParamType):  # type: ignore[type-arg]
 SHARDS, SEEDS = NumberRange("shards"), NumberRange("seeds")
 GROUPS = NumberRange("groups", allow_all=True)
 
+MODEL = click.option(
+    "--model", type=click.Path(path_type=Path, file_okay=False), help="Folder of the localiser."
+)
+WEIGHTS = click.option(
+    "--weights", type=click.Path(path_type=Path, dir_okay=False), help="File with the backbone's weights."
+)
 STREETS = click.option(
     "--streets",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),

@@ -8,6 +8,7 @@ import click
 
 from pipeline import console
 from pipeline.commands.context import DEVICE, chosen_crops, in_project, one_device
+from pipeline.commands.options import MODEL, WEIGHTS
 from pipeline.project.paths import Paths
 from stages.errors import ConfigError
 
@@ -25,10 +26,8 @@ from stages.errors import ConfigError
 @click.option(
     "--token", envvar="PLACECACHE_TOKEN", help="Token that every request must send (or PLACECACHE_TOKEN)."
 )
-@click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="Folder of the localiser.")
-@click.option(
-    "--weights", type=click.Path(path_type=Path, dir_okay=False), help="File with the backbone's weights."
-)
+@MODEL
+@WEIGHTS
 @click.option(
     "--photos", type=click.IntRange(1), default=20, show_default=True, help="Photos in a request, at most."
 )
