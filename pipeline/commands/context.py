@@ -142,8 +142,12 @@ def one_device(device: str) -> str:
 
 def chosen_crops(crops: str | None, model: Path | None, project: Path) -> int:
     """Return the crops of each photo: the chosen ones, else those that the project is evaluated with."""
-    if crops is not None or model is not None or not (project / "params.yaml").exists():
-        return int(crops or 3)
+    if crops is not None:
+        return int(crops)
+    if model is not None or not (project / "params.yaml").exists():
+        from stages.images.preprocess import USUAL_CROPS
+
+        return USUAL_CROPS
     from pipeline.project.params import load_params
 
     return load_params(project / "params.yaml").eval.crops

@@ -18,7 +18,7 @@ from pipeline.locate.near import Near
 from pipeline.locate.photos import Capture, PhotoSource
 from pipeline.locate.walk import moments_of, spans_of
 from stages.errors import InputError, require
-from stages.images.preprocess import MORE_CROPS
+from stages.images.preprocess import MORE_CROPS, USUAL_CROPS
 from stages.images.read import UnreadableImage
 from stages.models.backbones.backbone import Backbone
 from stages.models.localiser.localiser import Localiser
@@ -43,7 +43,7 @@ class PhotoLocaliser:
         *,
         weights: str | Path | None = None,
         device: str = "cpu",
-        crops: int = 3,
+        crops: int = USUAL_CROPS,
     ) -> PhotoLocaliser:
         """Return the localiser in `folder` with its backbone.
 

@@ -15,6 +15,8 @@ _MAX_ASPECT = 32
 CENTRE = 0.5
 MORE_CROPS: Mapping[int, tuple[float, ...]] = {1: (), 3: (0.0, 1.0), 5: (0.0, 0.25, 0.75, 1.0)}
 """Number of crops of a query (`eval.crops`): where they lie besides the centre, see `Preprocess.crop_at`."""
+USUAL_CROPS = 3
+"""Crops of a photo where no project says otherwise; the default of `eval.crops`."""
 
 
 def more_crops(crops: int, preprocessing: Mapping[str, Any]) -> tuple[float, ...]:
