@@ -34,9 +34,9 @@ _OWN_SHARE = 0.7
 class Gallery:
     """The thumbnails of the page, each of them once."""
 
-    def __init__(self, count: int, root: ExemplarPhotos | None, album: Callable[[int, int], Album]) -> None:
+    def __init__(self, count: int, known: ExemplarPhotos | None, album: Callable[[int, int], Album]) -> None:
         self.photos: list[str] = []
-        self._database = root
+        self._database = known
         px = next((px for most, px in _THUMBNAIL_PX if count <= most), _SMALL_PX)
         self._own = album(px, int(_OWN_SHARE * PHOTOS_BYTES))
         self._alike = Album(px, PHOTOS_BYTES - int(_OWN_SHARE * PHOTOS_BYTES))
@@ -53,7 +53,8 @@ class Gallery:
 
     def alike(self, key: str) -> int | None:
         """Return the number of a database photo's thumbnail; None if its file is not there any more."""
-        return None if self._database is None else self._add(self._database.root / key, self._alike)
+        path = None if self._database is None else self._database.path_of(key)
+        return None if path is None else self._add(path, self._alike)
 
     def _add(self, photo: Path, album: Album) -> int | None:
         if photo not in self._number:

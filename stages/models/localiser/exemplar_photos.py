@@ -21,6 +21,9 @@ from stages.index.manifest import Manifest
 from stages.index.manifest_writer import root_text
 
 NAME = "exemplars.parquet"
+SHARED = "SHA256SUMS"
+"""A file of localisers that were pushed or pulled: the folder of their photos is that of another machine."""
+_PHOTOS_OF_SHARED = "photos"
 _MADE_BY = "pipeline train-heads"
 
 
@@ -37,13 +40,16 @@ class ExemplarPhotos:
     positions : ndarray of float64, shape (E, 2)
         UTM east and north in metres.
     root : Path
-        Folder that the keys are relative to.
+        Folder that the keys are relative to; `photos` in the folder of a shared localiser.
+    shared : bool
+        Whether others made the localiser: no file outside the root is read for them.
     """
 
     place_id: npt.NDArray[np.int64]
     keys: pa.Array
     positions: npt.NDArray[np.float64]
     root: Path
+    shared: bool = False
 
     @classmethod
     def of(
@@ -64,9 +70,10 @@ class ExemplarPhotos:
         first, end = np.searchsorted(self.place_id, [place_id, place_id + 1])
         return slice(int(first), int(end))
 
-    def path_of(self, photo: int) -> Path:
-        """Return the file of a photo, which may have been moved since."""
-        return Path(os.path.normpath(self.root / self.keys[photo].as_py()))
+    def path_of(self, key: str) -> Path | None:
+        """Return the file of a photo, which may have been moved since; None if no such file may be read."""
+        path = Path(os.path.normpath(self.root / key))
+        return None if self.shared and not path.is_relative_to(self.root) else path
 
     def save(self, folder: Path, place: Path) -> str:
         """Write the photos to `folder`, which will be moved to `place`; return the file's SHA-256."""
@@ -94,10 +101,13 @@ class ExemplarPhotos:
             )
         with open_parquet(path, made_by=_MADE_BY) as file:
             root, table = note_of(file, path, made_by=_MADE_BY)["root"], file.read().combine_chunks()
+        shared = (folder / SHARED).exists()
+        if shared:  # the root could be any folder of this machine, and `pipeline serve` shows its pictures
+            root = _PHOTOS_OF_SHARED
         here = Path(os.path.normpath(folder / root))
         if not here.exists():
             here = Path(os.path.normpath(path_at_home(folder) / root))
-        return cls(np.asarray(table["place_id"], np.int64), *_columns(table), here)
+        return cls(np.asarray(table["place_id"], np.int64), *_columns(table), here, shared)
 
 
 def _columns(table: pa.Table) -> tuple[pa.Array, npt.NDArray[np.float64]]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stages.errors import InputError
-from stages.models.localiser.exemplar_photos import NAME, ExemplarPhotos
+from stages.models.localiser.exemplar_photos import NAME, SHARED, ExemplarPhotos
 from stages.models.localiser.exemplars import Exemplars
 from stages.models.localiser.localiser import Localiser
 from tests.stages.models.localiser.test_localiser import make
@@ -49,7 +49,7 @@ def test_a_localiser_keeps_its_photos_and_works_without_them(exemplars, tmp_path
     localiser.save(folder)
     photos = Localiser.load(folder).exemplars.photos
     assert photos.keys.to_pylist() == kept.photos.keys.to_pylist()
-    assert photos.path_of(3) == tmp_path / "3.jpg"
+    assert photos.path_of("3.jpg") == tmp_path / "3.jpg"
     np.testing.assert_array_equal(photos.positions, kept.photos.positions)
     (folder / NAME).write_bytes((folder / NAME).read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match="delete it"):
@@ -59,6 +59,18 @@ def test_a_localiser_keeps_its_photos_and_works_without_them(exemplars, tmp_path
     assert alone.exemplars.photos is None
     alone.save(folder)
     assert Localiser.load(folder).exemplars.photos is None
+
+
+def test_a_shared_localiser_names_no_file_outside_its_folder(exemplars, tmp_path):
+    _, kept = exemplars
+    localiser, folder = make(), tmp_path / "localiser"
+    localiser.exemplars = kept
+    localiser.save(folder)
+    (folder / SHARED).touch()
+    photos = Localiser.load(folder).exemplars.photos
+    assert photos.path_of("3.jpg") == folder / "photos/3.jpg"
+    for key in ("../secret.jpg", "/home/me/secret.jpg", "a/../../secret.jpg"):
+        assert photos.path_of(key) is None
 
 
 def test_training_stores_keys_and_positions(tmp_path):
