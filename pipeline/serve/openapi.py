@@ -15,14 +15,19 @@ _POSITION = {
     "utm_north": _NUMBER,
     "zone": _TEXT,
 }
+_ALIKE = {"photo": _TEXT, "likeness": _NUMBER, "utm_east": _NUMBER, "utm_north": _NUMBER}
 _PLACE = {
     "type": "object",
-    "required": [*_POSITION, "score", "class_id", "images"],
+    "required": [*_POSITION, "score", "class_id", "images", "alike"],
     "properties": {
         **_POSITION,
         "score": _NUMBER,
         "class_id": {"type": "integer"},
         "images": {"type": "integer"},
+        "alike": {
+            "type": "array",
+            "items": {"type": "object", "required": [*_ALIKE], "properties": _ALIKE},
+        },
     },
 }
 _EXIF = {"latitude": _NUMBER, "longitude": _NUMBER, "distance_m": _NUMBER_OR_NULL}

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from stages.files import sha256_of
+from stages.models.localiser.io import FILES
 from stages.train.inputs import TrainInputs
 from stages.train.loop.checkpoint import Checkpoint
 from stages.train.loop.trainer import LogLine, Trainer
@@ -59,11 +61,9 @@ def identity_of_run(
 
 
 def _digest_of(localiser: Path) -> str:
-    """Return a digest of the localiser that lends its projection; "" if there is none."""
-    digest = hashlib.sha256()
-    for file in sorted(localiser.glob("*")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    """Return a digest of the localiser that lends its projection."""
+    digests = [sha256_of(localiser / name) for name in FILES if (localiser / name).exists()]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def snapshot(
