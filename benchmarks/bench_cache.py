@@ -1,8 +1,7 @@
-"""How fast features are written and read, against plain memory-mapped files in the same run.
+"""How fast features are written and read, beside np.memmap (the floor) and zarr-python in the same run.
 
-Every read touches all bytes, block by block, with the page cache warm; the floor copies blocks out of
-a np.memmap. Every write is forced to the disk chunk by chunk; the floor copies chunks into a np.memmap
-and flushes it after each.
+Every write is forced to the disk chunk by chunk. Every read touches all bytes with the page cache warm: in
+order, block by block, and single rows in batches of 1,024 that are drawn at random and sorted.
 
     python benchmarks/bench_cache.py --rows 262144 --length 384 --repeat 7
 """
@@ -10,30 +9,19 @@ and flushes it after each.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
-import platform
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-import zarr
+from measure import machine, require_answer, show, take_turns
+from synthetic import empty_store
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from cache.reader import FeatureReader
-from cache.recipe import Recipe
-from cache.row_identity import RowIdentities, row_ids
-from cache.spec import StoreSpec
-from cache.store import create_or_open
+from cache.reader import FeatureReader, gather
 from cache.writer import ChunkWriter
 
-
-def make_store(path, rows, outputs):
-    spec = StoreSpec.for_rows(rows, outputs, "float16")
-    recipe = Recipe("none", "random", "0" * 64, 0, {}, outputs, "float16", "float32")
-    return create_or_open(path, spec, recipe, RowIdentities.of(row_ids(map(str, range(rows)))))
+BATCH, BATCHES = 1024, 8
 
 
 def chunks_of(store, features):
@@ -45,12 +33,6 @@ def chunks_of(store, features):
             arrays[name] = features[: rows.stop - rows.start, column : column + length]
             column += length
         yield chunk, rows, arrays
-
-
-def timed(work, *arguments):
-    begun = time.perf_counter()
-    work(*arguments)
-    return time.perf_counter() - begun
 
 
 def write_store(store, features):
@@ -78,67 +60,71 @@ def write_files(folder, store, features):
         partial.rename(folder / str(chunk))
 
 
-def read_store(reader):
-    for start, stop in reader.blocks():
-        reader.read(start, stop)
+def measure_writes(folder, rows, outputs, repeat):
+    """Measure and leave `0.zarr` and `0.bin`, which hold the same features."""
+    features = np.random.default_rng(0).normal(size=(8192, sum(outputs.values()))).astype(np.float16)
+    stores = [empty_store(folder / f"{number}.zarr", rows, outputs) for number in range(repeat + 1)]
+    numbers = [itertools.count() for _ in range(3)]
+
+    def memmap():
+        number = next(numbers[0])
+        write_memmap(folder / f"{number}.bin", stores[number], features)
+
+    def files():
+        number = next(numbers[1])
+        write_files(folder / f"{number}.files", stores[number], features)
+
+    works = {
+        "np.memmap, flushed after each chunk (floor)": memmap,
+        "one synced file per chunk": files,
+        "this project: ChunkWriter": lambda: write_store(stores[next(numbers[2])], features),
+    }
+    show_speeds("write", take_turns(works, repeat), rows, outputs)
 
 
-def read_zarr(reader, arrays):
-    for start, stop in reader.blocks():
-        for array in arrays:
-            array[start:stop]
-
-
-def read_memmap(path, reader, length):
-    mapped = np.memmap(path, np.float16, "r", shape=(reader.rows, length))
-    for start, stop in reader.blocks():
-        np.array(mapped[start:stop])
-
-
-def show(name, seconds, megabytes, floors):
-    median = float(np.median(seconds))
-    # Ratios of neighbours in time, so that a busy moment weighs on both alike.
-    ratio = float(np.median(np.array(floors) / np.array(seconds)))
-    spread = f"{min(seconds):.3f}..{max(seconds):.3f} s, n={len(seconds)}"
-    print(f"{name:34} {megabytes / median:7.0f} MB/s ({spread}), {ratio:.2f} x the floor's speed")
-
-
-def measure(folder, rows, outputs, repeat):
-    length = sum(outputs.values())
-    megabytes = rows * length * 2 / 1e6
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(8192, length)).astype(np.float16)
-    times = {name: [] for name in ("memmap", "files", "write", "memmap read", "read", "zarr")}
-    for number in range(repeat):
-        store = make_store(folder / f"{number}.zarr", rows, outputs)
-        times["memmap"].append(timed(write_memmap, folder / f"{number}.bin", store, features))
-        times["files"].append(timed(write_files, folder / f"{number}.files", store, features))
-        times["write"].append(timed(write_store, store, features))
+def measure_reads(folder, rows, outputs, repeat):
+    """Compare what three programs return, then measure."""
     reader = FeatureReader.open(folder / "0.zarr")
     arrays = [reader.store.array(name) for name in outputs]
-    for turn in range(repeat + 1):  # the first turn warms the page cache
-        taken = (
-            ("memmap read", timed(read_memmap, folder / "0.bin", reader, length)),
-            ("read", timed(read_store, reader)),
-            ("zarr", timed(read_zarr, reader, arrays)),
-        )
-        for name, seconds in taken if turn else ():
-            times[name].append(seconds)
+    mapped = np.memmap(folder / "0.bin", np.float16, "r", shape=(rows, sum(outputs.values())))
+    random = np.random.default_rng(1)
+    batches = [np.sort(random.choice(rows, min(BATCH, rows), replace=False)) for _ in range(BATCHES)]
+    in_order = {
+        "np.memmap, copied (floor)": lambda block: np.array(mapped[slice(*block)]),
+        "this project: FeatureReader": lambda block: reader.read(*block),
+        "zarr": lambda block: joined([array[slice(*block)] for array in arrays]),
+    }
+    shuffled = {
+        "np.memmap (floor)": lambda batch: mapped[batch],
+        "this project: gather": lambda batch: gather(reader, batch),
+        "zarr": lambda batch: joined([array.oindex[batch] for array in arrays]),
+    }
+    for title, parts, works, count in (
+        ("read in order", list(reader.blocks()), in_order, rows),
+        ("read rows at random", batches, shuffled, sum(map(len, batches))),
+    ):
+        first, *others = [work(parts[0]) for work in works.values()]
+        require_answer(all(np.array_equal(first, other) for other in others), f"{title}: features differ")
+        loops = {name: over(parts, work) for name, work in works.items()}
+        show_speeds(title, take_turns(loops, repeat), count, outputs)
+
+
+def joined(parts):
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def over(parts, work):
+    def loop():
+        for part in parts:
+            work(part)
+
+    return loop
+
+
+def show_speeds(title, times, rows, outputs):
+    megabytes = rows * sum(outputs.values()) * 2 / 1e6
     words = " + ".join(f"{name} {length}" for name, length in outputs.items())
-    print(f"{rows:,} rows of {words} float16, {megabytes:,.0f} MB, {store.spec.chunks} chunks")
-    show("write: memmap, flushed (floor)", times["memmap"], megabytes, times["memmap"])
-    show("write: a file per chunk, synced", times["files"], megabytes, times["memmap"])
-    show("write: ChunkWriter", times["write"], megabytes, times["memmap"])
-    show("read: memmap, copied (floor)", times["memmap read"], megabytes, times["memmap read"])
-    show("read: FeatureReader", times["read"], megabytes, times["memmap read"])
-    show("read: zarr alone", times["zarr"], megabytes, times["memmap read"])
-
-
-def machine():
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
-    versions = f"python {platform.python_version()}, numpy {np.__version__}, zarr {zarr.__version__}"
-    return f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {platform.system()}, {versions}"
+    show(f"{title}: {rows:,} rows of {words} float16", times, items=megabytes, rate="MB/s")
 
 
 def main():
@@ -151,10 +137,11 @@ def main():
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="on the disk to measure (default: a temporary folder)")
     options = parser.parse_args()
-    print(machine())
+    print(machine("zarr"))
     outputs = dict.fromkeys(("cls", "avg")[: options.outputs], options.length)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        measure(Path(name), options.rows, outputs, options.repeat)
+        measure_writes(Path(name), options.rows, outputs, options.repeat)
+        measure_reads(Path(name), options.rows, outputs, options.repeat)
 
 
 if __name__ == "__main__":
