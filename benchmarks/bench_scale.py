@@ -1,13 +1,12 @@
 """What a project of tens of millions of images costs before and after the backbone: time and memory.
 
-Writes a list of SF-XL-like names and runs the program itself on it, each command in a process of its
-own: index, partition, extraction of a sample of shards (small images that do exist, put through the
-small backbone at 32 px, whose weights come with the extra [lite0]), status and verify. Then every
-other chunk is marked as done, with files of zeros that take no space, so that ledger and status are
-met at full size.
+Writes a list of SF-XL-like names and runs the program itself on it, each command in a process of its own:
+index, partition, extraction of one shard (small drawn images through EfficientNet-Lite0 at 32 px, extra:
+lite0), status and verify. Then every other chunk is marked as done, with files of zeros that take no space,
+so that `extract` and `status` meet the whole store.
 
     python benchmarks/bench_scale.py --rows 1000000
-    python benchmarks/bench_scale.py --rows 41200000 --folder /big/disk
+    python benchmarks/bench_scale.py --rows 10000 100000 1000000 10000000 --plots docs/images
 """
 
 from __future__ import annotations
@@ -16,39 +15,28 @@ import argparse
 import contextlib
 import itertools
 import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 import zlib
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from bench_index import machine, write_list
+from bench_index import write_list
+from measure import machine, pipeline
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cache.spec import StoreSpec
 from cache.store import open_store
 from pipeline.project.init import set_params, template
 from pipeline.project.paths import Paths
+from stages.eval.plots.curves import Curve
+from stages.eval.plots.figure import SERIES, plot
 from stages.index.manifest import Manifest
 from stages.partition.views import ViewPlan
 
-ROOT = Path(__file__).resolve().parent.parent
 PICTURES = 32
-# A process of its own for each command, which tells its peak memory at the end, in kB.
-PROGRAM = """
-from pathlib import Path
-from pipeline.cli import main
-try:
-    main()
-finally:
-    print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-"""
+EXTRACT = ("extract", "--device", "cpu", "--split")
+GROWTH = ("index", "partition", "extract, nothing left", "status")
 
 
 def lay_out(folder, rows):
@@ -68,7 +56,7 @@ def lay_out(folder, rows):
             "data.queries": str(folder / "queries.txt"),
             "augment.side": 64,
             "extract.backbone": "efficientnet_lite0",
-            "extract.weights": "pretrained",
+            "extract.outputs": ["avg"],
             "extract.image_size": 32,
             "extract.shards": chunks,  # a shard is a chunk
         },
@@ -90,20 +78,11 @@ def draw(folder, keys):
             os.link(picture, path)
 
 
-def run(folder, *words):
-    """Run one command of the program; print its time, its peak memory and its last line."""
-    command = [sys.executable, "-c", PROGRAM, "--project", str(folder), *words]
-    begun = time.perf_counter()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    wall_s = time.perf_counter() - begun
-    busy_s = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-    peak_kb = done.stdout.split()[-1]
-    if done.returncode and words[0] != "verify":  # which says so when chunks are missing
-        raise SystemExit(done.stdout + done.stderr)
-    took = f"{wall_s:7.1f} s, processor {busy_s:7.1f} s, peak {int(peak_kb) / 1e6:5.2f} GB"
-    print(f"{' '.join(words):56} {took}", flush=True)
+def run(folder, *words, name="", codes=(0,)):
+    """Run one command of the program; print and return what it took."""
+    ran = pipeline(folder, *words, codes=codes)
+    print(f"{name or ' '.join(words):56} {ran}", flush=True)
+    return ran
 
 
 @lru_cache
@@ -127,40 +106,67 @@ def mark_rest(path):
 
 
 def measure(folder, rows):
+    """Run the program on that many rows; return what the commands of GROWTH took."""
     paths = Paths(folder, "efficientnet_lite0-32")
     lay_out(folder, rows)
-    run(folder, "index")
-    run(folder, "partition")
+    growth = [run(folder, "index"), run(folder, "partition")]
     manifest = Manifest.open(paths.index("database"))
     size = StoreSpec.for_rows(rows, {"avg": 1280}, "float16").chunk_rows
-    draw(folder, manifest.keys(0, size))
-    database = ("extract", "--split", "database", "--device", "cpu", "--shards", "0")
-    run(folder, *database)
-    run(folder, *database)
+    draw(folder, manifest.keys(0, min(size, rows)))
+    run(folder, *EXTRACT, "database", "--shards", "0")
     plan = ViewPlan.load(paths.partition / "views.parquet")
     draw(folder, manifest.keys(0, int(plan.row[min(size, len(plan)) - 1]) + 1))
     del plan
-    views = ("extract", "--split", "views", "--device", "cpu", "--shards", "0")
-    run(folder, *views)
-    run(folder, *views)
-    run(folder, "status")
-    run(folder, "verify", "--split", "database")
+    for name in ("extract views, one shard", "the same, nothing left"):
+        run(folder, *EXTRACT, "views", "--shards", "0", name=name)
+    run(folder, "verify", "--split", "database", codes=(0, 1))  # 1: chunks are missing
     mark_rest(paths.features("database"))
-    run(folder, "status")
-    run(folder, "extract", "--split", "database", "--device", "cpu")
+    run(folder, *EXTRACT, "database", name="extract, the pictures that show no city")
+    growth.append(run(folder, *EXTRACT, "database", name=GROWTH[2]))
+    return [*growth, run(folder, "status")]
+
+
+def draw_growth(folder, growth):
+    """Draw CPU time and peak memory of commands over the number of rows."""
+    for name, title, unit, value_of in (
+        ("growth-time", "CPU time", "s", lambda ran: ran.cpu_s),
+        ("growth-memory", "Peak memory", "GB", lambda ran: ran.peak_gb),
+    ):
+        table = [(rows, *map(value_of, found)) for rows, found in growth.items()]
+        curve = Curve(("rows", *GROWTH), tuple(table))
+        for row in table:
+            print(f"{title}, {unit}: " + ", ".join(f"{value:,.3g}" for value in row))
+
+        def lines(axes, curve=curve, unit=unit):
+            for command, colour in zip(GROWTH, SERIES, strict=True):
+                axes.plot(curve.numbers("rows"), curve.numbers(command), "o-", color=colour, label=command)
+            axes.set(xlabel="images", ylabel=unit, xscale="log", yscale="log")
+            axes.legend(loc="upper left")
+
+        figure = plot(curve, name, title, "", lines)
+        if figure is not None:
+            figure.save_png(folder)
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--folder", type=Path, help="where to write and leave everything")
+    parser.add_argument("--plots", type=Path, help="existing folder for growth-time.png and -memory.png")
     options = parser.parse_args()
-    print(f"{machine()}, load {os.getloadavg()[0]:.1f}; {options.rows:,} rows")
+    print(machine("pyarrow", "torch"))
+    growth = {}
     with contextlib.ExitStack() as stack:
-        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        measure(folder.resolve(), options.rows)
+        home = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for rows in options.rows:
+            print(f"\n{rows:,} rows")
+            folder = home.resolve() / str(rows)
+            folder.mkdir(parents=True, exist_ok=True)
+            growth[rows] = measure(folder, rows)
+    if options.plots:
+        draw_growth(options.plots, growth)
 
 
 if __name__ == "__main__":
