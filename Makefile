@@ -1,6 +1,7 @@
-# Both commands install everything they need in .venv:
+# These commands install everything they need in .venv:
 #   make demo   run the whole pipeline on a drawn city and print a table of LR@N
 #   make test   run the test suite
+#   make bench  measure speed and memory, with ratios to floors and other programs (15 minutes on two idle cores)
 # Others: make test-fast (cache, extract, train), make lint (ruff and mypy), make format, make clean.
 # Choose the interpreter (3.11 or newer) with PYTHON=python3.12.
 
@@ -9,10 +10,10 @@ VENV   := .venv
 READY  := $(VENV)/.ready
 RUN    := $(VENV)/bin
 
-.PHONY: demo test test-fast lint format clean help
+.PHONY: demo test test-fast bench lint format clean help
 
 help:
-	@sed -n '1,5s/^# \{0,1\}//p' Makefile
+	@sed -n '1,6s/^# \{0,1\}//p' Makefile
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,6 +30,21 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(RUN)/pytest --numprocesses 2 --dist loadfile tests/cache tests/stages/extract tests/stages/train
+
+bench: $(VENV)/.ready-bench
+	$(RUN)/python benchmarks/bench_index.py
+	$(RUN)/python benchmarks/bench_scale.py --rows 100000
+	$(RUN)/python benchmarks/bench_cache.py
+	$(RUN)/python benchmarks/bench_extract.py
+	$(RUN)/python benchmarks/bench_train.py --repeat 5
+	$(RUN)/python benchmarks/bench_tail.py --backbone efficientnet_lite0 --cut 4 --repeat 5
+	$(RUN)/python benchmarks/bench_eval.py --classes 60000 --rows 500000 --queries 32
+	$(RUN)/python benchmarks/bench_serve.py --seconds 3 --clients 1 8 --hostile 100
+	$(RUN)/python benchmarks/bench_peers.py
+
+$(VENV)/.ready-bench: $(READY)
+	$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	touch $@
 
 lint: $(READY)
 	$(RUN)/ruff check .

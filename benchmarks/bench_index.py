@@ -1,9 +1,7 @@
-"""How fast images are indexed and partitioned, and in how much memory.
+"""How fast names of images are read, beside a plain Python loop that splits each name (the floor).
 
-Writes a list of SF-XL-like names (a long-tailed city of about 170 km2), then measures
-
-- a plain Python loop that splits each name on "@" (up to a million of the names),
-- the reading of names alone, on one thread and on all cores, the whole index stage, and the partition stage.
+Writes a list of SF-XL-like names (a long-tailed city of about 170 km2). The loop takes up to a million names
+from memory; the project reads the file, on one thread and on all cores. Whole stages: bench_scale.py.
 
     python benchmarks/bench_index.py --rows 1000000 --repeat 3
     python benchmarks/bench_index.py --rows 41200000 --folder /big/disk
@@ -12,25 +10,14 @@ Writes a list of SF-XL-like names (a long-tailed city of about 170 km2), then me
 from __future__ import annotations
 
 import argparse
-import platform
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+from measure import Times, machine, require_answer, show, take_turns
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from pipeline.project.params import load_params
-from stages.index import stage as index
 from stages.index.sources.text_list import blocks, parse_lines, read_list
-from stages.partition import stage as partition
 
-ROOT = Path(__file__).resolve().parent.parent
 BLOCK_ROWS = 500_000
 PANO = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", np.uint8)
 
@@ -66,11 +53,13 @@ def write_list(path, rows, *, padded, seed=0):
             )
 
 
-def plain_loop(path, limit):
-    """Read the same five facts of each name as the index does, the plain way."""
+def names_of(path, limit):
     with path.open() as file:
-        names = [line.rstrip("\n") for line, _ in zip(file, range(limit), strict=False)]
-    start = clocks()
+        return [line.rstrip("\n") for line, _ in zip(file, range(limit), strict=False)]
+
+
+def plain_loop(names):
+    """Read the same five facts of each name as the index does, the plain way; return the positions."""
     east, north, zone, heading, stamp = [], [], [], [], []
     for name in names:
         fields = name.split("@")
@@ -79,84 +68,46 @@ def plain_loop(path, limit):
         zone.append(fields[3] + fields[4])
         heading.append(float(fields[9]))
         stamp.append(fields[13])
-    np.array(east), np.array(north), np.array(heading)
-    return since(start, len(names))
+    np.array(heading)
+    return np.array([east, north])
 
 
-def read_names(path, rows):
-    """Read the list and its names without writing anything."""
-    start = clocks()
-    if sum(len(batch) for batch, _ in read_list(path)) != rows:
-        raise SystemExit("rows were lost")
-    return since(start, rows)
+def read_on_all_cores(path):
+    """Read the list and its names without writing anything; return the number of rows."""
+    return sum(len(batch) for batch, _ in read_list(path))
 
 
-def read_names_alone(path, rows):
-    """Read the list and its names in this thread alone."""
-    start = clocks()
-    spare, read = [], 0
+def read_on_one_thread(path):
+    spare, rows = [], 0
     for buffer, text, _ in blocks(path, spare):
-        read += len(parse_lines(text))
+        rows += len(parse_lines(text))
         spare.append(buffer)
-    if read != rows:
-        raise SystemExit("rows were lost")
-    return since(start, rows)
+    return rows
 
 
-def clocks():
-    """Return wall-clock and processor seconds; on a busy machine only the second tells the work done."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return np.array([time.perf_counter(), used.ru_utime + used.ru_stime])
+def require_same_positions(path, names):
+    first, _ = next(iter(read_list(path)))
+    count = min(len(first), len(names))
+    difference = np.abs(first.positions[:count].T - plain_loop(names[:count])).max()
+    require_answer(difference < 1e-6, f"positions differ by {difference} m from those of the loop")
 
 
-def since(start, rows):
-    """Return wall-clock and processor seconds per million rows since `start`."""
-    return (clocks() - start) / rows * 1e6
-
-
-def peak_memory_gb():
-    """Return the most memory this process has held; getrusage's figure would include its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
-
-
-def in_own_process(stage, folder, rows):
-    """Run one stage in a process of its own; return its seconds, its peak memory in GB and what it said."""
-    command = [sys.executable, __file__, "--stage", stage, "--folder", str(folder), "--rows", str(rows)]
-    *numbers, said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\t")
-    wall_s, busy_s, peak_gb, idle_gb = map(float, numbers)
-    return np.array([wall_s, busy_s]), f"peak {peak_gb:.2f} GB, {idle_gb:.2f} of it imports; {said.strip()}"
-
-
-def run_stage(stage, folder, rows):
-    params = load_params(ROOT / "params.yaml")
-    manifest = folder / "manifest.parquet"
-    idle_gb = peak_memory_gb()
-    start = clocks()
-    if stage == "index":
-        result = index.run(index.IndexInputs(params.index, (folder / "names.txt",), manifest, "database"))
-        said = f"{result.rows:,} rows, zone {result.zone}"
-    else:
-        result = partition.run(partition.PartitionInputs(params.partition, manifest, folder / "partition", 0))
-        said = (
-            f"{result.classes:,} classes, {result.images_in_classes:,} images in them, tail up to "
-            f"{result.tail_count}, {result.views:,} views ({result.views_per_image:.2f} an image)"
-        )
-    print(*since(start, rows), peak_memory_gb(), idle_gb, said, sep="\t")
-
-
-def show(name, times, loop, further=""):
-    wall_s, busy_s = np.median(times, axis=0)
-    spread = f"{np.min(times, axis=0)[0]:.3f}..{np.max(times, axis=0)[0]:.3f}, n={len(times)}"
-    faster = f"{loop[0] / wall_s:.1f} x by the clock, {loop[1] / busy_s:.1f} x in processor time"
-    print(f"{name:17} {wall_s:.3f} s per million ({spread}), processor {busy_s:.3f} s; {faster}; {further}")
-
-
-def machine():
-    versions = f"python {platform.python_version()}, numpy {np.__version__}, pyarrow {pa.__version__}"
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    return f"{cpu or platform.processor()}, {pa.cpu_count()} cores, {platform.system()}; {versions}"
+def measure(path, rows, repeat):
+    names = names_of(path, min(rows, 1_000_000))
+    require_same_positions(path, names)
+    for read in (read_on_one_thread, read_on_all_cores):
+        require_answer(read(path) == rows, "rows were lost")
+    works = {
+        "plain split loop, names in memory (floor)": (lambda: plain_loop(names), len(names)),
+        "this project, one thread": (lambda: read_on_one_thread(path), rows),
+        "this project, all cores": (lambda: read_on_all_cores(path), rows),
+    }
+    times = take_turns({name: work for name, (work, _) in works.items()}, repeat)
+    each = {  # seconds per million names
+        name: Times(*(np.array(values) / works[name][1] * 1e6 for values in (found.elapsed, found.cpu)))
+        for name, found in times.items()
+    }
+    show("read names, per million", each, goals={"this project, all cores": "0.067, 15 times as fast"})
 
 
 def main():
@@ -167,31 +118,13 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
     parser.add_argument("--unpadded", action="store_true", help="names of different lengths")
-    parser.add_argument("--stage", choices=("index", "partition"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.stage:
-        run_stage(options.stage, options.folder, options.rows)
-        return
+    print(machine("pyarrow"))
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        measure(Path(name), options.rows, options.repeat, padded=not options.unpadded)
-
-
-def measure(folder, rows, repeat, *, padded):
-    print(machine())
-    path = folder / "names.txt"
-    write_list(path, rows, padded=padded)
-    layout = "of one length" if padded else "of several lengths"
-    print(f"{rows:,} names {layout}, {path.stat().st_size / 1e6:,.0f} MB")
-    loops = [plain_loop(path, min(rows, 1_000_000)) for _ in range(repeat)]
-    loop = np.median(loops, axis=0)
-    show("plain split loop", loops, loop)
-    show("names, 1 thread", [read_names_alone(path, rows) for _ in range(repeat)], loop)
-    show("names, all cores", [read_names(path, rows) for _ in range(repeat)], loop)
-    for stage in ("index", "partition"):
-        times, said = zip(*(in_own_process(stage, folder, rows) for _ in range(repeat)), strict=True)
-        show(f"{stage} stage", times, loop, said[-1])
-    size = (folder / "manifest.parquet").stat().st_size
-    print(f"manifest {size / 1e6:,.0f} MB")
+        path = Path(name) / "names.txt"
+        write_list(path, options.rows, padded=not options.unpadded)
+        print(f"{options.rows:,} names, {path.stat().st_size / 1e6:,.0f} MB")
+        measure(path, options.rows, options.repeat)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_eval import CELL_M, FUSION, HYBRID, make_localiser, square_of_classes
+from bench_eval import FUSION, HYBRID, make_localiser
 from bench_extract import draw
 from measure import Times, machine, pipeline, require_answer, run_command, show, take_turns
-from synthetic import filled_store
+from synthetic import CELL_M, filled_store, square_of_classes
 from torch.nn import functional
 
 from cache.reader import FeatureReader
@@ -91,7 +91,7 @@ def recall(found, expected):
 
 def search(rows, classes, queries, repeat, folder):
     """Search the photos and the class weights with both programs."""
-    table = square_of_classes(classes)
+    table = square_of_classes(classes, 2)
     centre, label, features_of = photos_of_classes(rows, len(table))
     localiser = make_localiser(table, LENGTH)
     reader = filled_store(folder / "database.zarr", rows, {"avg": LENGTH}, features_of)

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import statistics
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from measure import ROOT, machine, nothing, show, take_turns
+from synthetic import square_of_classes
 from torch.nn import functional
 
 from cache.recipe import Recipe
@@ -31,46 +30,11 @@ from stages.models.backbones.split import split_point, tokens_at_split
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.localiser import Localiser
 from stages.models.trainable_blocks import TrainableBlocks, TrainableBlocksSettings
-from stages.partition.classes import ClassTable
 from stages.train.data.feed import open_feed
 from stages.train.data.source import TrainingSet
 from stages.train.loop.distributed import Ranks
 from stages.train.loop.precision import precision_of
 from stages.train.loop.trainer import Trainer
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def one_group(classes):
-    """A row of cells, one group, every cell a class."""
-    return ClassTable(
-        group=np.zeros(classes, np.int32),
-        index=np.arange(classes, dtype=np.int32),
-        p=np.arange(classes),
-        q=np.zeros(classes, np.int64),
-        centres=np.stack([np.arange(classes) * 10.0 + 5, np.full(classes, 5.0)], axis=1),
-        images=np.full(classes, 10),
-        bucket=np.full(classes, "mid"),
-        p_aug=np.zeros(classes, np.float32),
-        cell_m=10.0,
-        groups_per_side=1,
-        zone="10S",
-    )
-
-
-def timed(work, device, seconds):
-    """Median, least and most seconds of a call."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    for _ in range(3):
-        work()
-    found, end = [], time.perf_counter() + seconds
-    while len(found) < 5 or time.perf_counter() < end:
-        wait()
-        begun = time.perf_counter()
-        work()
-        wait()
-        found.append(time.perf_counter() - begun)
-    return statistics.median(found), min(found), max(found), len(found)
 
 
 def untrained(chosen, config):
@@ -83,7 +47,7 @@ def untrained(chosen, config):
     )
     settings = TrainableBlocksSettings.of(recipe, tuple(card.outputs), config.aggregator)
     head = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
-    table = one_group(chosen.classes)
+    table = square_of_classes(chosen.classes, 1)
     localiser = Localiser.new(table, recipe, tuple(outputs), config.embedding_dim, head, settings)
     localiser.tail = TrainableBlocks(settings, random_model(chosen.backbone, chosen.size))
     return localiser.to(chosen.device), cut
@@ -118,29 +82,23 @@ def compare(chosen, config):
         functional.normalize(found, dim=1).sum().backward()
         localiser.tail.zero_grad()
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
+    print(f"{machine('torch')}, {torch.get_num_threads()} threads of PyTorch, {name}")
+    blocks = f"{chosen.cut} of {BACKBONES[chosen.backbone].blocks} blocks before the split"
     print(
-        f"{name}, torch {torch.__version__}, {torch.get_num_threads()} CPU threads; {chosen.backbone} at "
-        f"{chosen.size} px, {chosen.cut} of {BACKBONES[chosen.backbone].blocks} blocks before the split, "
-        f"aggregator {chosen.aggregator}, batch {chosen.batch}, {dtype}; "
-        f"{cut.length * 2 / 1e3:,.1f} kB an image; medians (least - most)"
+        f"{chosen.backbone} at {chosen.size} px, {blocks}, aggregator {chosen.aggregator}, "
+        f"batch {chosen.batch}, {dtype}; {cut.length * 2 / 1e3:,.1f} kB per image"
     )
     with open_feed(config, None, data, localiser.classes, (0,), 1000, 0) as feed:
         trainer = Trainer(localiser, feed, (0,), config, train_projection=True, ranks=Ranks())
         front, steps = trunk_pass(chosen, dtype), itertools.count(1)
-        measured = {
-            "the tail's forward and backward alone (floor)": floor,
-            "training step from cached tensors": lambda: trainer.step(next(steps)),
-            "the same with the trunk before it, from pixels": lambda: (front(), trainer.step(next(steps))),
+        works = {
+            "last blocks, forward and backward alone (floor)": floor,
+            "step from cached tensors": lambda: trainer.step(next(steps)),
+            "step from pixels": lambda: (front(), trainer.step(next(steps))),
         }
-        least_of_all = None
-        for what, work in measured.items():
-            middle, least, most, count = timed(work, device, chosen.seconds)
-            least_of_all = least_of_all or middle
-            print(
-                f"  {what:<48} {middle * 1e3:8.2f} ms ({least * 1e3:.2f} - {most * 1e3:.2f}, n {count})  "
-                f"x {middle / least_of_all:.2f}  {chosen.batch / middle:,.0f} images/s"
-            )
+        wait = torch.cuda.synchronize if device.type == "cuda" else nothing
+        show(f"batch of {chosen.batch}", take_turns(works, chosen.repeat, warm_up=3, wait=wait))
 
 
 def main():
@@ -153,7 +111,7 @@ def main():
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--classes", type=int, default=5000)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--repeat", type=int, default=10)
     chosen = parser.parse_args()
     config = load_params(ROOT / "params.yaml").train
     aggregator = replace(config.aggregator, kind=chosen.aggregator)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import machine, require_answer, show, take_turns
+from measure import machine, nothing, require_answer, show, take_turns
 from synthetic import filled_store
 from torch import nn
 from torch.nn import functional
@@ -165,7 +165,7 @@ def feed_from_store(folder, features, classes, repeat):
     files = [reader.store.chunk_file("avg", chunk) for chunk in range(len(blocks))]
     os.sync()  # pages that are not on the disk yet cannot be dropped
     works = {"sequential read of the store (floor)": sequential, "shuffled parts": stream}
-    for place, prepare in (("the page cache", lambda: None), ("the disk", lambda: drop_pages(files))):
+    for place, prepare in (("the page cache", nothing), ("the disk", lambda: drop_pages(files))):
         title = f"stream from {place}: {rows:,} x {length} float16 in chunks of 8,192 rows"
         times = take_turns(works, repeat, prepare=prepare)
         show(title, times, items=rows, rate="rows/s", goals={"shuffled parts": 1.43})

@@ -11,13 +11,13 @@ three matrix products alone. Memory: 41.2 M x 384 float16 are 32 GB.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from measure import ROOT, nothing, show, take_turns
+from synthetic import square_of_classes
 from torch.nn import functional
 
 from cache.recipe import Recipe
@@ -25,7 +25,6 @@ from pipeline.project.params import load_params
 from stages.models.heads.heads import HeadSettings
 from stages.models.heads.margin_loss import Buffers
 from stages.models.localiser.localiser import Localiser
-from stages.partition.classes import ClassTable
 from stages.train.data.feed import open_feed
 from stages.train.data.source import TrainingSet
 from stages.train.loop.distributed import Ranks
@@ -33,36 +32,12 @@ from stages.train.loop.precision import loss_of
 from stages.train.loop.trainer import Trainer
 from stages.train.loop.validation import Validation
 
-ROOT = Path(__file__).resolve().parent.parent
 PEAK_BF16 = 989e12  # dense, of an H100 SXM
 GROUPS, LENGTH = 4, 384
 
 
-def class_table(classes):
-    """A square of cells of 10 m, N 2, every one a class."""
-    side = int((classes * GROUPS) ** 0.5) // 2 * 2
-    p, q = (axis.ravel() for axis in np.mgrid[:side, :side])
-    group = (p % 2 * 2 + q % 2).astype(np.int32)
-    order = np.lexsort((q, p, group))
-    p, q, group = p[order], q[order], group[order]
-    count = len(group)
-    return ClassTable(
-        group=group,
-        index=(np.arange(count) % (count // GROUPS)).astype(np.int32),
-        p=p,
-        q=q,
-        centres=np.stack([p, q], axis=1) * 10.0 + 5,
-        images=np.ones(count, np.int64),
-        bucket=np.full(count, "mid"),
-        p_aug=np.zeros(count, np.float32),
-        cell_m=10.0,
-        groups_per_side=2,
-        zone="10S",
-    )
-
-
 def step_of_one_head(config, device, classes, times):
-    """Milliseconds of a step's loss and gradients, and of its three products alone."""
+    """Measure a step's loss and gradients, and its three products alone."""
     torch.manual_seed(0)
     settings = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
     embeddings = functional.normalize(torch.randn(config.batch_size, config.embedding_dim, device=device))
@@ -84,26 +59,13 @@ def step_of_one_head(config, device, classes, times):
     }
     if config.compile:
         candidates["the same, compiled"] = lambda: compiled(embeddings, prototypes, labels, settings)
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    seconds = {name: [] for name in candidates}
-    for turn in range(times + 2):
-        for name, work in candidates.items():
-            wait()
-            begun = time.perf_counter()
-            work()
-            wait()
-            if turn > 1:
-                seconds[name].append(time.perf_counter() - begun)
-    print(f"\none head: batch {config.batch_size}, D {config.embedding_dim}, K {classes}, {narrow}")
-    floor = statistics.median(seconds["three matrix products alone (floor)"])
-    for name, found in seconds.items():
-        middle = statistics.median(found)
-        spread = f"{min(found) * 1e3:.2f} - {max(found) * 1e3:.2f}, n {len(found)}"
-        print(f"  {name:<40} {middle * 1e3:7.2f} ms ({spread})  x {middle / floor:.2f}")
+    wait = torch.cuda.synchronize if device.type == "cuda" else nothing
+    title = f"one head: batch {config.batch_size}, D {config.embedding_dim}, K {classes:,}, {narrow}"
+    show(title, take_turns(candidates, times, warm_up=2, wait=wait))
 
 
 def whole(config, device, rows, classes, draws):
-    table = class_table(classes)
+    table = square_of_classes(classes * GROUPS, 2)
     features = torch.empty(rows, LENGTH, dtype=torch.float16, device=device)
     for start in range(0, rows, 1 << 20):
         features[start : start + (1 << 20)].normal_()

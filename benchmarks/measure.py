@@ -26,23 +26,29 @@ class Times:
     elapsed: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
-    def add(self, work: Callable[[], object]) -> None:
+    def add(self, work: Callable[[], object], wait: Callable[[], object]) -> None:
         elapsed, cpu = time.perf_counter(), time.process_time()
         work()
+        wait()
         self.cpu.append(time.process_time() - cpu)
         self.elapsed.append(time.perf_counter() - elapsed)
 
 
-def take_turns(works, repeat, *, warm_up=1, prepare=lambda: None):
+def nothing() -> None:
+    """Neither prepare for the work nor wait for its end."""
+
+
+def take_turns(works, repeat, *, warm_up=1, prepare=nothing, wait=nothing):
     """Return the Times of each piece of work, by name.
 
-    The works alternate, so that a busy moment slows all of them. `prepare` runs before each, unmeasured.
+    The works alternate, so that a busy moment slows all of them. `prepare` runs before each, unmeasured;
+    `wait` after each, measured, such as torch.cuda.synchronize.
     """
     times = {name: Times() for name in works}
     for turn in range(repeat + warm_up):
         for name, work in works.items():
             prepare()
-            (times[name] if turn >= warm_up else Times()).add(work)
+            (times[name] if turn >= warm_up else Times()).add(work, wait)
     return times
 
 
@@ -56,9 +62,12 @@ def show(title, times, *, items=1, rate="", goals=None):
     floor = next(iter(times.values()))
     for name, found in times.items():
         elapsed, cpu = np.array(found.elapsed) / (1 if rate else items), np.median(found.cpu)
-        figures = [f"{items / value:,.0f}" if rate else seconds(value) for value in quantiles(elapsed)]
+        figures = [
+            f"{value:,.0f}" if rate else seconds(value)
+            for value in quantiles(items / elapsed if rate else elapsed)
+        ]
         figures[0] += f" {rate}" if rate else ""
-        line = f"  {name:<46} {figures[0]} ({figures[1]} - {figures[2]}, n {len(elapsed)}), "
+        line = f"  {name:<48} {figures[0]} ({figures[1]} - {figures[2]}, n {len(elapsed)}), "
         line += f"CPU {seconds(cpu / (1 if rate else items))}"
         if found is not floor:
             ratios = ratio(found.elapsed, floor.elapsed), ratio(found.cpu, floor.cpu)
