@@ -13,7 +13,6 @@ import collections
 import http.client
 import io
 import itertools
-import sys
 import tempfile
 import threading
 import time
@@ -21,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measure import machine
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.locate.localiser import PhotoLocaliser
 from pipeline.locate.photos import photos_of
@@ -129,7 +127,8 @@ def main():
         model = options.model or save_localiser(Path(scratch) / "localiser", recipe(), calibrated=True)
         localiser = PhotoLocaliser.load(model, device=options.device, crops=1)
     photos = contents(options.photos, options.side)
-    print(f"{torch.get_num_threads()} threads; photos of {np.mean([*map(len, photos)]) / 1e3:.0f} kB")
+    size = np.mean([*map(len, photos)]) / 1e3
+    print(f"{machine('torch')}, {torch.get_num_threads()} threads; photos of {size:.0f} kB")
     with serving(make_app(localiser, LIMITS)) as port:
         send(port, photos)
         for clients in options.clients:
@@ -141,8 +140,8 @@ def main():
             p50, p95 = np.percentile(times, [50, 95]) * 1e3
             print(
                 f"{clients:3} clients: {rate:5.1f} requests/s, median {p50:5.0f} ms, p95 {p95:5.0f} ms, "
-                f"CPU {cpu:4.1f} ms each; backbone {floor:5.1f}/s, {floor_cpu:4.1f} ms; "
-                f"locate() {alone:5.1f}/s, {alone_cpu:4.1f} ms",
+                f"CPU {cpu:4.1f} ms each; ratio {cpu / floor_cpu:.2f} to the backbone alone ({floor:.1f}/s), "
+                f"{cpu / alone_cpu:.2f} to locate in Python ({alone:.1f}/s)",
                 flush=True,
             )
         if options.hostile:

@@ -9,12 +9,10 @@ evenly over the logarithm (even) or with most classes small (skewed), and for an
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from measure import ROOT
 
 from pipeline.project.params import load_params
 from stages.partition.classes import ClassTable
@@ -45,7 +43,7 @@ def main():
     parser.add_argument("--partition", type=Path, help="data/partition of a project")
     parser.add_argument("--classes", type=int, default=50_000)
     options = parser.parse_args()
-    config = load_params(Path(__file__).resolve().parent.parent / "params.yaml").partition
+    config = load_params(ROOT / "params.yaml").partition
     print(f"max_views {config.max_views}, p_max {config.p_max}, gamma {config.gamma}")
     for name, power in (("simulated 300 : 1, even", 1.0), ("simulated 300 : 1, skewed", 3.0)):
         counts = simulated(options.classes, power)
