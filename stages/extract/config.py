@@ -38,6 +38,7 @@ class ExtractConfig:
     batch_size: int
     readers: Literal["auto"] | int
     decoder: Literal["pillow", "nvjpeg"]
+    decode: Literal["exact", "scaled"]
     threads: Literal["auto"] | int
     max_bad_fraction: float
 
@@ -50,6 +51,11 @@ class ExtractConfig:
         for name in ("readers", "threads"):
             value = getattr(self, name)
             require(f"extract.{name}", value, value == "auto" or value >= 1, "auto, or 1 or more")
+        if self.decode == "scaled" and self.decoder == "nvjpeg":
+            raise ConfigError(
+                "extract.decode is scaled, but nvJPEG decodes at full size only: set extract.decode: exact, "
+                "or extract.decoder: pillow"
+            )
         fraction = self.max_bad_fraction
         require("extract.max_bad_fraction", fraction, 0 <= fraction <= 1, "0 to 1")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,9 +102,10 @@ class ShardOrder:
 
 def describe(config: ExtractConfig) -> BackboneCard:
     """Return what the configured backbone is, without loading it; see `describe_backbone`."""
-    return describe_backbone(
+    card = describe_backbone(
         config.backbone, weights=config.weights, image_size=config.image_size, outputs=config.stored
     )
+    return card if config.decode == "exact" else replace(card, preprocess=card.preprocess.decoding_scaled())
 
 
 def recipe_for(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,10 @@ class Preprocess:
         known: dict[str, Any] = {name: values[name] for name in names if name in values}
         known |= {"mean": tuple(values["mean"]), "std": tuple(values["std"])}  # JSON has lists
         return cls(**known)
+
+    def decoding_scaled(self) -> Preprocess:
+        """Return the same with large JPEGs decoded as small as the resize allows (`extract.decode`)."""
+        return replace(self, decode_at_least=self.resize)
 
     def corner(self, width: int, height: int) -> tuple[int, int]:
         """Return left and upper edge of the crop in a resized image; a square image has only its centre."""

@@ -26,6 +26,7 @@ CONFIG = ExtractConfig(
     batch_size=20,
     readers=2,
     decoder="pillow",
+    decode="exact",
     threads=1,
     max_bad_fraction=0.05,
 )

@@ -63,7 +63,7 @@ class Backbone(nn.Module):
         self.requires_grad_(False).eval()
 
     def preprocess_as(self, recorded: Mapping[str, Any]) -> None:
-        """Preprocess as a recipe states, whatever timm or a function states now; not for named backbones."""
+        """Preprocess as a recipe states, see `recorded_preprocess`, whatever the model states now."""
         self.preprocess = recorded_preprocess(self.card, recorded)
         self._set_pixel_range(self.preprocess)
 

@@ -6,7 +6,7 @@ PyTorch and timm take seconds to import. A named backbone with weights from a fi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,8 +100,11 @@ def describe_backbone(
 
 
 def recorded_preprocess(card: BackboneCard, recorded: Mapping[str, Any]) -> Preprocess:
-    """Return the preprocessing in a recipe; that of a named backbone, which never changes, for those."""
-    return card.preprocess if card.name in BACKBONES else Preprocess.from_dict(recorded)
+    """Return the preprocessing in a recipe; of a named backbone, only `extract.decode` changes it."""
+    if card.name not in BACKBONES:
+        return Preprocess.from_dict(recorded)
+    least = recorded.get("decode_at_least", card.preprocess.decode_at_least)
+    return replace(card.preprocess, decode_at_least=least)
 
 
 def preprocess_for(name: str, image_size: int) -> Preprocess:

@@ -28,7 +28,7 @@ from pipeline.locate.photos import photos_of
 from stages.errors import InputError, WeightsError
 from stages.files import printable
 from stages.images import formats as opening
-from stages.images.read import UnreadableImage
+from stages.images.read import UnreadableImage, read_image
 from stages.models.aggregators.config import AggregatorSettings
 from stages.models.backbones.card import describe_backbone
 from stages.models.heads.heads import HeadSettings
@@ -141,6 +141,20 @@ def test_importing_the_package_imports_no_torch():
     assert pipeline.Localiser is PhotoLocaliser
     with pytest.raises(AttributeError, match="Localizer"):
         pipeline.Localizer  # noqa: B018
+
+
+def test_a_localiser_decodes_as_its_features_were(localiser, tmp_path):
+    exact = localiser.backbone.preprocess
+    preprocess = exact.decoding_scaled()
+    trained_on = replace(recipe(), preprocessing=preprocess.as_dict())
+    scaled = PhotoLocaliser.load(save_localiser(tmp_path / "localiser", trained_on))
+    scene(320, 240).save(tmp_path / "a.jpg")
+    photos = [of.features.read(tmp_path / "a.jpg").pixels[0] for of in (localiser, scaled)]
+    small = read_image(tmp_path / "a.jpg", decode_at_least=73)
+    assert small.size == (160, 120)
+    assert np.array_equal(photos[1], preprocess(small))
+    assert np.array_equal(photos[0], exact(read_image(tmp_path / "a.jpg", decode_at_least=146)))
+    assert not np.array_equal(*photos)
 
 
 def test_degrees_agree_with_the_utm_position(localiser, tmp_path):

@@ -30,6 +30,7 @@ from stages.images.augment import AugmentConfig, augment
 from stages.images.read import read_image
 from stages.index.manifest import Manifest
 from stages.models.backbones.backbone import Backbone, load_backbone
+from stages.models.backbones.card import preprocess_for
 from stages.partition.views import ViewPlan
 from tests.support.tiny_photos import CONFIG, content, draw, listed, run
 
@@ -395,6 +396,26 @@ def test_settings_out_of_range_are_named_in_the_error(manifest, tmp_path):
             replace(CONFIG, **{name: value})
     with pytest.raises(ConfigError, match="device 'warp' cannot be used"):
         run(manifest, tmp_path / "database.zarr", device="warp")
+
+
+def test_scaled_features_are_another_recipe(tmp_path):
+    scene = Image.effect_noise((96, 80), 60).resize((192, 160)).convert("RGB")
+    scene.save(tmp_path / "a.jpg", quality=90)
+    manifest, store = listed(tmp_path / "list.parquet", tmp_path, ["a.jpg"]), tmp_path / "database.zarr"
+    config = replace(CONFIG, decode="scaled")
+    run(manifest, store, config)
+    with Image.open(tmp_path / "a.jpg") as image:
+        image.draft("RGB", (37, 37))  # 32 / 224 * 256: the shorter side is resized to it
+        assert image.size == (48, 40)
+        preprocess = preprocess_for(CONFIG.backbone, CONFIG.image_size)
+        pixels = torch.from_numpy(preprocess(image))[None]
+    expected = load_backbone(CONFIG.backbone, weights="pretrained", image_size=32, outputs=("avg",))(pixels)
+    stored = FeatureReader.open(store).read(0, 1, ["avg"])
+    assert np.array_equal(stored, expected["avg"].numpy().astype(np.float16))
+    with pytest.raises(RecipeMismatch, match="decode_at_least: 74 here, 37 in the store"):
+        run(manifest, store)
+    with pytest.raises(ConfigError, match="nvJPEG decodes at full size only"):
+        replace(config, decoder="nvjpeg")
 
 
 @pytest.mark.parametrize("cut", ["none", 4])

@@ -231,6 +231,7 @@ def test_features_from_a_pack_equal_those_from_loose_files(manifest, tmp_path):
         batch_size=8,
         readers=2,
         decoder="pillow",
+        decode="exact",
         threads=1,
         max_bad_fraction=0.5,
     )
