@@ -2,12 +2,16 @@
 
 Draws JPEGs, then measures
 
-- the decode path (open, decode, resize, cut) against the same by hand, one thread, processor time,
+- the decode path (open, decode, resize, cut), exact and scaled, against the same by hand, one thread,
+  processor time,
 - views at two sides, and packs against loose files,
-- `extract` against the bare forward passes over the same images decoded beforehand, for several
-  numbers of backbone threads and reader threads.
+- `extract`, exact and scaled, against the bare forward passes over the same images decoded beforehand, with
+  one backbone thread and with all, optionally while other processes keep the cores busy.
 
     python benchmarks/bench_extract.py --images 128 --repeat 5
+    python benchmarks/bench_extract.py --part decode --side 512 640 1024 3464
+    python benchmarks/bench_extract.py --part line --load 2
+    GOMP_SPINCOUNT=300000 python benchmarks/bench_extract.py --part line --load 2  # spinning
 """
 
 from __future__ import annotations
@@ -15,19 +19,24 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import PIL
 import pyarrow as pa
-import torch
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the program does
+
+import torch
+from PIL import Image
 
 from pipeline.project.params import load_params
 from stages.extract.plan import RowSource
@@ -68,9 +77,9 @@ def draw(folder, count, side, seed=0):
     return write_manifest(path, [pa.record_batch(columns)], root=folder, zone="10S", source="csv")
 
 
-def by_hand(path, resize, size):
+def by_hand(path, resize, size, least):
     image = Image.open(path)
-    image.draft("RGB", (2 * resize, 2 * resize))
+    image.draft("RGB", (least, least))
     image = image.convert("RGB")
     short = min(image.size)
     image = image.resize(tuple(resize * side // short for side in image.size), Image.Resampling.BICUBIC)
@@ -78,13 +87,13 @@ def by_hand(path, resize, size):
     return np.asarray(image.crop((left, left, left + size, left + size)))
 
 
-def busy_ms(work, items, repeat):
+def busy_ms(work, items, repeat, *arguments):
     """Processor milliseconds of this thread per item, one number per repetition."""
     taken = []
     for _ in range(repeat + 1):
         begun = time.thread_time()
         for item in items:
-            work(item)
+            work(item, *arguments)
         taken.append((time.thread_time() - begun) / len(items) * 1e3)
     return taken[1:]
 
@@ -100,23 +109,28 @@ def show(name, values, unit, floor=None):
 def measure_decoding(manifest, repeat, params):
     preprocess = preprocess_for("efficientnet_lite0", 224)
     paths = [manifest.image_path(key) for key in manifest.keys(0, manifest.rows)]
-    floor = busy_ms(lambda path: by_hand(path, preprocess.resize, 224), paths, repeat)
-    show("decode and resize by hand (floor)", floor, "ms")
-    ours = busy_ms(
-        lambda path: preprocess(read_image(path, decode_at_least=preprocess.decode_at_least)), paths, repeat
-    )
-    show("the decode path", ours, "ms", floor)
+    for name, chosen in (("exact", preprocess), ("scaled", preprocess.decoding_scaled())):
+        resize, least = chosen.resize, chosen.decode_at_least
+        floor = busy_ms(by_hand, paths, repeat, resize, 224, least)
+        show(f"{name}: decode and resize by hand (floor)", floor, "ms")
+        ours = busy_ms(decoded, paths, repeat, chosen)
+        show(f"{name}: the decode path", ours, "ms", floor)
     pictures = [read_image(path, decode_at_least=preprocess.decode_at_least) for path in paths[:16]]
     for side in (448, 256):
         config = replace(params.augment, side=side)
         views = busy_ms(
-            lambda numbered, config=config: preprocess(
+            lambda numbered, config: preprocess(
                 augment(numbered[1], key=str(numbered[0]), view=0, seed=0, config=config)
             ),
             list(enumerate(pictures)),
             repeat,
+            config,
         )
         show(f"a view of side {side}, decoded already", views, "ms")
+
+
+def decoded(path, preprocess):
+    return preprocess(read_image(path, decode_at_least=preprocess.decode_at_least))
 
 
 def rates(source, repeat):
@@ -143,26 +157,43 @@ def measure_packs(manifest, folder, repeat, params):
     print(f"{'the pack':44} {np.median(packed):7.0f} images/s, {np.median(packed) / np.median(loose):.1f} x")
 
 
-def forward_seconds(backbone, batches, threads):
+@contextmanager
+def load(processes):
+    """Keep cores busy with other processes."""
+    loops = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def seconds_of(work, *arguments):
+    """Seconds that passed and seconds of processor time of all threads."""
+    begun, begun_cpu = time.perf_counter(), time.process_time()
+    work(*arguments)
+    return time.perf_counter() - begun, time.process_time() - begun_cpu
+
+
+def forward(backbone, batches, threads):
     torch.set_num_threads(threads)
-    begun = time.perf_counter()
     for batch in batches:
         backbone(batch)
-    return time.perf_counter() - begun
 
 
 def extract_seconds(config, manifest, store):
-    seconds = []
+    taken = []
 
     def mapper(function, orders):
         for order in orders:
             backbone_for(config, "cpu", order.weights_id)  # loading is not what is measured
-            begun = time.perf_counter()
-            yield function(order)
-            seconds.append(time.perf_counter() - begun)
+            taken.append(seconds_of(lambda order=order: results.append(function(order))))
+            yield results.pop()
 
+    results = []
     run(ExtractInputs(config, RowSource(manifest), store, range(config.shards), device="cpu"), mapper=mapper)
-    return sum(seconds)
+    return np.sum(taken, axis=0)
 
 
 def measure_line(manifest, folder, repeat, params):
@@ -170,22 +201,25 @@ def measure_line(manifest, folder, repeat, params):
     config = replace(params.extract, backbone="efficientnet_lite0", image_size=224, shards=1, batch_size=16)
     backbone = backbone_for(config, "cpu", stage_weights(config))
     preprocess = backbone.preprocess
-    keys = manifest.keys(0, manifest.rows)
-    pixels = np.stack([preprocess(read_image(manifest.image_path(key))) for key in keys])
-    batches = torch.from_numpy(pixels).split(config.batch_size)
-    forward_seconds(backbone, batches[:1], cores)
-    choices = sorted({(threads, readers) for threads in (1, cores) for readers in (1, cores)})
+    paths = [manifest.image_path(key) for key in manifest.keys(0, manifest.rows)]
+    batches = torch.from_numpy(np.stack([decoded(path, preprocess) for path in paths])).split(
+        config.batch_size
+    )
+    forward(backbone, batches[:1], cores)
+    choices = [(threads, decode) for decode in ("exact", "scaled") for threads in (1, cores)]
     floors, taken = [], {choice: [] for choice in choices}
     for turn in range(repeat):
         # On a busy machine more threads may be slower: the floor is the best of both.
-        floors.append(min(forward_seconds(backbone, batches, threads) for threads in (1, cores)))
-        for threads, readers in choices:
-            chosen = replace(config, threads=threads, readers=readers)
-            store = folder / f"{turn}-{threads}-{readers}" / "database.zarr"
-            taken[threads, readers].append(extract_seconds(chosen, manifest, store))
-    show("bare forward passes, the best of 1 and all threads (floor)", floors, "s")
-    for (threads, readers), seconds in taken.items():
-        show(f"extract, {threads} backbone threads, {readers} readers", seconds, "s", floors)
+        floors.append(np.min([seconds_of(forward, backbone, batches, count) for count in (1, cores)], axis=0))
+        for threads, decode in choices:
+            chosen = replace(config, threads=threads, decode=decode)
+            store = folder / f"{turn}-{threads}-{decode}" / "database.zarr"
+            taken[threads, decode].append(extract_seconds(chosen, manifest, store))
+    for column, unit in enumerate(("s", "s of processor time")):
+        floor = [row[column] for row in floors]
+        show("bare forward passes, the best of 1 and all threads (floor)", floor, unit)
+        for (threads, decode), rows in taken.items():
+            show(f"extract, {decode}, {threads} backbone threads", [row[column] for row in rows], unit, floor)
 
 
 def stage_weights(config):
@@ -199,9 +233,10 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=int, default=96)
-    parser.add_argument("--side", type=int, default=512, help="of the drawn JPEGs, pixels")
+    parser.add_argument("--side", type=int, nargs="+", default=[512], help="sides of the drawn JPEGs, pixels")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--part", choices=("decode", "pack", "line", "all"), default="all")
+    parser.add_argument("--load", type=int, default=0, help="other processes that keep a core busy each")
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -209,11 +244,17 @@ def main():
     versions = f"torch {torch.__version__}, pillow {PIL.__version__}, numpy {np.__version__}"
     print(f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {platform.system()}, {versions}")
     params = load_params(ROOT / "params.yaml")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        manifest = draw(folder, options.images, options.side)
-        size = sum(file.stat().st_size for file in folder.glob("*.jpg")) / options.images
-        print(f"{options.images} JPEGs of {options.side} px, {size / 1e3:.0f} kB each")
+    for side in options.side:
+        with tempfile.TemporaryDirectory() as name:
+            measure(Path(name), side, params, options)
+
+
+def measure(folder, side, params, options):
+    images = max(4, options.images * 512**2 // max(side, 512) ** 2)
+    manifest = draw(folder, images, side)
+    size = sum(file.stat().st_size for file in folder.glob("*.jpg")) / images
+    print(f"{images} JPEGs of {side} px, {size / 1e3:.0f} kB each; {options.load} processes beside it")
+    with load(options.load):
         if options.part in ("decode", "all"):
             measure_decoding(manifest, options.repeat, params)
         if options.part in ("pack", "all"):

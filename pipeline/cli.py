@@ -13,6 +13,7 @@ from pipeline import console
 from pipeline.commands import everyday, exchange, stages, tools
 from pipeline.commands.help import GroupWithHeadings
 from pipeline.commands.system_errors import explain
+from stages.devices import let_idle_threads_sleep
 
 
 @click.group(cls=GroupWithHeadings, context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,6 +39,7 @@ cli.add_heading("Tools", (*tools.COMMANDS, *exchange.COMMANDS, tools.experiments
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 1 after an expected error, 2 after a wrong call, 130 after Ctrl-C."""
+    let_idle_threads_sleep()
     try:
         code = cli.main(args=arguments, standalone_mode=False)
     except click.UsageError as fault:

@@ -13,7 +13,7 @@ from pipeline.project import dvc_link
 from pipeline.project.params import Params
 from pipeline.project.paths import CROP_SPLITS, Paths
 from pipeline.runners.dask_cluster import connect, cores, local_workers, map_shards
-from stages.devices import resolve_device
+from stages.devices import let_idle_threads_sleep, resolve_device
 from stages.errors import ConfigError
 from stages.extract.crops import Crop
 from stages.extract.elsewhere import extract_elsewhere
@@ -149,6 +149,7 @@ def work_on_cluster(
 
 def extract_on_worker(order: ShardOrder) -> ShardResult:
     """Extract one shard on a Dask worker, on the device assigned to the worker."""
+    let_idle_threads_sleep()
     import torch
     from distributed import get_worker
 

@@ -299,6 +299,15 @@ def test_a_wrong_setting_is_named_in_one_line(project, capsys, name, value, comm
     assert "\n" not in errors
 
 
+@pytest.mark.parametrize("policy", [None, "active"])
+def test_idle_threads_sleep_unless_told_otherwise(monkeypatch, capsys, policy):
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy or "")
+    if policy is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert call("--version") == 0
+    assert os.environ["OMP_WAIT_POLICY"] == (policy or "passive")
+
+
 def test_an_unknown_setting_is_named(project, capsys):
     path = project / "params.yaml"
     path.write_text(path.read_text().replace("cell_m:", "cel_m:"))
