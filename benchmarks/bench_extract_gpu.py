@@ -8,6 +8,8 @@ ahead, and a small store's chunks are short: runs as short as this one show it m
 rate between two batches in the middle (the median) and what the longest pauses cost are printed too.
 
     python benchmarks/bench_extract_gpu.py --images 32768 --backbones dinov2_vitb14,dinov2_vits14
+    python benchmarks/bench_extract_gpu.py --images 49152 --shards 1 --sides 512 --decoders nvjpeg \\
+        --backbones dinov2_vitb14
 """
 
 from __future__ import annotations
@@ -145,7 +147,7 @@ def compare(name, manifests, options, params, folder):
     spread = f"{min(rates):,.0f} - {max(rates):,.0f}, n {len(rates)}"
     print(f"\n{name}, bfloat16, batch {options.batch}, compile {options.compile}")
     print(f"  model alone (floor)            {floor:8,.0f} images/s ({spread}), {share:.1%} of the bf16 peak")
-    for (side, manifest), decoder in ((m, d) for m in manifests.items() for d in ("pillow", "nvjpeg")):
+    for (side, manifest), decoder in itertools.product(manifests.items(), options.decoders.split(",")):
         chosen = replace(config, decoder=decoder)
         store = folder / f"{name}-{side}-{decoder}" / "database.zarr"
         rate, before, steps, result = extracted(chosen, manifest, store)
@@ -165,6 +167,7 @@ def main():
     parser.add_argument("--readers", type=int, default=0, help="0: one per core")
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--sides", default="256,512", help="of the drawn JPEGs, pixels")
+    parser.add_argument("--decoders", default="pillow,nvjpeg")
     parser.add_argument("--backbones", default="dinov2_vitb14,dinov2_vits14")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     options = parser.parse_args()
