@@ -6,7 +6,7 @@ three matrix products alone, and so are two candidates that the program does not
 Memory: 41.2 M x 384 float16 are 32 GB.
 
     python benchmarks/bench_train_gpu.py
-    python benchmarks/bench_train_gpu.py --only step       # one to two minutes, most of it compilation
+    python benchmarks/bench_train_gpu.py --only step       # most of the time is compilation
     python benchmarks/bench_train_gpu.py --device cpu --rows 200000 --classes 2000 --draws 100000 --no-compile
 """
 
