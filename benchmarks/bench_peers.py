@@ -47,7 +47,7 @@ SPREAD = 0.04
 """Deviation of each component from the class, a unit vector: photos of a class have cosines of 0.55."""
 ROUNDING = 1e-5
 """Cosines nearer than this may change places."""
-IVF = {"lists": 1024, "probes": (4, 16, 64)}
+LISTS, PROBES = 1024, (4, 16, 64)
 
 
 def photos_of_classes(rows, classes):
@@ -78,7 +78,8 @@ def require_same_neighbours(found, similarity, expected, expected_similarity, wh
 
 
 def recall(found, expected):
-    return np.mean([np.isin(right[:1], row).all() for row, right in zip(found, expected, strict=True)])
+    """Return the share of queries whose most similar photo was found."""
+    return (found == expected[:, :1]).any(axis=1).mean()
 
 
 def search(rows, classes, queries, repeat, folder):
@@ -145,9 +146,9 @@ def search_classes(localiser, features, repeat):
 
 def search_inexactly(features, asked, hybrid, vectors, exact, repeat):
     """Compare times and recall of the most similar photo."""
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(LENGTH), LENGTH, IVF["lists"], faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(LENGTH), LENGTH, LISTS, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter = 5
-    index.train(vectors[: 39 * IVF["lists"]].numpy())
+    index.train(vectors[: 39 * LISTS].numpy())
     index.add(vectors.numpy())
 
     def probe(count):
@@ -156,8 +157,8 @@ def search_inexactly(features, asked, hybrid, vectors, exact, repeat):
 
     print()
     works = {}
-    for count in IVF["probes"]:
-        name = f"faiss IVF, {count} of {IVF['lists']:,} lists (peer)"
+    for count in PROBES:
+        name = f"faiss IVF, {count} of {LISTS:,} lists (peer)"
         works[name] = lambda count=count: probe(count)
         print(f"{name}: recall@1 {recall(probe(count)[:, :1], exact):.2f}")
     works["this project, hybrid"] = lambda: hybrid.rank(features)
