@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measure import machine, require_answer, show, take_turns
+from measure import each, machine, require_answer, show, take_turns
 from synthetic import empty_store
 
 from cache.reader import FeatureReader, gather
@@ -105,20 +105,12 @@ def measure_reads(folder, rows, outputs, repeat):
     ):
         first, *others = [work(parts[0]) for work in works.values()]
         require_answer(all(np.array_equal(first, other) for other in others), f"{title}: features differ")
-        loops = {name: over(parts, work) for name, work in works.items()}
+        loops = {name: each(parts, work) for name, work in works.items()}
         show_speeds(title, take_turns(loops, repeat), count, outputs)
 
 
 def joined(parts):
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-
-def over(parts, work):
-    def loop():
-        for part in parts:
-            work(part)
-
-    return loop
 
 
 def show_speeds(title, times, rows, outputs):

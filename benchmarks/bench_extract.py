@@ -18,20 +18,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import PIL
 import pyarrow as pa
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from measure import ROOT, Times, each, machine, nothing, require_answer, show, take_turns
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the program does
 
@@ -50,8 +48,6 @@ from stages.index.packs.reader import ImageSource
 from stages.index.packs.stage import PackInputs
 from stages.index.packs.stage import run as pack
 from stages.models.backbones.card import preprocess_for
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def draw(folder, count, side, seed=0):
@@ -87,74 +83,50 @@ def by_hand(path, resize, size, least):
     return np.asarray(image.crop((left, left, left + size, left + size)))
 
 
-def busy_ms(work, items, repeat, *arguments):
-    """Processor milliseconds of this thread per item, one number per repetition."""
-    taken = []
-    for _ in range(repeat + 1):
-        begun = time.thread_time()
-        for item in items:
-            work(item, *arguments)
-        taken.append((time.thread_time() - begun) / len(items) * 1e3)
-    return taken[1:]
-
-
-def show(name, values, unit, floor=None):
-    spread = f"{min(values):.3g}..{max(values):.3g}, n={len(values)}"
-    line = f"{name:44} {np.median(values):7.3g} {unit} ({spread})"
-    if floor is not None:
-        line += f", {np.median(np.array(values) / np.array(floor)):.2f} x the floor"
-    print(line)
-
-
 def measure_decoding(manifest, repeat, params):
     preprocess = preprocess_for("efficientnet_lite0", 224)
     paths = [manifest.image_path(key) for key in manifest.keys(0, manifest.rows)]
     for name, chosen in (("exact", preprocess), ("scaled", preprocess.decoding_scaled())):
-        resize, least = chosen.resize, chosen.decode_at_least
-        floor = busy_ms(by_hand, paths, repeat, resize, 224, least)
-        show(f"{name}: decode and resize by hand (floor)", floor, "ms")
-        ours = busy_ms(decoded, paths, repeat, chosen)
-        show(f"{name}: the decode path", ours, "ms", floor)
-    pictures = [read_image(path, decode_at_least=preprocess.decode_at_least) for path in paths[:16]]
-    for side in (448, 256):
-        config = replace(params.augment, side=side)
-        views = busy_ms(
-            lambda numbered, config: preprocess(
-                augment(numbered[1], key=str(numbered[0]), view=0, seed=0, config=config)
-            ),
-            list(enumerate(pictures)),
-            repeat,
-            config,
-        )
-        show(f"a view of side {side}, decoded already", views, "ms")
+        sides = {"resize": chosen.resize, "size": 224, "least": chosen.decode_at_least}
+        same = np.array_equal(by_hand(paths[0], **sides), decoded(paths[0], chosen))
+        require_answer(same, f"decode {name}: pixels differ from those by hand")
+        works = {
+            "the same by hand (floor)": each(paths, partial(by_hand, **sides)),
+            "this project": each(paths, partial(decoded, preprocess=chosen)),
+        }
+        show(f"decode {name}, resize and crop, per image", take_turns(works, repeat), items=len(paths))
+    pictures = list(
+        enumerate(read_image(path, decode_at_least=chosen.decode_at_least) for path in paths[:16])
+    )
+    works = {
+        f"views of side {side}": each(pictures, partial(view, preprocess, replace(params.augment, side=side)))
+        for side in (256, 448)
+    }
+    show("draw a view of a decoded image, per view", take_turns(works, repeat), items=len(pictures))
+
+
+def view(preprocess, config, numbered):
+    return preprocess(augment(numbered[1], key=str(numbered[0]), view=0, seed=0, config=config))
 
 
 def decoded(path, preprocess):
     return preprocess(read_image(path, decode_at_least=preprocess.decode_at_least))
 
 
-def rates(source, repeat):
-    """Images a second of reading the encoded bytes, one number per repetition."""
-    places = source.locations(0, source.manifest.rows)
-    taken = []
-    for _ in range(repeat + 1):
-        begun = time.perf_counter()
-        for place in places:
-            source.content(place)
-        taken.append(len(places) / (time.perf_counter() - begun))
-    return taken[1:]
-
-
 def measure_packs(manifest, folder, repeat, params):
     config = replace(params.pack, side=0)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     result = pack(PackInputs(config, manifest.path, folder, workers=1))
-    speed = result.size / 1e6 / (time.perf_counter() - begun)
-    print(f"packing unchanged, 1 process: {speed:.0f} MB/s, every image decoded once to check it")
-    loose = rates(ImageSource(manifest), repeat)
-    show("loose files, page cache warm (floor)", loose, "images/s")
-    packed = rates(ImageSource(Manifest.open(result.manifest)), repeat)
-    print(f"{'the pack':44} {np.median(packed):7.0f} images/s, {np.median(packed) / np.median(loose):.1f} x")
+    speed = result.size / 1e6 / (time.perf_counter() - started)
+    print(f"\npack unchanged images, 1 process: {speed:.0f} MB/s, every image decoded once to check it")
+    sources = {
+        "loose files (floor)": ImageSource(manifest),
+        "pack": ImageSource(Manifest.open(result.manifest)),
+    }
+    rows = manifest.rows
+    works = {name: each(source.locations(0, rows), source.content) for name, source in sources.items()}
+    title = "read encoded images, page cache warm"
+    show(title, take_turns(works, repeat), items=rows, rate="images/s")
 
 
 @contextmanager
@@ -169,57 +141,47 @@ def load(processes):
             loop.wait()
 
 
-def seconds_of(work, *arguments):
-    """Seconds that passed and seconds of processor time of all threads."""
-    begun, begun_cpu = time.perf_counter(), time.process_time()
-    work(*arguments)
-    return time.perf_counter() - begun, time.process_time() - begun_cpu
-
-
 def forward(backbone, batches, threads):
     torch.set_num_threads(threads)
     for batch in batches:
         backbone(batch)
 
 
-def extract_seconds(config, manifest, store):
-    taken = []
+def extract(config, manifest, store, times):
+    """Extract into a new store; add what the shards took to `times`."""
 
     def mapper(function, orders):
         for order in orders:
             backbone_for(config, "cpu", order.weights_id)  # loading is not what is measured
-            taken.append(seconds_of(lambda order=order: results.append(function(order))))
-            yield results.pop()
+            results = []
+            times.add(lambda order=order, results=results: results.append(function(order)), nothing)
+            yield from results
 
-    results = []
     run(ExtractInputs(config, RowSource(manifest), store, range(config.shards), device="cpu"), mapper=mapper)
-    return np.sum(taken, axis=0)
 
 
 def measure_line(manifest, folder, repeat, params):
-    cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
     config = replace(params.extract, backbone="efficientnet_lite0", image_size=224, shards=1, batch_size=16)
     backbone = backbone_for(config, "cpu", stage_weights(config))
-    preprocess = backbone.preprocess
     paths = [manifest.image_path(key) for key in manifest.keys(0, manifest.rows)]
-    batches = torch.from_numpy(np.stack([decoded(path, preprocess) for path in paths])).split(
-        config.batch_size
-    )
+    pixels = np.stack([decoded(path, backbone.preprocess) for path in paths])
+    batches = torch.from_numpy(pixels).split(config.batch_size)
     forward(backbone, batches[:1], cores)
-    choices = [(threads, decode) for decode in ("exact", "scaled") for threads in (1, cores)]
-    floors, taken = [], {choice: [] for choice in choices}
+    bare = {threads: Times() for threads in (1, cores)}
+    choices = {(decode, threads): Times() for decode in ("exact", "scaled") for threads in (1, cores)}
     for turn in range(repeat):
-        # On a busy machine more threads may be slower: the floor is the best of both.
-        floors.append(np.min([seconds_of(forward, backbone, batches, count) for count in (1, cores)], axis=0))
-        for threads, decode in choices:
+        for threads, times in bare.items():
+            times.add(partial(forward, backbone, batches, threads), nothing)
+        for (decode, threads), times in choices.items():
             chosen = replace(config, threads=threads, decode=decode)
-            store = folder / f"{turn}-{threads}-{decode}" / "database.zarr"
-            taken[threads, decode].append(extract_seconds(chosen, manifest, store))
-    for column, unit in enumerate(("s", "s of processor time")):
-        floor = [row[column] for row in floors]
-        show("bare forward passes, the best of 1 and all threads (floor)", floor, unit)
-        for (threads, decode), rows in taken.items():
-            show(f"extract, {decode}, {threads} backbone threads", [row[column] for row in rows], unit, floor)
+            extract(chosen, manifest, folder / f"{turn}-{threads}-{decode}" / "database.zarr", times)
+    # On a busy machine more threads may be slower: the floor is the best of both.
+    best = (np.min([getattr(times, kind) for times in bare.values()], axis=0) for kind in ("elapsed", "cpu"))
+    lines = {"bare forward passes, best of 1 and all threads (floor)": Times(*best)}
+    for (decode, threads), times in choices.items():
+        lines[f"extract, decode {decode}, {threads} backbone threads"] = times
+    show(f"extract {len(paths)} images, per image", lines, items=len(paths))
 
 
 def stage_weights(config):
@@ -239,10 +201,7 @@ def main():
     parser.add_argument("--load", type=int, default=0, help="other processes that keep a core busy each")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
-    versions = f"torch {torch.__version__}, pillow {PIL.__version__}, numpy {np.__version__}"
-    print(f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {platform.system()}, {versions}")
+    print(machine("torch", "pillow"))
     params = load_params(ROOT / "params.yaml")
     for side in options.side:
         with tempfile.TemporaryDirectory() as name:

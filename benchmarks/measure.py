@@ -52,6 +52,16 @@ def take_turns(works, repeat, *, warm_up=1, prepare=nothing, wait=nothing):
     return times
 
 
+def each(items, work):
+    """Return a function without arguments that does the work for every item."""
+
+    def loop():
+        for item in items:
+            work(item)
+
+    return loop
+
+
 def show(title, times, *, items=1, rate="", goals=None):
     """Print one line per work; ratios are medians of each turn's ratio to the first work.
 
@@ -114,15 +124,17 @@ class Ran:
         return f"{self.elapsed_s:7.1f} s, CPU {self.cpu_s:6.1f} s, peak {self.peak_gb:5.2f} GB"
 
 
-def run_command(words: Sequence[object], *, cores=None, codes=(0,), environment=None) -> Ran:
+def run_command(words: Sequence[object], *, cores=None, codes=(0,)) -> Ran:
     """Run a command, on some cores alone if they are given; stop the benchmark at another exit code."""
+    # Programs choose themselves how their threads wait.
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
     with tempfile.TemporaryFile("w+") as output:
         started = time.perf_counter()
         process = subprocess.Popen(
             [str(word) for word in words],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}),
+            env=inherited | {"PYTHONPATH": str(ROOT)},
             stdout=output,
             stderr=subprocess.STDOUT,
             preexec_fn=pin,
