@@ -136,7 +136,10 @@ def one_device(device: str) -> str:
     from stages.devices import resolve_device
 
     if "," in device:
-        raise ConfigError(f"--device is {device!r}: expected one device such as cuda:0")
+        raise ConfigError(
+            f"--device is {device!r}: expected one device such as cuda:0. Only `pipeline extract` "
+            "takes several; `torchrun` trains on several (docs/guide.md)"
+        )
     return resolve_device(device)
 
 

@@ -150,10 +150,10 @@ def train_heads(
     Run it again to continue after an interruption.
     """
     from pipeline.runners.train import train
-    from stages.devices import describe_device, resolve_device
+    from stages.devices import describe_device
 
     params, paths = project_of(context)
-    resolved = resolve_device(device)
+    resolved = one_device(device)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes; only the first one prints
         console.line(f"train-heads: on {describe_device(resolved)}")
     result = train(params, paths, groups=groups, frozen=frozen, device=resolved, scheduler=scheduler)

@@ -57,7 +57,7 @@ def test_defaults_pass_through():
 
 
 @pytest.mark.parametrize("device", ["warp", "cpu,cpu", "cuda:99"])
-@pytest.mark.parametrize("command", [("eval",), ("locate", "photo.jpg")])
+@pytest.mark.parametrize("command", [("train-heads",), ("eval",), ("locate", "photo.jpg")])
 def test_an_unusable_device_is_rejected(command, device, tmp_path):
     (tmp_path / "params.yaml").write_text(template("params.yaml").read_text())
     (tmp_path / "photo.jpg").write_bytes(b"")
