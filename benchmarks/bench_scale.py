@@ -128,20 +128,25 @@ def measure(folder, rows):
 
 def draw_growth(folder, growth):
     """Draw CPU time and peak memory of commands over the number of rows."""
-    for name, title, unit, value_of in (
-        ("growth-time", "CPU time", "s", lambda ran: ran.cpu_s),
-        ("growth-memory", "Peak memory", "GB", lambda ran: ran.peak_gb),
+    for name, title, scale, value_of in (
+        ("growth-time", "CPU time in seconds", "log", lambda ran: ran.cpu_s),
+        ("growth-memory", "Peak memory in GB", "linear", lambda ran: ran.peak_gb),
     ):
-        table = [(rows, *map(value_of, found)) for rows, found in growth.items()]
-        curve = Curve(("rows", *GROWTH), tuple(table))
-        for row in table:
-            print(f"{title}, {unit}: " + ", ".join(f"{value:,.3g}" for value in row))
+        rows = tuple((count, *map(value_of, found)) for count, found in growth.items())
+        curve = Curve(("rows", *GROWTH), rows)
+        print(title, *curve.columns, sep="\t")
+        for row in rows:
+            print(*(f"{value:,.3g}" for value in row), sep="\t")
 
-        def lines(axes, curve=curve, unit=unit):
+        def lines(axes, curve=curve, scale=scale):
             for command, colour in zip(GROWTH, SERIES, strict=True):
                 axes.plot(curve.numbers("rows"), curve.numbers(command), "o-", color=colour, label=command)
-            axes.set(xlabel="images", ylabel=unit, xscale="log", yscale="log")
-            axes.legend(loc="upper left")
+            axes.set(xlabel="images", xscale="log", yscale=scale)
+            bottom, top = axes.get_ylim()
+            axes.set_ylim(*((bottom, 12 * top) if scale == "log" else (0, 1.7 * top)))  # room for the legend
+            axes.minorticks_off()
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.legend(loc="upper left", ncols=2, columnspacing=1)
 
         figure = plot(curve, name, title, "", lines)
         if figure is not None:
