@@ -17,6 +17,7 @@ from stages.eval.localisers.database import Database
 from stages.eval.metrics.units import SamplingUnits
 from stages.index.manifest import Manifest
 from stages.index.utm_zone import Zone
+from stages.models.localiser.embedded import Embedded
 from stages.models.localiser.evidence import join_crops
 from stages.models.localiser.localiser import Localiser
 
@@ -36,8 +37,8 @@ class Queries:
         UTM east and north in metres.
     readable : ndarray of bool, shape (Q,)
         Whether they have a feature.
-    features : ndarray, shape (readable queries, F)
-        Features of the readable queries only.
+    embedded : Embedded
+        Features of the readable queries only, with their embeddings.
     outside : ndarray of bool, shape (Q,)
         Whether no known photo lies within the radius.
     """
@@ -46,7 +47,7 @@ class Queries:
     rows: npt.NDArray[np.int64]
     truth: Floats
     readable: Bools
-    features: npt.NDArray[np.floating]
+    embedded: Embedded
     outside: Bools
 
     @classmethod
@@ -74,7 +75,8 @@ class Queries:
         outside = np.ones(len(rows), np.bool_)
         if len(known):
             outside = KDTree(known).query(truth)[0][:, 0] > config.radius_m
-        return cls(manifest, rows, truth, readable, features, outside)
+        embedded = Embedded.of(localiser, features)
+        return cls(manifest, rows, truth, readable, embedded, outside)
 
     @cached_property
     def units(self) -> SamplingUnits:

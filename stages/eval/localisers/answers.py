@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +49,15 @@ class QueryAnswers:
         folder: Path,
     ) -> QueryAnswers:
         """Return the answers of the configured localisers; `folder` as for `compare`."""
-        cells = cell_ranking(localiser, queries.features, config)
-        compared = compare(localiser, database, queries.features, config, folder)
+        cells = cell_ranking(localiser, queries.embedded, config)
+        compared = compare(localiser, database, queries.embedded, config, folder)
         if config.sequence != "none":
             compared["sequence"] = sequence(localiser, queries, config, config.sequence)
-        results = {name: result.for_all(queries.readable) for name, result in compared.items()}
+        shared = queries.embedded.seconds  # each would have to embed the queries by itself
+        results = {
+            name: replace(result, seconds=result.seconds + shared).for_all(queries.readable)
+            for name, result in compared.items()
+        }
         errors = {name: errors_m(result.positions, queries.truth) for name, result in results.items()}
         return cls(_cells_for_all(cells, queries.readable), results, errors)
 

@@ -18,11 +18,11 @@ from stages.eval.localisers.retrieval import PhotoSpace, nearest_photos
 from stages.models.localiser.calibration import probabilities
 from stages.models.localiser.cell_fusion import share_near
 from stages.models.localiser.confidence import HYBRID
+from stages.models.localiser.embedded import Embedded
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.predict import Predictions, answer, predict
 from stages.models.localiser.scoring import Score
 
-Features = npt.NDArray[np.floating]
 Floats = npt.NDArray[np.float64]
 FLOAT16_BYTES = 2
 
@@ -67,35 +67,35 @@ class LocaliserResult:
         return replace(self, positions=positions, confidence=confidence, abstain=abstain)
 
 
-def cell_ranking(localiser: Localiser, features: Features, config: EvalConfig) -> Predictions:
+def cell_ranking(localiser: Localiser, queries: Embedded, config: EvalConfig) -> Predictions:
     """Return single classes ranked by the configured score; `fused` ranks them by the calibrated score."""
     score: Score = "calibrated" if localiser.calibration is not None else "cosine"
     if config.score == "cosine" or config.score == "softmax":
         score = config.score
-    return predict(localiser, features, top=config.depth, score=score)
+    return predict(localiser, queries, top=config.depth, score=score)
 
 
-def classify(localiser: Localiser, features: Features, config: EvalConfig) -> LocaliserResult:
+def classify(localiser: Localiser, queries: Embedded, config: EvalConfig) -> LocaliserResult:
     """Return the answers of the heads, ranked class by class (4.20, 4.21) or fused over all groups."""
     started = time.perf_counter()
     if config.score != "fused":
-        positions = cell_ranking(localiser, features, config).positions
+        positions = cell_ranking(localiser, queries, config).positions
         return LocaliserResult(positions, time.perf_counter() - started, model_bytes(localiser))
     fusion, radius_m = config.fusion, config.radius_m
-    answers = answer(localiser, features, top=config.depth, fusion=fusion, radius_m=radius_m)
+    answers = answer(localiser, queries, top=config.depth, fusion=fusion, radius_m=radius_m)
     seconds = time.perf_counter() - started
     parts = answers.positions, seconds, model_bytes(localiser)
     return LocaliserResult(*parts, confidence=answers.confidence, abstain=answers.abstain)
 
 
 def retrieve(
-    localiser: Localiser, database: Database, features: Features, config: EvalConfig
+    localiser: Localiser, database: Database, queries: Embedded, config: EvalConfig
 ) -> LocaliserResult:
     """Return the positions of the most similar photos of the whole database."""
     space, positions = PhotoSpace(localiser, config.space), database.manifest.positions()
     started = time.perf_counter()
     count = max(config.depth, config.hybrid.photos)
-    photos = nearest_photos(space.vectors(features), database.reader, space, count)
+    photos = nearest_photos(space.vectors(queries), database.reader, space, count)
     answers = np.where(photos.rows[:, :, None] >= 0, positions[np.maximum(photos.rows, 0)], np.nan)
     confidence = _agreement(answers, photos.similarity.astype(np.float64), config)
     seconds = time.perf_counter() - started
@@ -120,7 +120,7 @@ def _agreement(points: Floats, similarity: Floats, config: EvalConfig) -> Floats
 def hybrid(
     localiser: Localiser,
     database: Database,
-    features: Features,
+    queries: Embedded,
     config: EvalConfig,
     folder: Path,
 ) -> LocaliserResult:
@@ -130,7 +130,7 @@ def hybrid(
     index = CellIndex.build(database.reader, positions, space, cell_m, folder)
     ranker = Hybrid(space, index, config.hybrid, config.fusion, config.radius_m)
     started = time.perf_counter()
-    fused = ranker.locate(features, config.depth)
+    fused = ranker.locate(queries, config.depth)
     seconds = time.perf_counter() - started
     confidence = None if config.space == "frozen" else HYBRID.of(fused.mass[:, 0])
     return LocaliserResult(fused.positions, seconds, model_bytes(localiser) + index.nbytes, confidence)
@@ -146,7 +146,7 @@ def model_bytes(localiser: Localiser) -> int:
 def compare(
     localiser: Localiser,
     database: Database | None,
-    features: Features,
+    queries: Embedded,
     config: EvalConfig,
     folder: Path,
 ) -> dict[str, LocaliserResult]:
@@ -159,16 +159,16 @@ def compare(
     InputError
         If a localiser needs the database and there is none.
     """
-    results = {"classify": classify(localiser, features, config)}
+    results = {"classify": classify(localiser, queries, config)}
     for name in ("retrieve", "hybrid"):
         if name not in config.localisers:
             continue
         if database is None:
             raise InputError(f"{name} needs the database's features and manifest: run `pipeline extract`")
         if name == "retrieve":
-            results[name] = retrieve(localiser, database, features, config)
+            results[name] = retrieve(localiser, database, queries, config)
         else:
-            results[name] = hybrid(localiser, database, features, config, folder)
+            results[name] = hybrid(localiser, database, queries, config, folder)
     return results
 
 

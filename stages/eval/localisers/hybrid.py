@@ -12,6 +12,7 @@ from stages.eval.localisers.cell_index import CellIndex
 from stages.eval.localisers.retrieval import PhotoSpace
 from stages.models.localiser.calibration import probabilities
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
+from stages.models.localiser.embedded import Features
 from stages.models.localiser.evidence import calibration_for, score_classes
 from stages.partition import grid
 from stages.partition.places import Places
@@ -45,7 +46,7 @@ class Hybrid:
     fusion: FusionConfig
     radius_m: float
 
-    def locate(self, features: npt.NDArray[np.floating], top: int) -> Fused:
+    def locate(self, features: Features, top: int) -> Fused:
         """Return up to `top` positions of each query feature (Q, F)."""
         parts = []
         for start in range(0, max(1, len(features)), _QUERIES_AT_ONCE):
@@ -60,9 +61,7 @@ class Hybrid:
             np.concatenate([part.nearest for part in parts]),
         )
 
-    def rank(
-        self, features: npt.NDArray[np.floating]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    def rank(self, features: Features) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return the database rows of the best photos of each query and their weights, both (Q, photos).
 
         Rows are -1 and weights 0 if there are fewer photos.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -14,10 +15,14 @@ from torch.nn import functional
 
 from cache.reader import FeatureReader
 from stages.models.backbones.spec import pooled_among
+from stages.models.localiser.embedded import Embedded, Features, features_of
 from stages.models.localiser.localiser import Localiser
 
-_SCORES_IN_MEMORY = 1 << 24
-"""Similarities in memory at once, however many the queries."""
+_ROWS_IN_CACHE = 512
+"""Photos converted at once on a CPU: as float32 they stay in its cache until the product is made."""
+_ROWS_ON_A_GPU = 8192
+_COSINES_WAITING = 1 << 20
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -56,37 +61,120 @@ class PhotoSpace:
         return inputs if self.kind == "projected" else pooled_among(inputs)
 
     @torch.no_grad()
-    def vectors(self, features: npt.NDArray[np.floating]) -> Tensor:
+    def vectors(self, features: Features) -> Tensor:
         """Return unit vectors (n, length) of features (n, F) that begin with `inputs`.
 
         Of several views of each photo (n, V, F), it is the mean of their vectors.
         """
         if self.kind == "projected":
-            return self.localiser.embed(features)
-        frozen = torch.from_numpy(features[..., : self.length])
+            return features.embeddings if isinstance(features, Embedded) else self.localiser.embed(features)
+        frozen = torch.as_tensor(features_of(features)[..., : self.length])
         unit = functional.normalize(frozen.to(self.localiser.device).float(), dim=-1)
         return unit if unit.ndim == 2 else unit.mean(dim=1)
+
+    @torch.no_grad()
+    def cosines(self, queries: Tensor, features: Tensor) -> Tensor:
+        """Return the cosines (Q, n) of unit vectors (Q, length) with photos of these features (n, F)."""
+        if self.kind == "projected":
+            return queries @ self.localiser.embed(features).T
+        # Dividing Q x n products by n lengths takes less time than dividing n vectors by their lengths.
+        frozen = features.to(queries.device).float()
+        return (queries @ frozen.T).div_(torch.linalg.vector_norm(frozen, dim=1).clamp_min_(_TINY))
 
 
 @torch.no_grad()
 def nearest_photos(queries: Tensor, database: FeatureReader, space: PhotoSpace, count: int) -> Photos:
     """Return the `count` most similar photos of each query among the valid rows of the database.
 
-    The database is read once per block of queries (Q, length; unit vectors), chunk by chunk. Of equally
-    similar photos the lower row wins.
+    The database is read once, for all queries (Q, length; unit vectors). Of equally similar photos the lower
+    row wins.
     """
-    rows = torch.full((len(queries), count), -1, dtype=torch.int64, device=queries.device)
-    similarity = torch.full((len(queries), count), -torch.inf, device=queries.device)
-    step = max(1, _SCORES_IN_MEMORY // max(1, database.chunk_rows))
-    for low in range(0, len(queries), step):
-        some = slice(low, low + step)
-        for numbers, vectors in stream(database, space):
-            value, column = (queries[some] @ vectors.T).topk(min(count, len(vectors)), dim=1)
-            value = torch.cat([similarity[some], value], dim=1)
-            column = torch.cat([rows[some], numbers[column]], dim=1)
-            best, order = value.sort(dim=1, descending=True, stable=True)
-            similarity[some], rows[some] = best[:, :count], column.gather(1, order)[:, :count]
-    return Photos(rows.cpu().numpy(), similarity.cpu().numpy())
+    best = _BestPhotos.none(len(queries), count, queries.device)
+    step = _ROWS_IN_CACHE if queries.device.type == "cpu" else _ROWS_ON_A_GPU
+    for chunk, (start, stop) in enumerate(database.blocks()):
+        outputs = [_tensor(database.mapped(name, chunk)) for name in space.inputs]
+        invalid = None if database.valid[start:stop].all() else ~database.valid[start:stop]
+        for low in range(0, stop - start, step):
+            some = slice(low, low + step)
+            parts = [output[some] for output in outputs]
+            cosines = space.cosines(queries, parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+            if invalid is not None:
+                cosines[:, torch.from_numpy(invalid[some]).to(cosines.device)] = -torch.inf
+            best.add(cosines, start + low)
+    best.merge()
+    return Photos(best.rows.cpu().numpy(), best.similarity.cpu().numpy())
+
+
+@dataclass
+class _BestPhotos:
+    """The best photos of each query so far: rows and similarity, both (Q, count), best first.
+
+    Cosines of queries that may get a better photo wait until there are many: looking for these photos part
+    by part would take longer than the products.
+    """
+
+    rows: Tensor
+    similarity: Tensor
+    waiting: list[tuple[Tensor, Tensor, Tensor]]
+    _values: int = 0
+
+    @classmethod
+    def none(cls, queries: int, count: int, device: torch.device) -> _BestPhotos:
+        """Return no photos, similar to minus infinity."""
+        rows = torch.full((queries, count), -1, dtype=torch.int64, device=device)
+        return cls(rows, torch.full((queries, count), -torch.inf, device=device), [])
+
+    def add(self, cosines: Tensor, start: int) -> None:
+        """Take the photos from row `start` on into account, by their cosines (Q, n)."""
+        query = _true(cosines.amax(dim=1) > self.similarity[:, -1])
+        if not len(query):
+            return
+        self.waiting.append((query, torch.full_like(query, start), cosines[query]))
+        self._values += len(query) * cosines.shape[1]
+        if self._values > _COSINES_WAITING:
+            self.merge()
+
+    def merge(self) -> None:
+        """Rank the photos that wait among the best."""
+        if not self.waiting:
+            return
+        width = max(cosines.shape[1] for _, _, cosines in self.waiting)
+        padded = [
+            (query, start, functional.pad(cosines, (0, width - cosines.shape[1]), value=-torch.inf))
+            for query, start, cosines in self.waiting
+        ]
+        query, start, cosines = (torch.cat(parts) for parts in zip(*padded, strict=True))
+        place = _true((cosines > self.similarity[query, -1:]).flatten())
+        line = place // width
+        self._rank(query[line], start[line] + place % width, cosines.flatten()[place])
+        self.waiting, self._values = [], 0
+
+    def _rank(self, query: Tensor, rows: Tensor, similarity: Tensor) -> None:
+        queries, count = self.rows.shape
+        own = torch.arange(queries, device=rows.device).repeat_interleave(count)
+        query = torch.cat([own, query])
+        rows = torch.cat([self.rows.flatten(), rows])
+        similarity = torch.cat([self.similarity.flatten(), similarity])
+        order = similarity.sort(descending=True, stable=True).indices
+        order = order[query[order].sort(stable=True).indices]
+        found = query.bincount(minlength=queries)
+        place = torch.arange(len(order), device=order.device) - (found.cumsum(0) - found)[query[order]]
+        kept = order[place < count]
+        self.rows, self.similarity = rows[kept].view(queries, count), similarity[kept].view(queries, count)
+
+
+def _true(mask: Tensor) -> Tensor:
+    """Return the indices of true values (n,); on a CPU NumPy finds them several times as fast as PyTorch."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero()[:, 0]
+
+
+def _tensor(rows: npt.NDArray[np.floating]) -> Tensor:
+    """Return a tensor on memory that is only read, which PyTorch warns about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(rows)
 
 
 def stream(database: FeatureReader, space: PhotoSpace) -> Iterator[tuple[Tensor, Tensor]]:

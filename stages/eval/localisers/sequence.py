@@ -27,7 +27,7 @@ def sequence(localiser: Localiser, queries: Queries, config: EvalConfig, look_at
     started = time.perf_counter()
     answers = answer_walks(
         localiser,
-        queries.features,
+        queries.embedded,
         times,
         top=config.depth,
         fusion=config.fusion,

@@ -91,10 +91,10 @@ def score_block(localiser: Localiser, queries: Queries, config: EvalConfig) -> d
     if localiser.calibration is not None:
         names.append("calibrated")
     positions = {
-        name: predict(localiser, queries.features, top=_SCORES_TOP, score=name).positions for name in names
+        name: predict(localiser, queries.embedded, top=_SCORES_TOP, score=name).positions for name in names
     }
     fused = answer(
-        localiser, queries.features, top=_SCORES_TOP, fusion=config.fusion, radius_m=config.radius_m
+        localiser, queries.embedded, top=_SCORES_TOP, fusion=config.fusion, radius_m=config.radius_m
     )
     numbers: dict[str, Number] = {}
     recall_at_1: dict[str, float] = {}

@@ -18,9 +18,10 @@ import torch
 from stages.models.localiser.calibration import Calibration, Floats, Ints, probabilities
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
 from stages.models.localiser.confidence import fit_confidence
+from stages.models.localiser.embedded import Features
 from stages.models.localiser.evidence import ExemplarScores, exemplar_scores, groups_of
 from stages.models.localiser.localiser import Localiser
-from stages.models.localiser.predict import Features, predict
+from stages.models.localiser.predict import predict
 
 LEAST_IMAGES = 30
 """With fewer held-out images nothing is fitted."""

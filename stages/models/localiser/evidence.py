@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.cell_fusion import FusionConfig
+from stages.models.localiser.embedded import Features, features_of
 from stages.models.localiser.familiarity import cosine_elsewhere, familiarity
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.scoring import best_scores
-
-Features = Tensor | npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def exemplar_scores(
     exemplars = localiser.exemplars
     if exemplars is None:
         return None
-    pooled = torch.as_tensor(features[..., : localiser.pooled_length])
+    pooled = torch.as_tensor(features_of(features)[..., : localiser.pooled_length])
     views = pooled[:, None] if pooled.ndim == 2 else pooled
     cosines = [exemplars.compare(views[:, view], place_id) for view in range(views.shape[1])]
     likeness, plain = cosines[0] if len(cosines) == 1 else np.mean(cosines, axis=0)

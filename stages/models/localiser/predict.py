@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from stages.errors import InputError
 from stages.models.localiser.calibration import probabilities, require_calibration
 from stages.models.localiser.cell_fusion import Fused, FusionConfig, fuse
+from stages.models.localiser.embedded import Features
 from stages.models.localiser.evidence import calibration_for, score_classes, withheld_answers
 from stages.models.localiser.localiser import Localiser
 from stages.models.localiser.scoring import Score, best_scores
@@ -22,8 +21,6 @@ _SHORTLIST = 64
 
 _WALK_CANDIDATES = 64
 """Places per photo of a walk: the right one need not be among the best of each photo alone."""
-
-Features = Tensor | npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def predict(localiser: Localiser, features: Features, *, top: int, score: Score)
     ----------
     localiser : Localiser
         The trained localiser.
-    features : Tensor or ndarray, shape (B, F) or (B, V, F)
+    features : Tensor, ndarray or Embedded, shape (B, F) or (B, V, F)
         Finite features, made by the localiser's recipe and joined in the order of its inputs. The evidence
         of several views of a query, such as crops, is averaged.
     top : int

@@ -8,7 +8,7 @@ probabilities of several partitions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.errors import InputError
 from stages.models.heads.heads import log_odds
 from stages.models.localiser.calibration import Calibration
+from stages.models.localiser.embedded import Embedded, Features
 from stages.models.localiser.topk import best_classes, best_columns
 from stages.partition.places import Ints, Places
 
@@ -30,14 +30,12 @@ GroupScores = Iterable[tuple[int, slice, Tensor]]
 """Group by group: its number, class ids and log odds or cosines (B, classes)."""
 _SCORES_IN_MEMORY = 1 << 24
 """Scores of one group in memory at once, however large the city."""
-_VALUES_CHECKED = 1 << 22
-"""Values checked at once for being finite, however long the features."""
 
 
 @torch.no_grad()
 def best_scores(
     localiser: Localiser,
-    features: Tensor | npt.NDArray[np.floating[Any]],
+    features: Features,
     top: int,
     score: Score,
     calibration: Calibration | None,
@@ -52,51 +50,28 @@ def best_scores(
     InputError
         If a feature has the wrong length or is not finite.
     """
-    require_length(features, localiser.meta)
-    best = [_best(localiser, block, top, score, calibration) for block in _blocks(localiser, features)]
+    blocks = _blocks(localiser, features)
+    best = [_best(localiser, block.embeddings, top, score, calibration) for block in blocks]
     ids, values = zip(*best, strict=True)
     return torch.cat(ids).numpy(), torch.cat(values).numpy()
 
 
-def require_length(features: Tensor | npt.NDArray[np.floating[Any]], meta: dict[str, Any]) -> None:
-    """Raise InputError unless features have the length that a localiser with this meta takes."""
-    expected = meta["features"]
-    if features.ndim not in (2, 3) or features.shape[-1] != expected:
-        raise InputError(
-            f"features of shape {tuple(features.shape)}, expected (n, {expected}): "
-            f"outputs {', '.join(meta['inputs'])} of {meta['recipe']['backbone']}"
-        )
-
-
-def require_finite(features: Tensor) -> None:
-    """Raise InputError if any of the features (b, F) or (b, V, F) is not finite."""
-    for part in torch.split(features, max(1, _VALUES_CHECKED // max(1, features[:1].numel()))):
-        # A sum is finite only if all its terms are, and takes a tenth of the time of checking each. Sums of
-        # large finite float64 numbers may overflow, so these are checked one by one.
-        wide = torch.float32 if part.dtype == torch.float16 else torch.float64
-        if not part.sum(dtype=wide).isfinite() and not part.isfinite().all():
-            raise InputError(
-                "a feature is not finite: leave out the rows that the store's ledger lists as bad"
-            )
-
-
-def _blocks(localiser: Localiser, features: Tensor | npt.NDArray[np.floating[Any]]) -> Iterator[Tensor]:
-    """Yield finite features, as many rows at a time as their scores fit in memory."""
+def _blocks(localiser: Localiser, features: Features) -> Iterator[Embedded]:
+    """Yield features with embeddings, as many rows at a time as their scores fit in memory."""
     widest = max((len(head.prototypes) for head in localiser.heads), default=1)
     if localiser.places.votes is not None:
         widest = len(localiser.classes) + 3 * len(localiser.places)
     rows = max(1, min(8192, _SCORES_IN_MEMORY // max(1, widest)))
     for start in range(0, max(1, len(features)), rows):
-        block = torch.as_tensor(features[start : start + rows])
-        require_finite(block)
-        yield block
+        block = features[start : start + rows]
+        yield block if isinstance(block, Embedded) else Embedded.of(localiser, block)
 
 
 def _best(
-    localiser: Localiser, features: Tensor, top: int, score: Score, calibration: Calibration | None
+    localiser: Localiser, embeddings: Tensor, top: int, score: Score, calibration: Calibration | None
 ) -> tuple[Tensor, Tensor]:
     """Return place ids and scores (b, top) of a block; a calibrated score is evidence."""
-    embeddings, votes = localiser.embed(features), localiser.places.votes
+    votes = localiser.places.votes
     scores, odds = _group_scores(localiser, embeddings, score), score == "softmax"
     if votes is not None:
         best, ids = best_places(localiser.places, votes, scores, top, odds=odds, calibration=calibration)

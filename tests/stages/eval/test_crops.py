@@ -32,7 +32,7 @@ def test_queries_have_the_mean_of_their_crops(city, tmp_path):
     crops = [centre, FeatureReader.open(tmp_path / "left.zarr")]
     queries = Queries.load(crops, manifest, localiser, None, CONFIG_EVAL)
     own = features[queries.rows[queries.readable]].astype(float)
-    np.testing.assert_allclose(queries.features, own + 0.25, atol=2e-2)
+    np.testing.assert_allclose(queries.embedded.features, own + 0.25, atol=2e-2)
 
 
 def test_one_crop_keeps_its_features(city):

@@ -45,6 +45,15 @@ def database(city):
     return {"database": city.folder / "database.zarr", "database_manifest": city.folder / "database.parquet"}
 
 
+def test_queries_are_embedded_once(city, monkeypatch):
+    passed, embed = [], Localiser.embed
+    monkeypatch.setattr(Localiser, "embed", lambda self, rows: passed.append(len(rows)) or embed(self, rows))
+    run(EvalInputs(replace(ALL, sequence="whole"), **city.outputs(), **database(city)))
+    queries, photos = (FeatureReader.open(city.folder / f"{split}.zarr") for split in ("queries", "database"))
+    assert passed[0] == queries.valid.sum()  # for classify, retrieve, hybrid, sequence and all scores
+    assert sum(passed[1:]) == photos.rows + photos.valid.sum()  # for retrieve and the index of hybrid
+
+
 def test_recall_by_hand():
     truth = np.array([[0.0, 0.0], [0.0, 0.0], [100.0, 0.0], [0.0, 0.0]])
     predicted = np.array(
@@ -257,8 +266,8 @@ def test_features_of_queries_are_in_memory_once(city, tmp_path):
     tracemalloc.stop()
     sound = np.setdiff1d(queries.rows, BAD)
     assert 890 <= len(sound) < 900 == len(queries.rows)
-    np.testing.assert_array_equal(queries.features, np.roll(features, -8, axis=1)[sound])
-    assert peak < 1.5 * queries.features.nbytes
+    np.testing.assert_array_equal(queries.embedded.features, np.roll(features, -8, axis=1)[sound])
+    assert peak < 1.5 * queries.embedded.features.nbytes
 
 
 def test_answers_have_a_confidence(city):

@@ -58,10 +58,10 @@ def plain(reader, space, vectors, count):
 
 
 @pytest.mark.parametrize("kind", ["projected", "frozen"])
-@pytest.mark.parametrize("scores", [1 << 24, 64 * 7])
-def test_nearest_photos_equal_scikit_learn(photos, kind, scores, monkeypatch):
+@pytest.mark.parametrize("at_once", [512, 7])
+def test_nearest_photos_equal_scikit_learn(photos, kind, at_once, monkeypatch):
     reader, _, localiser, queries = photos
-    monkeypatch.setattr(retrieval, "_SCORES_IN_MEMORY", scores)
+    monkeypatch.setattr(retrieval, "_ROWS_IN_CACHE", at_once)
     space = PhotoSpace(localiser, kind)
     vectors = space.vectors(queries)
     found = nearest_photos(vectors, reader, space, 20)
@@ -79,15 +79,25 @@ def test_asking_for_more_photos_than_exist(photos):
     assert sorted(found.rows[0][: ROWS - len(BAD)]) == sorted(np.flatnonzero(reader.valid))
 
 
+def test_equally_similar_photos_keep_their_order(photos, tmp_path):
+    localiser, random = photos[2], np.random.default_rng(5)
+    some = random.normal(size=(9, 24))
+    write_store(tmp_path / "database.zarr", some[np.arange(300) % 9])
+    reader, space = FeatureReader.open(tmp_path / "database.zarr"), PhotoSpace(localiser, "frozen")
+    found = nearest_photos(space.vectors(some.astype(np.float16)), reader, space, 40)
+    copies = [list(range(kind, 300, 9)) for kind in range(9)]
+    assert [row[:33] for row in found.rows.tolist()] == [own[:33] for own in copies]
+
+
 def test_the_database_is_read_chunk_by_chunk(photos, monkeypatch):
     reader, _, localiser, queries = photos
-    lengths = []
-    read = reader.read
-    monkeypatch.setattr(reader, "read", lambda a, b, o=None: lengths.append(b - a) or read(a, b, o))
+    chunks = []
+    mapped = reader.mapped
+    monkeypatch.setattr(reader, "mapped", lambda name, chunk: chunks.append(chunk) or mapped(name, chunk))
     space = PhotoSpace(localiser, "projected")
     nearest_photos(space.vectors(queries), reader, space, 5)
-    assert max(lengths) <= reader.chunk_rows < ROWS
-    assert sum(lengths) == ROWS
+    outputs = len(space.inputs)
+    assert chunks == np.repeat(np.arange(reader.store.spec.chunks), outputs).tolist()  # once for all queries
 
 
 def test_frozen_vectors_read_only_pooled_outputs(photos, monkeypatch, tmp_path):
@@ -96,18 +106,18 @@ def test_frozen_vectors_read_only_pooled_outputs(photos, monkeypatch, tmp_path):
     random = np.random.default_rng(3)
     features = random.normal(size=(100, 344))
     write_store(tmp_path / "database.zarr", features, recipe)
-    reader, read, names = FeatureReader.open(tmp_path / "database.zarr"), FeatureReader.read, []
+    reader, mapped, names = FeatureReader.open(tmp_path / "database.zarr"), FeatureReader.mapped, []
     pooled = AggregatorSettings(kind="pooled", clusters=4, channels=8, global_length=4)
     tail = TrainableBlocksSettings("efficientnet_lite0", 32, 7, ("avg",), pooled)
     settings = HeadSettings("aamc", 30.0, 0.2, False)
     localiser = Localiser.new(photos[2].classes, recipe, ("avg", "cut7"), 6, settings, tail)
     monkeypatch.setattr(
-        FeatureReader, "read", lambda self, *given: names.append(given[2]) or read(self, *given)
+        FeatureReader, "mapped", lambda self, *given: names.append(given[0]) or mapped(self, *given)
     )
     space = PhotoSpace(localiser, "frozen")
     queries = reader.read(0, 9, localiser.inputs)
     found = nearest_photos(space.vectors(queries), reader, space, 3)
-    assert names[1:] == [("avg",)] * 2
+    assert names == ["avg"] * 2
     rows, likeness = plain_nearest(features[:, 320:], features[:9, 320:], 3)
     np.testing.assert_array_equal(found.rows, rows)
     np.testing.assert_allclose(found.similarity, likeness, atol=1e-3)

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.errors import InputError
 from stages.models.heads.heads import HeadSettings
+from stages.models.localiser import embedded
 from stages.models.localiser import scoring as module
 from stages.models.localiser.calibration import Calibration
 from stages.models.localiser.confidence import PRIOR
@@ -123,7 +124,7 @@ def test_features_of_wrong_shape_or_not_finite_are_rejected(rows):
 def test_no_answer_is_given_with_a_feature_that_is_not_finite(monkeypatch, bad, dtype):
     localiser, rows = make(), features().astype(dtype)
     monkeypatch.setattr(module, "_SCORES_IN_MEMORY", 256)
-    monkeypatch.setattr(module, "_VALUES_CHECKED", 50)
+    monkeypatch.setattr(embedded, "_VALUES_CHECKED", 50)
     plain = Calibration((0.1,) * 4, 0.0, PRIOR, 0, None, None)
     largest = np.full_like(rows, np.finfo(dtype).max / 2)
     predict(localiser, largest, top=1, score="cosine")  # however large, it is finite
@@ -154,7 +155,7 @@ class Largest(TorchDispatchMode):
 def test_checking_for_finite_features_takes_little_memory():
     long = torch.ones(50, 1 << 18, dtype=torch.float16)
     with Largest(long) as largest:
-        module.require_finite(long)
+        embedded.require_finite(long)
     assert largest.bytes < long.nbytes
 
 
