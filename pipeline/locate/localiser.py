@@ -67,7 +67,7 @@ class PhotoLocaliser:
         RecipeMismatch
             If this version preprocesses images differently from the one it was trained with.
         """
-        trained = Localiser.load(Path(folder), device)
+        trained = Localiser.load(Path(folder), device).freeze()
         if not len(trained.places):
             raise InputError(f"{folder} has no classes: train it on at least one class")
         require("crops", crops, crops in MORE_CROPS, "1, 3 or 5")

@@ -140,7 +140,7 @@ def _cover(points: Floats, weights: Floats, top: int, reach: tuple[float, float]
         nearest[some, place] = closeness.argmax(axis=1)[some]
         left *= 1 - used[every, best]
         unseen *= 1 - kernel[every, best]
-        away = np.linalg.norm(candidates - candidates[every, best][:, None], axis=2)
+        away = _distances(candidates, candidates[every, best][:, None])[:, :, 0]
         apart &= away > covered * reach[0]
     return Fused(positions, mass, nearest)
 
@@ -157,12 +157,17 @@ def _shifted(points: Floats, weights: Floats, radius_m: float, edge_m: float) ->
 
 
 def _distances(these: Floats, those: Floats) -> Floats:
-    east = these[:, :, None, 0] - those[:, None, :, 0]
-    north = these[:, :, None, 1] - those[:, None, :, 1]
-    return np.hypot(east, north)
+    # In metres from a point nearby, squares neither overflow nor vanish, so `np.hypot` is not needed.
+    away, north = (these[:, :, None, axis] - those[:, None, :, axis] for axis in (0, 1))
+    away *= away
+    north *= north
+    away += north
+    return np.sqrt(away, out=away)
 
 
 def _kernel(distances: Floats, radius_m: float, edge_m: float) -> Floats:
     """Return the weight of points at these distances: 1 well inside the radius, 0 well outside."""
-    kernel: Floats = 1 / (1 + np.exp(np.clip((distances - radius_m) / edge_m, -60, 60)))
-    return kernel
+    kernel = np.clip((distances - radius_m) / edge_m, -60, 60)
+    np.exp(kernel, out=kernel)
+    kernel += 1
+    return np.asarray(np.divide(1, kernel, out=kernel))

@@ -115,7 +115,8 @@ def walk_posterior(
     emission = _normalised(np.exp(evidence - best))
     known = emission.sum(axis=1) > 0
     photos = np.flatnonzero(known)  # a photo without evidence says nothing, and the walk goes on without it
-    own, places, times = emission[photos], positions[photos], seconds[photos]
+    # A position that is not known counts nothing, since its emission is 0.
+    own, places, times = emission[photos], np.nan_to_num(positions[photos]), seconds[photos]
     posterior = np.zeros_like(emission)
     forward = _messages(own, places, times, motion)
     posterior[photos] = forward
@@ -145,11 +146,17 @@ def _messages(emission: Floats, positions: Floats, seconds: Floats, motion: Moti
 
 def _transition(here: Floats, there: Floats, seconds: float, motion: Motion) -> Floats:
     """Return T(there | here), (C, C)."""
-    spread_m = NOISE_M + motion.speed_m_s * max(seconds, 0.0)
-    squared = ((here[:, None] - there[None]) ** 2).sum(axis=2)
-    density = np.exp(-squared / (2 * spread_m**2)) / (2 * np.pi * spread_m**2)
-    moved = (1 - JUMP) * density * motion.cell_area_m2 + JUMP / motion.places
-    return np.asarray(np.nan_to_num(moved, nan=0.0))
+    variance = (NOISE_M + motion.speed_m_s * max(seconds, 0.0)) ** 2
+    moved, north = (here[:, None, axis] - there[None, :, axis] for axis in (0, 1))
+    # In place: new arrays would take longer than the numbers in them.
+    moved *= moved
+    north *= north
+    moved += north
+    moved *= -1 / (2 * variance)
+    np.exp(moved, out=moved)
+    moved *= (1 - JUMP) * motion.cell_area_m2 / (2 * np.pi * variance)
+    moved += JUMP / motion.places
+    return moved
 
 
 def _normalised(weights: Floats) -> Floats:
