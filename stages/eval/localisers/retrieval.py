@@ -131,7 +131,8 @@ class _BestPhotos:
             return
         self.waiting.append((query, torch.full_like(query, start), cosines[query]))
         self._values += len(query) * cosines.shape[1]
-        if self._values > _COSINES_WAITING:
+        # Ranking is slow until there are photos to compare with: nearly every photo is better than none.
+        if self._values > _COSINES_WAITING or self.similarity[0, -1].isinf():
             self.merge()
 
     def merge(self) -> None:
