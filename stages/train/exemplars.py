@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from cache.storage.paths import StoragePath
 from stages.extract.elsewhere import Elsewhere
@@ -23,7 +24,7 @@ from stages.train.prepare import Files
 
 Mask = npt.NDArray[np.bool_]
 _PROBES = 1000
-"""Photos whose familiarity sets the threshold."""
+"""Photos, and as many views, whose familiarity sets the threshold."""
 
 
 def load_exemplars(
@@ -60,22 +61,44 @@ def load_exemplars(
     return with_elsewhere(exemplars, torch.from_numpy(joined).to(device), pictures.kinds)
 
 
-def fit_least_familiarity(localiser: Localiser, files: Files, rows: Mask, share: float) -> float | None:
-    """Return the familiarity below which a `share` of the marked photos lies, without their own places.
+def fit_familiarity_threshold(localiser: Localiser, files: Files, rows: Mask, share: float) -> float | None:
+    """Return the familiarity below which a `share` of the marked photos and of their views lies.
 
-    Each is compared as if its place had no exemplar: a photo of a known place seen on a new day is about as
-    far from the exemplars as one of the same day from those of other places. None for too few photos or
-    places, or without exemplars.
+    Each photo is compared as if its place had no exemplar: a photo of a known place seen on a new day is
+    about as far from the exemplars as one of the same day from those of other places. Views are compared with
+    all exemplars. None for too few photos or places, or without exemplars.
     """
     if localiser.exemplars is None or localiser.exemplars.lengths is None or len(localiser.places) < 2:
         return None
     place_id = localiser.places.at(files.manifest.positions())
-    usable = np.flatnonzero(rows & (place_id >= 0))
-    chosen = np.zeros(len(rows), np.bool_)
-    chosen[np.random.default_rng(0).permutation(usable)[:_PROBES]] = True
-    features = load_rows(files.reader, chosen, files.inputs, localiser.device)
+    known = rows & (place_id >= 0)
+    photos = _some(known)
+    values = [
+        _familiarity(
+            localiser, load_rows(files.reader, photos, files.inputs, localiser.device), place_id[photos]
+        )
+    ]
+    if files.views is not None and files.plan is not None:
+        views = _some(known[files.plan.row] & files.views.valid)
+        features = load_rows(files.views, views, files.inputs, localiser.device)
+        values.append(_familiarity(localiser, features, None))
+    return threshold_of(np.concatenate(values), share)
+
+
+def _some(wanted: Mask) -> Mask:
+    """Return at most `_PROBES` of the marked rows, drawn at random."""
+    chosen = np.zeros(len(wanted), np.bool_)
+    chosen[np.random.default_rng(0).permutation(np.flatnonzero(wanted))[:_PROBES]] = True
+    return chosen
+
+
+def _familiarity(
+    localiser: Localiser, features: Tensor, without: npt.NDArray[np.int64] | None
+) -> npt.NDArray[np.float64]:
+    """Return the familiarity of each feature, not compared with the exemplars of the place `without`."""
     candidates = int(localiser.meta["fusion"]["settings"]["candidates"])
-    ids, _ = best_scores(localiser, features, candidates + 1, "cosine", None)
-    others = np.where(ids == place_id[chosen][:, None], -1, ids)
-    scores = exemplar_scores(localiser, features, others)
-    return None if scores is None else threshold_of(scores.familiarity(), share)
+    ids, _ = best_scores(localiser, features, candidates + (without is not None), "cosine", None)
+    if without is not None:
+        ids = np.where(ids == without[:, None], -1, ids)
+    scores = exemplar_scores(localiser, features, ids)
+    return np.empty(0) if scores is None else scores.familiarity()

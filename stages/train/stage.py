@@ -13,7 +13,7 @@ from collections.abc import Callable
 from stages.files import Progress
 from stages.models.localiser.calibration_fit import drop_calibration, store_calibration
 from stages.models.localiser.localiser import Localiser
-from stages.train.exemplars import fit_least_familiarity
+from stages.train.exemplars import fit_familiarity_threshold
 from stages.train.inputs import TrainInputs
 from stages.train.log import write_log
 from stages.train.loop.trainer import LogLine
@@ -95,7 +95,7 @@ def _write(training: TrainingRun, localiser: Localiser, first: PassRecord, resul
     elif inputs.fusion is not None:
         radius_m = inputs.config.validation.radius_m
         store_calibration(localiser, first.calibration, radius_m=radius_m, fusion=inputs.fusion)
-        localiser.meta["least_familiarity"] = fit_least_familiarity(
+        localiser.meta["familiarity_threshold"] = fit_familiarity_threshold(
             localiser, training.files, training.rows | training.holdout, inputs.fusion.abstain_cost
         )
     if training.ranks.first:

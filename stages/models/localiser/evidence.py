@@ -55,7 +55,8 @@ class ExemplarScores:
 
     def familiarity(self) -> npt.NDArray[np.float64]:
         """Return the familiarity of each photo (B,)."""
-        return familiarity(self.plain.max(axis=1, initial=-1.0), self.elsewhere)
+        nearest, centred = (best.max(axis=1, initial=-1.0) for best in (self.plain, self.likeness))
+        return familiarity(nearest, centred, self.elsewhere)
 
 
 def calibration_for(localiser: Localiser, fusion: FusionConfig) -> Calibration:
@@ -122,8 +123,8 @@ def withheld_answers(
     localiser: Localiser, familiarity: npt.NDArray[np.float64], confidence: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.bool_]:
     """Return which answers to withhold: by familiarity, or by confidence where that was not fitted."""
-    if localiser.least_familiarity is not None:
-        return familiarity < localiser.least_familiarity
+    if localiser.familiarity_threshold is not None:
+        return familiarity < localiser.familiarity_threshold
     calibration = localiser.calibration
     if calibration is None:
         return np.zeros(len(confidence), np.bool_)

@@ -206,9 +206,9 @@ class Localiser:
         return None if stored is None else Calibration.from_dict(stored)
 
     @property
-    def least_familiarity(self) -> float | None:
+    def familiarity_threshold(self) -> float | None:
         """Familiarity below which an answer is withheld; None if that was not fitted."""
-        return self.meta.get("least_familiarity")
+        return self.meta.get("familiarity_threshold")
 
     def positions_of(self, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return the centres of places in metres, shape (..., 2), NaN for place -1."""

@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 
 from cache.errors import RecipeMismatch, StoreError
 from cache.reader import FeatureReader
+from stages.models.localiser.localiser import Localiser
 from stages.train.data.load import load_rows
+from stages.train.exemplars import fit_familiarity_threshold
 from stages.train.loop.checkpoint import Checkpoints
 from stages.train.loop.distributed import Ranks
 from stages.train.prepare import open_files, open_source, split_rows
@@ -183,6 +185,23 @@ def test_bad_views_are_left_out(city):
     data = source.read([(0, source.reader.rows)], CPU)
     assert source.views == len(shown) == len(data.views)
     np.testing.assert_array_equal(data.views, features[shown])
+
+
+def test_views_set_the_threshold_of_familiarity_too(city):
+    city.train(CONFIG, fusion=FUSION)
+    localiser, path = Localiser.load(city.folder / "localiser"), city.folder / "views.zarr"
+    rows = np.ones(len(city.labels), np.bool_)
+    rows[[3, 70]] = False
+
+    def threshold(**changes):
+        files = replace(open_files(city.train_inputs(CONFIG)), **changes)
+        return fit_familiarity_threshold(localiser, files, rows, 0.1)
+
+    photos, known_views = threshold(views=None), threshold()
+    strange = -3 - np.random.default_rng(0).random((len(city.plan), sum(OUTPUTS.values())))
+    shutil.rmtree(path)
+    write_store(path, strange, replace(RECIPE, augment={"seed": 0}), bad=[0, 5], names=view_names(city))
+    assert threshold() < photos < known_views
 
 
 def with_values(path, row, values):
