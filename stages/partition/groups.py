@@ -1,6 +1,6 @@
 """The number of groups: how many classes share one softmax.
 
-Groups keep neighbouring cells out of each other's softmax and divide its cost. Up to 1,000 classes one group
+Groups keep neighbouring cells out of each other's softmax and divide its cost. Up to 2,000 classes one group
 places more photos correctly than several (docs/experiments.md, "Where several groups begin to pay"). Its cost
 grows with the square of the city: both the classes that a step compares and the number of steps grow. `auto`
 therefore cuts more groups only where one would hold more than `CLASSES_PER_GROUP` classes.
