@@ -116,12 +116,13 @@ class PhotoLocaliser:
     ) -> list[Answer | UnreadableImage]:
         """Return one answer for photos of one spot, after the errors of the unreadable ones.
 
-        The evidence of all readable photos is averaged; there is no answer if there are none.
+        The evidence of all readable photos is averaged and weighs as much as that of the square root of
+        their number; there is no answer if there are none.
         """
         outcomes, readable, features = self._read_all(photos)
         if readable:
             views = np.stack(features, axis=1).reshape(1, -1, features[0].shape[-1])
-            answer = self.answer(readable[0][1], views, top=top, near=near)
+            answer = self.answer(readable[0][1], views, top=top, near=near, photos=len(readable))
             together = tuple(capture.path for _, capture in readable)
             outcomes.append(replace(answer, together=together))
         return outcomes
@@ -222,13 +223,15 @@ class PhotoLocaliser:
             )
         return near.log_prior(self.trained.places, self.trained.classes.zone)
 
-    def answer(self, capture: Capture, features: Features, *, top: int, near: Near | None) -> Answer:
-        """Return the answer to a feature (1, F), or to the evidence of several views (1, V, F)."""
+    def answer(
+        self, capture: Capture, features: Features, *, top: int, near: Near | None, photos: int = 1
+    ) -> Answer:
+        """Return the answer to a feature (1, F), or to several views (1, V, F) of so many photos."""
         prior = self.prior(near)
         if prior is None and self.trained.meta.get("fusion") is None:
             best = predict(self.trained, features, top=top, score="softmax")
             places = candidates(self.trained, best.positions[0], best.score[0], best.class_id[0], features[0])
             return answer_of(capture, places, math.nan, abstained=False)
-        fused = answer(self.trained, features, top=top, prior=prior)
+        fused = answer(self.trained, features, top=top, prior=prior, photos=photos)
         places = candidates(self.trained, fused.positions[0], fused.mass[0], fused.class_id[0], features[0])
         return answer_of(capture, places, float(fused.confidence[0]), abstained=bool(fused.abstain[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,10 +72,12 @@ def score_classes(
     top: int,
     calibration: Calibration,
     prior: npt.NDArray[np.float64] | None = None,
+    photos: int = 1,
 ) -> ScoredClasses:
     """Return the best `top` classes of each feature with their evidence, from heads and exemplars.
 
-    `prior` (places,) is the log weight of each place, minus infinity for an impossible one.
+    `prior` (places,) is the log weight of each place, minus infinity for an impossible one. The views of a
+    feature may come from several `photos` of one spot.
     """
     depth = top if prior is None else max(top, len(prior))
     class_id, heads = best_scores(localiser, features, depth, "calibrated", calibration)
@@ -88,7 +91,8 @@ def score_classes(
     scores = exemplar_scores(localiser, features, class_id)
     evidence = calibration.add_likeness(heads, None if scores is None else scores.likeness)
     familiar = np.zeros(len(class_id)) if scores is None else scores.familiarity()
-    return ScoredClasses(class_id, evidence + known, familiar)
+    # Photos of one spot are alike: n of them say less than n times as much as one, but more than one.
+    return ScoredClasses(class_id, evidence * math.sqrt(photos) + known, familiar)
 
 
 def join_crops(localiser: Localiser, crops: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.floating[Any]]:

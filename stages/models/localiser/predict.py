@@ -109,6 +109,7 @@ def answer(
     fusion: FusionConfig | None = None,
     radius_m: float | None = None,
     prior: npt.NDArray[np.float64] | None = None,
+    photos: int = 1,
 ) -> Answers:
     """Return up to `top` positions of each feature, from the evidence of all groups together.
 
@@ -126,6 +127,8 @@ def answer(
         Another radius.
     prior : ndarray of float64, shape (places,), optional
         Log weight of each place; minus infinity for one that is no answer.
+    photos : int
+        How many photos of one spot the views of each feature show.
 
     Raises
     ------
@@ -135,7 +138,9 @@ def answer(
     """
     fusion, radius_m = _fusion_settings(localiser, fusion, radius_m)
     calibration = calibration_for(localiser, fusion)
-    best = score_classes(localiser, features, top=fusion.candidates, calibration=calibration, prior=prior)
+    best = score_classes(
+        localiser, features, top=fusion.candidates, calibration=calibration, prior=prior, photos=photos
+    )
     points, weights = localiser.positions_of(best.class_id), probabilities(best.evidence)
     fused = fuse(points, weights, top, radius_m=radius_m, edge_m=fusion.edge_m, covered=fusion.covered)
     confidence = calibration.confidence.of(fused.mass[:, 0])

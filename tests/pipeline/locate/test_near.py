@@ -89,18 +89,17 @@ def test_without_a_zone_degrees_say_nothing(tmp_path, photos):
         PhotoLocaliser.load(tmp_path / "model").locate(photos[0], near=Near(37.5, -122.5, 300.0))
 
 
-def test_the_same_photo_twice_is_the_photo(localiser, photos):
+def test_the_same_photo_twice_is_at_the_same_place(localiser, photos):
     (twice,) = localiser.locate_together([photos[0], photos[0]], top=3)
     once = localiser.locate(photos[0], top=3)
-    assert twice.confidence == pytest.approx(once.confidence, abs=1e-3)
+    assert twice.confidence >= once.confidence - 1e-3
+    first, expected = twice.places[0], once.places[0]
     np.testing.assert_allclose(
-        [(place.utm_east, place.utm_north, place.score) for place in twice.places],
-        [(place.utm_east, place.utm_north, place.score) for place in once.places],
-        atol=0.01,
+        [first.utm_east, first.utm_north], [expected.utm_east, expected.utm_north], atol=5.0
     )
 
 
-def test_evidence_of_photos_together_is_their_mean(localiser, photos):
+def test_evidence_of_n_photos_is_root_n_times_their_mean(localiser, photos):
     from stages.models.localiser.evidence import calibration_for, score_classes
     from stages.models.localiser.predict import FusionConfig
 
@@ -109,13 +108,16 @@ def test_evidence_of_photos_together_is_their_mean(localiser, photos):
     calibration = calibration_for(trained, fusion)
     views = np.stack(localiser.features.of([localiser.features.read(photo) for photo in photos]), axis=1)
 
-    def evidence(features):
-        scored = score_classes(trained, features, top=len(trained.places), calibration=calibration)
+    def evidence(features, photos=1):
+        settings = {"top": len(trained.places), "calibration": calibration, "photos": photos}
+        scored = score_classes(trained, features, **settings)
         by_class = np.empty(scored.evidence.shape)
         np.put_along_axis(by_class, scored.class_id, scored.evidence, axis=1)
         return by_class
 
-    np.testing.assert_allclose(evidence(views)[0], evidence(views[0]).mean(axis=0), atol=1e-4)
+    single, count = evidence(views[0]), len(photos)
+    np.testing.assert_allclose(evidence(views)[0], single.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(evidence(views, count)[0], count**0.5 * single.mean(axis=0), atol=1e-3)
 
 
 def test_unreadable_photos_do_not_stop_the_others(localiser, photos, tmp_path):
