@@ -21,7 +21,7 @@ from stages.models.localiser.localiser import Localiser
 _ROWS_IN_CACHE = 512
 """Photos converted at once on a CPU: as float32 they stay in its cache until the product is made."""
 _ROWS_ON_A_GPU = 8192
-_COSINES_WAITING = 1 << 20
+_COSINES_WAITING = 1 << 18
 _TINY = 1e-12
 
 
