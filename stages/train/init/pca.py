@@ -8,6 +8,7 @@ small classes.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import dask.base
@@ -25,7 +26,7 @@ from stages.train.data.source import Block, FeatureSource
 SAMPLE_ROWS = 1 << 17
 """Rows that components are estimated from; more rows hardly change them."""
 _WIDE = 1 << 11
-"""Components of longer features are computed from products of rows, of which there are fewer."""
+"""Components of longer features are computed from products of rows if these are fewer than the components."""
 LEAST_DEVIATION = 0.02
 """Smallest deviation over the usual one. A component that is constant in training may vary in queries, or
 once the blocks before it are trained: an unlimited gain would let it drown all others."""
@@ -81,8 +82,13 @@ def principal_components(projection: Projection, blocks: Iterable[Block], *, whi
     Rows of the weight beyond the F components, if D > F, stay as they are. `whiten` divides each component by
     its deviation.
     """
-    wide = projection.weight.shape[1] > _WIDE
-    variances, vectors = (_by_rows if wide else _by_components)(projection, blocks)
+    blocks, length = iter(blocks), projection.weight.shape[1]
+    first, rows = [], 0
+    while rows < length and (block := next(blocks, None)) is not None:
+        first.append(block)
+        rows += len(block[0])
+    few = length > _WIDE and rows < length
+    variances, vectors = (_by_rows if few else _by_components)(projection, chain(first, blocks))
     leading = vectors[: len(projection.weight)]
     if whiten:
         deviations = _floored(variances[: len(leading)].clamp_min(0).sqrt())

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stages.models.heads.heads import Projection
+from stages.train.init import pca
 from stages.train.init.pca import moments, principal_components, standardise
 
 CONSTANT = (3, 7)
@@ -50,3 +51,14 @@ def test_whitening_lifts_no_component_beyond_the_floor(length):
     lift = made.weight.detach().norm(dim=1)
     assert lift[0] == pytest.approx(1, abs=1e-3)
     assert lift.max() <= 50.01 * 6**0.5  # 2 % of the quadratic mean of six deviations
+
+
+def test_many_wide_rows_need_no_product_of_all_rows(monkeypatch):
+    values = torch.randn(90, 30, generator=torch.Generator().manual_seed(2)) * torch.arange(1.0, 31)
+    blocks = [(part, np.zeros(len(part))) for part in values.split(25)]
+    expected = torch.linalg.svd(values - values.mean(dim=0), full_matrices=False).Vh[:4].abs()
+    monkeypatch.setattr(pca, "_WIDE", 20)
+    monkeypatch.setattr(pca, "_by_rows", None)
+    made = Projection(30, 4)
+    principal_components(made, iter(blocks), whiten=False)
+    torch.testing.assert_close(made.weight.detach().abs(), expected, atol=1e-4, rtol=1e-4)
