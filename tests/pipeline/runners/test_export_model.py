@@ -237,6 +237,7 @@ def test_a_graph_that_answers_otherwise_is_rejected(exported, project, tmp_path)
     assert require_equal(graph, located.trained, located.backbone, pixels) < 1e-4
     with torch.no_grad():
         located.trained.heads[0].prototypes[0].neg_()
+    located.trained.freeze()
     with pytest.raises(InputError, match=r"other cosines than Python \(they differ by up to .*nothing was"):
         require_equal(graph, located.trained, located.backbone, pixels)
 
