@@ -32,7 +32,7 @@ test-fast: $(READY)
 	$(RUN)/pytest --numprocesses 2 --dist loadfile tests/cache tests/stages/extract tests/stages/train
 
 # As in the program: threads that wait for one another sleep.
-bench: export OMP_WAIT_POLICY = passive
+bench: export GOMP_SPINCOUNT = 2000
 bench: $(VENV)/.ready-bench
 	$(RUN)/python benchmarks/bench_index.py
 	$(RUN)/python benchmarks/bench_scale.py --rows 100000

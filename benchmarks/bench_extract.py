@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 from measure import ROOT, Times, each, machine, nothing, require_answer, show, take_turns
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the program does
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the program does
 
 import torch
 from PIL import Image

@@ -127,7 +127,7 @@ class Ran:
 def run_command(words: Sequence[object], *, cores=None, codes=(0,)) -> Ran:
     """Run a command, on some cores alone if they are given; stop the benchmark at another exit code."""
     # Programs choose themselves how their threads wait.
-    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    inherited = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
     with tempfile.TemporaryFile("w+") as output:
         started = time.perf_counter()

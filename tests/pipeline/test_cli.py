@@ -301,11 +301,13 @@ def test_a_wrong_setting_is_named_in_one_line(project, capsys, name, value, comm
 
 @pytest.mark.parametrize("policy", [None, "active"])
 def test_idle_threads_sleep_unless_told_otherwise(monkeypatch, capsys, policy):
-    monkeypatch.setenv("OMP_WAIT_POLICY", policy or "")
-    if policy is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, policy or "")
+        monkeypatch.delenv(name)
+    if policy is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     assert call("--version") == 0
-    assert os.environ["OMP_WAIT_POLICY"] == (policy or "passive")
+    assert os.environ.get("GOMP_SPINCOUNT") == ("2000" if policy is None else None)
 
 
 def test_an_unknown_setting_is_named(project, capsys):
