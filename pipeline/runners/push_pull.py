@@ -18,11 +18,11 @@ from pipeline.runners.model_card import model_card
 from stages.errors import InputError
 from stages.files import new_folder, note_of, open_parquet, read_json, sha256_of
 from stages.models.localiser.exemplar_photos import NAME as PHOTOS
-from stages.models.localiser.exemplar_photos import SHARED
+from stages.models.localiser.exemplar_photos import SHARED as DIGESTS
 from stages.models.localiser.io import FILES, digest_of_folder
 from stages.models.localiser.localiser import Localiser
 
-CARD, DIGESTS = "README.md", SHARED
+CARD = "README.md"
 HUB = "hf://"
 _MADE_BY = "pipeline eval"
 
