@@ -156,13 +156,20 @@ def _shifted(points: Floats, weights: Floats, radius_m: float, edge_m: float) ->
     return places
 
 
+def squared_distances(these: Floats, those: Floats) -> Floats:
+    """Return the squared distances (..., n, m) of points (..., n, 2) and (..., m, 2), in a new array."""
+    # In place: new arrays would take longer than the numbers in them.
+    squared, north = (these[..., :, None, axis] - those[..., None, :, axis] for axis in (0, 1))
+    squared *= squared
+    north *= north
+    squared += north
+    return np.asarray(squared)
+
+
 def _distances(these: Floats, those: Floats) -> Floats:
     # In metres from a point nearby, squares neither overflow nor vanish, so `np.hypot` is not needed.
-    away, north = (these[:, :, None, axis] - those[:, None, :, axis] for axis in (0, 1))
-    away *= away
-    north *= north
-    away += north
-    return np.sqrt(away, out=away)
+    squared = squared_distances(these, those)
+    return np.sqrt(squared, out=squared)
 
 
 def _kernel(distances: Floats, radius_m: float, edge_m: float) -> Floats:

@@ -21,6 +21,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from stages.models.localiser.cell_fusion import squared_distances
+
 Floats = npt.NDArray[np.float64]
 LookAt = Literal["past", "whole"]
 
@@ -147,11 +149,7 @@ def _messages(emission: Floats, positions: Floats, seconds: Floats, motion: Moti
 def _transition(here: Floats, there: Floats, seconds: float, motion: Motion) -> Floats:
     """Return T(there | here), (C, C)."""
     variance = (NOISE_M + motion.speed_m_s * max(seconds, 0.0)) ** 2
-    moved, north = (here[:, None, axis] - there[None, :, axis] for axis in (0, 1))
-    # In place: new arrays would take longer than the numbers in them.
-    moved *= moved
-    north *= north
-    moved += north
+    moved = squared_distances(here, there)
     moved *= -1 / (2 * variance)
     np.exp(moved, out=moved)
     moved *= (1 - JUMP) * motion.cell_area_m2 / (2 * np.pi * variance)
