@@ -26,7 +26,6 @@ from stages.models.backbones.card import describe_backbone
 from stages.models.backbones.create import random_model
 from stages.models.backbones.optimise import optimise
 from stages.models.backbones.registry import BACKBONES
-from stages.models.backbones.spec import BILINEAR
 from stages.models.backbones.split import split_point, tokens_at_split
 from stages.models.heads.heads import HeadSettings
 from stages.models.localiser.localiser import Localiser
@@ -41,15 +40,13 @@ from stages.train.loop.trainer import Trainer
 def untrained(chosen, config):
     """A localiser with a tail of random weights, and where its backbone was cut."""
     cut = split_point(chosen.backbone, chosen.size, chosen.cut)
-    card = describe_backbone(chosen.backbone, weights="random", image_size=chosen.size)
-    pooled = {
-        name: length for name, length in card.outputs.items() if name != BILINEAR
-    }  # trained blocks lack it
-    outputs = {**pooled, cut.name: cut.length}
+    pooled = ("cls", "avg") if cut.prefix else ("avg",)
+    card = describe_backbone(chosen.backbone, weights="random", image_size=chosen.size, outputs=pooled)
+    outputs = {**card.outputs, cut.name: cut.length}
     recipe = Recipe(
         chosen.backbone, "random", card.weights_id, chosen.size, {}, outputs, "float16", "float32"
     )
-    settings = TrainableBlocksSettings.of(recipe, tuple(pooled), config.aggregator)
+    settings = TrainableBlocksSettings.of(recipe, pooled, config.aggregator)
     head = HeadSettings(config.head, config.scale, config.margin, config.easy_margin)
     table = square_of_classes(chosen.classes, 1)
     localiser = Localiser.new(table, recipe, tuple(outputs), config.embedding_dim, head, settings)

@@ -14,6 +14,7 @@ from cache.errors import PlacecacheError
 from pipeline.checks.finding import Finding
 from stages.extract.config import ExtractConfig
 from stages.models.backbones.backbone import Backbone, load_backbone
+from stages.models.backbones.outputs import stored_outputs
 from stages.models.backbones.reference import reference_features
 from stages.models.backbones.registry import spec_of
 from stages.models.backbones.spec import PYTHON
@@ -61,7 +62,7 @@ def _load(config: ExtractConfig, weights: str) -> Backbone:
         config.backbone,
         weights=weights,
         image_size=config.image_size,
-        outputs=spec_of(config.backbone).default if config.outputs == "default" else config.outputs,
+        outputs=stored_outputs(config.backbone, config.outputs, "last", "none"),
     )
 
 

@@ -29,7 +29,7 @@ class ExtractConfig:
     weights: str
     image_size: int
     outputs: Literal["default"] | tuple[str, ...]
-    layers: Literal["last", "all"] | tuple[int, ...]
+    layers: Literal["default", "last", "all"] | tuple[int, ...]
     cut: Literal["none"] | int
     dtype: Literal["float16", "float32"]
     precision: Literal["float32", "bfloat16", "float16"]
@@ -88,7 +88,9 @@ class ExtractConfig:
                 raise ConfigError(f"extract.outputs names {output}: set extract.layers to [{layer}] instead")
         layers = self.layers
         valid = isinstance(layers, str) or (layers and max(layers) < 0 and len(set(layers)) == len(layers))
-        require("extract.layers", layers, bool(valid), "last, all, or a list such as [-2, -1], each once")
+        require(
+            "extract.layers", layers, bool(valid), "default, last, all, or a list such as [-2, -1], each once"
+        )
 
     @property
     def stored(self) -> tuple[str, ...]:

@@ -47,10 +47,13 @@ class TrainableBlocksSettings:
     ) -> TrainableBlocksSettings:
         """Return the settings of blocks that start from the tokens stored with some features.
 
+        Trained blocks can give neither bilinear nor inner layers: they give the other ones of `outputs`, or
+        ``avg``.
+
         Raises
         ------
         ConfigError
-            If no tokens are stored, or an output cannot be pooled after trained blocks.
+            If no tokens are stored.
         """
         splits = [blocks for name in recipe.outputs if (blocks := split_blocks(name)) is not None]
         if not splits:
@@ -59,12 +62,9 @@ class TrainableBlocksSettings:
                 "set extract.cut, such as 4 for efficientnet_lite0 or 10 for dinov2_vits14, and run "
                 "`pipeline extract`, or set train.tail to false"
             )
-        if aggregator.kind == "pooled" and any(BILINEAR in pooling_and_layer(name) for name in outputs):
-            raise ConfigError(
-                f"train.inputs is {', '.join(outputs)}: trained blocks cannot give {BILINEAR}; leave it out "
-                "of train.inputs, choose another train.aggregator.kind, or set train.tail to false"
-            )
-        return cls(recipe.backbone, recipe.image_size, splits[0], outputs, aggregator)
+        last = [name for name in outputs if pooling_and_layer(name)[1] == -1]
+        given = tuple(name for name in last if name != BILINEAR) or ("avg",)
+        return cls(recipe.backbone, recipe.image_size, splits[0], given, aggregator)
 
     @property
     def source(self) -> str:
@@ -101,8 +101,9 @@ class TrainableBlocks(nn.Module):
         if spec.kind == "cnn":  # the layout of its input
             self.rest.to(memory_format=torch.channels_last)
         self.aggregator: Aggregator | None = None
-        self.length = sum(spec.lengths[output] for output in settings.outputs)
-        if settings.aggregator.kind != "pooled":
+        if settings.aggregator.kind == "pooled":
+            self.length = sum(spec.lengths[output] for output in settings.outputs)
+        else:
             self.aggregator = make_aggregator(settings.aggregator, spec.length, self.split.prefix)
             self.length = self.aggregator.length
         self.eval()

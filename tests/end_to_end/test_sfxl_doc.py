@@ -18,7 +18,7 @@ from pipeline.cli import main
 from pipeline.console import duration, size
 from pipeline.project.init import set_params
 from pipeline.project.params import load_params
-from stages.models.backbones.registry import spec_of
+from stages.models.backbones.outputs import output_lengths
 from stages.toycity.config import CityConfig
 from stages.toycity.draw import draw
 
@@ -128,8 +128,7 @@ def test_hours_and_gigabytes_are_those_of_doctor():
     rows = re.findall(r"\| (\d+) \| (\w+) \| (\d+) \| ([\d hmin]+) \| ([\d.]+ GB) \|", PAGE)
     assert len(rows) == 6
     for rate, backbone, images, hours, gigabytes in rows:
-        spec = spec_of(backbone)
-        outputs = {name: spec.lengths[name] for name in spec.default}
+        outputs = output_lengths(backbone, 224, "default")
         recipe = Recipe(backbone, "random", "0" * 64, 224, {}, outputs, "float16", "bfloat16")
         assert duration(int(images) / int(rate)) == hours
         assert size(needed_bytes(int(images), recipe)) == gigabytes

@@ -128,7 +128,7 @@ def test_backbones_are_listed_and_measured(capsys):
     assert "images/s on cpu" in shown
     rows = [line for line in shown.splitlines() if "timm:tf_efficientnet_lite0.in1k" in line]
     assert len(rows) == 1
-    assert [cell.strip() for cell in rows[0].split("│")][2:6] == ["224", "3328", "0.8", "here"]
+    assert [cell.strip() for cell in rows[0].split("│")][2:6] == ["224", "6144", "0.8", "here"]
 
 
 def test_partition_and_doctor_say_what_bounds_the_result(project, capsys):
@@ -428,15 +428,15 @@ def damage_root(store: Path) -> None:
 
 
 def damage_array(store: Path) -> None:
-    (store / "avg" / "zarr.json").write_text("null")
+    (store / "bilinear" / "zarr.json").write_text("null")
 
 
 def lose_array(store: Path) -> None:
-    (store / "avg" / "zarr.json").unlink()
+    (store / "bilinear" / "zarr.json").unlink()
 
 
 def lose_chunks(store: Path) -> None:
-    shutil.rmtree(store / "avg")
+    shutil.rmtree(store / "bilinear")
 
 
 def lose_ledger(store: Path) -> None:

@@ -188,7 +188,7 @@ def load_backbone(
     image_size : int
         Side of the input in pixels.
     outputs : "default" or sequence of str
-        Pooled outputs, by default cls and avg as far as there are both; and at most one ``cut<K>``.
+        Pooled outputs, by default those of a new project; and at most one ``cut<K>``.
     device : str
         Where to run, such as "cpu" or "cuda".
     precision : {"float32", "bfloat16", "float16"}

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stages.errors import ConfigError
 from stages.models.backbones.backbone import load_backbone
 from stages.models.backbones.create import empty_model
+from stages.models.backbones.outputs import output_lengths
 from stages.models.backbones.registry import BACKBONES, spec_of
 from stages.models.backbones.spec import TIMM
 from stages.models.backbones.timm_model import model_and_features
@@ -58,7 +59,7 @@ def facts(name: str) -> BackboneFacts:
         spec = spec_of(name)
     except ConfigError:
         return BackboneFacts(name, 0, 0, 0.0, "needs a function: python:MODULE:FUNCTION")
-    length = sum(spec.lengths[output] for output in spec.default)
+    length = sum(output_lengths(name, spec.input_px, "default").values())
     return BackboneFacts(name, spec.input_px, length, _gflops(name, spec.input_px), _weights(spec.source))
 
 

@@ -18,7 +18,7 @@ from stages.models.backbones.spec import (
     split_output,
 )
 
-Layers = Literal["last", "all"] | tuple[int, ...]
+Layers = Literal["default", "last", "all"] | tuple[int, ...]
 
 
 def stored_outputs(
@@ -34,7 +34,9 @@ def stored_outputs(
     spec = spec_of(name)
     if layers == "all":
         _require_layers(name, spec, -1)
-    chosen = {"last": (-1,), "all": range(-spec.blocks, 0)}[layers] if isinstance(layers, str) else layers
+    usual = spec.default_layers if outputs == "default" else (-1,)
+    named = {"default": usual, "last": (-1,), "all": range(-spec.blocks, 0)}
+    chosen = named[layers] if isinstance(layers, str) else layers
     pooled = spec.default if outputs == "default" else outputs
     of_layers = (layer_output(output, layer) for layer in chosen for output in pooled)
     return (*of_layers, *(() if cut == "none" else (split_output(cut),)))
@@ -48,8 +50,9 @@ def output_lengths(name: str, image_size: int, outputs: str | Sequence[str]) -> 
         from stages.models.backbones.timm_model import require_timm_size
 
         require_timm_size(name, image_size)
-    chosen = spec.default
-    if outputs != "default":
+    if outputs == "default":
+        chosen = stored_outputs(name, "default", "default", "none")
+    else:
         chosen = tuple([outputs] if isinstance(outputs, str) else outputs)
     splits = [output for output in chosen if split_blocks(output) is not None]
     pooled = [pooling_and_layer(output) for output in chosen if output not in splits]

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from stages.models.backbones.spec import BILINEAR, BILINEAR_LENGTH
 
@@ -23,9 +24,9 @@ def pooled(names: Iterable[str], prefix: Tensor, patches: Tensor, registers: int
     ``cls`` is the class token (ViT only); ``reg`` the mean of the registers, the last prefix tokens;
     ``avg`` the mean of the patch tokens (for a CNN, of the positions of its last feature map); ``gem``
     their generalised mean with power 3, (1/N sum_i max(x_i, 1e-6)^3)^(1/3); ``bilinear`` a sketch of their
-    second moments, s_k = 1/N sum_i (a_k . x_i)(b_k . x_i), stored as sign(s_k) sqrt(|s_k|). The vectors a_k
-    and b_k hold fixed random signs, so that scalar products of sketches estimate those of the matrices
-    1/N sum_i x_i x_i^T (compact bilinear pooling, Gao et al., CVPR 2016).
+    second moments, s_k = 1/N sum_i (a_k . x_i)(b_k . x_i), stored as sign(s_k) sqrt(|s_k|), at unit length.
+    The vectors a_k and b_k hold fixed random signs, so that cosines of sketches estimate those of the
+    matrices 1/N sum_i x_i x_i^T (compact bilinear pooling, Gao et al., CVPR 2016).
 
     Parameters
     ----------
@@ -64,10 +65,15 @@ def _generalised_mean(prefix: Tensor, registers: Tensor, patches: Tensor) -> Ten
 
 
 def _second_moments(prefix: Tensor, registers: Tensor, patches: Tensor) -> Tensor:
-    signs: Tensor = _signs(patches.shape[2], patches.device)
-    left, right = (patches @ signs).chunk(2, dim=2)
-    sketch = (left * right).mean(dim=1)
-    return sketch.sign() * sketch.abs().sqrt()
+    positions, channels = patches.shape[1:]
+    signs: Tensor = _signs(channels, patches.device)
+    if channels * (positions + BILINEAR_LENGTH) < 2 * positions * BILINEAR_LENGTH:  # fewer operations
+        left, right = signs.chunk(2, dim=1)
+        sketch = (patches.transpose(1, 2) @ patches @ left * right).sum(dim=1) / positions
+    else:
+        left, right = (patches @ signs).chunk(2, dim=2)
+        sketch = (left * right).mean(dim=1)
+    return functional.normalize(sketch.sign() * sketch.abs().sqrt(), dim=1)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

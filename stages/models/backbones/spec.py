@@ -73,11 +73,18 @@ class BackboneSpec:
 
     @property
     def default(self) -> tuple[str, ...]:
-        """Pooled outputs of the setting "default"."""
+        """Pooled outputs of the setting "default", of each of `default_layers`."""
         if self.kind == "vectors":
             return self.choices
-        of_kind = ("cls", "avg") if self.kind == "vit" else ("avg", BILINEAR)
-        return tuple(name for name in self.choices if name in of_kind)
+        if self.kind != "vit" and self.blocks:
+            return (BILINEAR,)
+        return tuple(name for name in self.choices if name in ("cls", "avg"))
+
+    @property
+    def default_layers(self) -> tuple[int, ...]:
+        """Layers of the default outputs: the last one, of a CNN the last three."""
+        inner = self.kind in ("cnn", "nhwc") and self.blocks > 0
+        return tuple(range(-min(self.blocks, 3), 0)) if inner else (-1,)
 
     @property
     def lengths(self) -> dict[str, int]:

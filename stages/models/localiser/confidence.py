@@ -54,8 +54,8 @@ class Confidence:
         return _logistic(self.slope * _log_odds(share) + self.offset)
 
 
-PRIOR = Confidence(1.25, 0.5)
-"""Of a single photo, from answers of localisers to walks that were left out of their campus database."""
+PRIOR = Confidence(1.5, 0.9)
+"""Of a single photo, from answers to walks left out of a campus database and to other toy cities."""
 HYBRID = Confidence(1.0, -0.5)
 """Of `hybrid`, from the same walks. Shares of `retrieve` and of walks are right as they are."""
 

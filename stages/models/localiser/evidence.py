@@ -56,8 +56,7 @@ class ExemplarScores:
 
     def familiarity(self) -> npt.NDArray[np.float64]:
         """Return the familiarity of each photo (B,)."""
-        nearest, centred = (best.max(axis=1, initial=-1.0) for best in (self.plain, self.likeness))
-        return familiarity(nearest, centred, self.elsewhere)
+        return familiarity(self.plain.max(axis=1, initial=-1.0), self.elsewhere)
 
 
 def calibration_for(localiser: Localiser, fusion: FusionConfig) -> Calibration:

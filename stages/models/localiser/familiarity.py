@@ -1,11 +1,10 @@
 """Familiarity: whether a photo shows this city at all, however sure the heads are of a place in it.
 
-The feature of a photo of the city has an exemplar at a small angle, both as it is and centred: the first
-tells the city from other pictures, the second its places from other streets of the same kind. Drawn pictures
-(noise, flat colours, shuffled photos, streets of the toy city) are nearer to each other than to the city. The
-three angles make one number, and photos of the city itself say how low it may be: photos compared without the
-exemplars of their own place, and augmented views, which show known places in another light. No photo of
-another city is needed, and none has to be held out.
+The feature of a photo of the city has an exemplar at a small angle. Drawn pictures (noise, flat colours,
+shuffled photos, streets of the toy city) are nearer to each other than to the city. Both angles make one
+number, and photos of the city itself say how low it may be: photos compared without the exemplars of their
+own place, and augmented views, which show known places in another light. No photo of another city is needed,
+and none has to be held out.
 """
 
 from __future__ import annotations
@@ -34,20 +33,18 @@ _APART = 0.9
 """AUROC from which the angle to exemplars tells a kind of picture from photos of other places in the city."""
 
 
-def familiarity(nearest: Floats, centred: Floats, elsewhere: Floats | None) -> Floats:
-    """Return log(angle to the nearest drawn picture / (nearest exemplar ** 2 * nearest centred one)), (B,).
+def familiarity(nearest: Floats, elsewhere: Floats | None) -> Floats:
+    """Return log(angle to the nearest drawn picture / angle to the nearest exemplar ** 2), (B,).
 
     Parameters
     ----------
     nearest : ndarray, shape (B,)
         Cosine with the nearest exemplar, of features as they are.
-    centred : ndarray, shape (B,)
-        Cosine with the nearest exemplar, of centred features.
     elsewhere : ndarray, shape (B,), or None
-        Cosine with the nearest drawn picture; None without any, when only the other angles count.
+        Cosine with the nearest drawn picture; None without any, when only the other angle counts.
     """
     other = 0.0 if elsewhere is None else _log_angle(elsewhere)
-    return np.asarray(other - 2 * _log_angle(nearest) - _log_angle(centred))
+    return np.asarray(other - 2 * _log_angle(nearest))
 
 
 @torch.no_grad()

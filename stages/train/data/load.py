@@ -19,7 +19,7 @@ from cache.store import store_exists
 from stages.errors import ConfigError
 from stages.extract.row_identity import require_same_rows
 from stages.index.manifest import Manifest
-from stages.models.backbones.spec import BILINEAR, pooled_among, pooling_and_layer
+from stages.models.backbones.spec import pooled_among
 from stages.models.heads.margin_loss import Buffers
 from stages.partition.views import ViewPlan
 from stages.train.config import TrainConfig
@@ -35,7 +35,7 @@ _READERS = 2
 
 
 def chosen_inputs(config: TrainConfig, reader: FeatureReader) -> tuple[str, ...]:
-    """Return the pooled outputs that are joined into a feature; of trained blocks all that they can give.
+    """Return the pooled outputs that are joined into a feature.
 
     Raises
     ------
@@ -44,8 +44,7 @@ def chosen_inputs(config: TrainConfig, reader: FeatureReader) -> tuple[str, ...]
     """
     offered = pooled_among(reader.outputs)
     if isinstance(config.inputs, str):
-        trainable = tuple(name for name in offered if BILINEAR not in pooling_and_layer(name))
-        return (trainable or offered) if config.tail and config.aggregator.kind == "pooled" else offered
+        return offered
     missing = [name for name in config.inputs if name not in offered]
     if missing:
         raise ConfigError(

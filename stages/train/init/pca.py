@@ -23,13 +23,16 @@ from stages.models.heads.heads import Projection
 from stages.models.localiser.localiser import Localiser
 from stages.train.data.source import Block, FeatureSource
 
-SAMPLE_ROWS = 1 << 17
-"""Rows that components are estimated from; more rows hardly change them."""
 _WIDE = 1 << 11
 """Components of longer features are computed from products of rows if these are fewer than the components."""
 LEAST_DEVIATION = 0.02
 """Smallest deviation over the usual one. A component that is constant in training may vary in queries, or
 once the blocks before it are trained: an unlimited gain would let it drown all others."""
+
+
+def sample_rows(length: int) -> int:
+    """Return how many rows of that length components are estimated from; more rows hardly change them."""
+    return min(1 << 17, (1 << 27) // length)  # of longer features fewer, since n rows take n * F^2 operations
 
 
 def standardise(projection: Projection, mean: Tensor, deviation: Tensor) -> None:

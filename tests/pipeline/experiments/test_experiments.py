@@ -213,6 +213,10 @@ def test_naming_default_settings_keeps_the_identity(project, tmp_path):
         params = row.params(1)
         before = {
             "extract.backbone": params.extract.backbone,
+            "extract.outputs": "default"
+            if params.extract.outputs == "default"
+            else [*params.extract.outputs],
+            "extract.layers": params.extract.layers,
             "train.augment_views": params.train.augment_views,
             "partition.scheme": params.partition.scheme,
             "partition.groups_per_side": params.partition.groups_per_side,
@@ -348,7 +352,7 @@ def test_other_features_go_to_shared_folders(project, tmp_path):
     recipes = [FeatureReader.open(store / "database.zarr").store.recipe for store in own]
     assert {(*recipe.outputs, recipe.dtype) for recipe in recipes} == {
         ("gem", "float32"),
-        ("avg", "bilinear", "float32"),
+        ("bilinear@-3", "bilinear@-2", "bilinear", "float32"),
     }
     assert all(content(folder)["rows"][row]["runs"] for row in ("gem", "gem-wide", "exact", "quick"))
 

@@ -70,7 +70,7 @@ KEYS = {
 
 
 def recipe(weights="pretrained"):
-    card = describe_backbone("efficientnet_lite0", weights=weights, image_size=SIZE_PX)
+    card = describe_backbone("efficientnet_lite0", weights=weights, image_size=SIZE_PX, outputs=("avg",))
     preprocessing = card.preprocess.as_dict()
     return Recipe(
         card.name, card.weights, card.weights_id, SIZE_PX, preprocessing, card.outputs, "float16", "float32"

@@ -300,7 +300,7 @@ def test_results_without_intervals_are_shown(paths, call, tmp_path):
 
 
 def test_a_pulled_localiser_answers(call, tmp_path):
-    described = describe_backbone("efficientnet_lite0", weights="pretrained", image_size=32)
+    described = describe_backbone("efficientnet_lite0", weights="pretrained", image_size=32, outputs=("avg",))
     shown = described.name, described.weights, described.weights_id, 32, described.preprocessing
     recipe = Recipe(*shown, described.outputs, "float16", "float32")
     table, _ = partition(np.random.default_rng(0).uniform(551_000, 551_120, (60, 2)))

