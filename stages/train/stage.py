@@ -95,7 +95,7 @@ def _write(training: TrainingRun, localiser: Localiser, first: PassRecord, resul
     elif inputs.fusion is not None:
         radius_m = inputs.config.validation.radius_m
         store_calibration(localiser, first.calibration, radius_m=radius_m, fusion=inputs.fusion)
-        localiser.meta["familiarity_threshold"] = fit_familiarity_threshold(
+        localiser.meta["least_familiarity"] = fit_familiarity_threshold(
             localiser, training.files, training.rows | training.holdout, inputs.fusion.abstain_cost
         )
     if training.ranks.first:

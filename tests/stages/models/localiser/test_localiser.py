@@ -137,6 +137,14 @@ def test_no_answer_is_given_with_a_feature_that_is_not_finite(monkeypatch, bad, 
         predict(localiser, torch.from_numpy(rows), top=1, score="softmax")
 
 
+def test_a_threshold_of_an_older_familiarity_is_not_used():
+    localiser = make()
+    localiser.meta["familiarity_threshold"] = 9.0  # also of the angle of centred features
+    assert localiser.familiarity_threshold is None
+    localiser.meta["least_familiarity"] = 0.5
+    assert localiser.familiarity_threshold == 0.5
+
+
 class Largest(TorchDispatchMode):
     """Notes how many bytes the largest tensor has that is made, of others than those given."""
 
