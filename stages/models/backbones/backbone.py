@@ -149,7 +149,7 @@ def _optimised(model: nn.Module, card: BackboneCard) -> nn.Module:
     Raises
     ------
     ConfigError
-        If inner layers or a cut are wanted, but the blocks do not follow one another.
+        If bilinear, inner layers or a cut are wanted, but the blocks do not follow one another.
     """
     spec = spec_of(card.name)
     if card.name in BACKBONES:
@@ -159,10 +159,11 @@ def _optimised(model: nn.Module, card: BackboneCard) -> nn.Module:
     noise = torch.Generator().manual_seed(0)
     images = torch.randn(1, 3, card.image_size, card.image_size, generator=noise)
     with torch.inference_mode():
-        if (card.layers - {-1} or card.split) and not in_order(model, spec.kind, images):
+        chained = card.layers - {-1} or card.split or BILINEAR in card.outputs
+        if chained and not in_order(model, spec.kind, images):
             raise ConfigError(
-                f"the blocks of {card.name} do not follow one another: set extract.layers to last and "
-                "extract.cut to none"
+                f"the blocks of {card.name} do not follow one another: set extract.outputs to [avg], "
+                "extract.layers to last and extract.cut to none"
             )
     return optimise_if_equal(model, kind=spec.kind, images=images)
 

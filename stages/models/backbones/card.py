@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stages.images.preprocess import Preprocess
 from stages.models.backbones.outputs import output_lengths
 from stages.models.backbones.registry import BACKBONES, spec_of
-from stages.models.backbones.spec import PYTHON, pooled_among, pooling_and_layer, split_blocks
+from stages.models.backbones.spec import BILINEAR, PYTHON, pooled_among, pooling_and_layer, split_blocks
 from stages.models.backbones.weights import RANDOM, file_id, find_weights, state_id
 
 if TYPE_CHECKING:
@@ -47,9 +47,13 @@ class BackboneCard:
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """The preprocessing as a recipe states it, and the digest of the code of a function."""
-        source = {"source_sha256": self.source_sha256} if self.source_sha256 else {}
-        return {**self.preprocess.as_dict(), **source}
+        """What a recipe states: the preprocessing, the digest of a function, and how bilinear is scaled."""
+        stated = self.preprocess.as_dict()
+        if self.source_sha256:
+            stated["source_sha256"] = self.source_sha256
+        if any(pooling_and_layer(output)[0] == BILINEAR for output in pooled_among(self.outputs)):
+            stated["bilinear"] = "unit length"  # earlier versions stored it as it was, under the same name
+        return stated
 
     @property
     def layers(self) -> set[int]:

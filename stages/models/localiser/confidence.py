@@ -57,7 +57,7 @@ class Confidence:
 PRIOR = Confidence(1.5, 0.9)
 """Of a single photo, from answers to walks left out of a campus database and to other toy cities."""
 HYBRID = Confidence(1.0, -0.5)
-"""Of `hybrid`, from the same walks. Shares of `retrieve` and of walks are right as they are."""
+"""Of `hybrid`, from such walks with earlier features. `retrieve` and walks state their share as it is."""
 
 
 def fit_confidence(share: Floats, right: Bools, *, abstain_cost: float) -> Confidence:

@@ -12,6 +12,7 @@ from stages.models.trainable_blocks import TrainableBlocks
 from stages.train.config import TrainConfig
 from stages.train.data.source import Block, FeatureSource, TrainingSet
 from stages.train.init.pca import (
+    MOST_ROWS,
     class_means,
     moments,
     principal_components,
@@ -43,8 +44,10 @@ def initialise(
     if inputs.train_projection and localiser.tail is not None:
         _start_behind_tail(localiser.tail, inputs, localiser, features, source.images)
     elif inputs.train_projection:
+        mean_and_deviation = (
+            store_moments(source) if resident is None else moments(resident.blocks(MOST_ROWS))
+        )
         rows = sample_rows(localiser.projection.weight.shape[1])
-        mean_and_deviation = store_moments(source) if resident is None else moments(resident.blocks(rows))
         _start_projection(config, localiser, mean_and_deviation, features.blocks(rows))
     if config.initial_weights != "random":
         class_means(localiser, features.blocks(), groups)

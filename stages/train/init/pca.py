@@ -23,6 +23,8 @@ from stages.models.heads.heads import Projection
 from stages.models.localiser.localiser import Localiser
 from stages.train.data.source import Block, FeatureSource
 
+MOST_ROWS = 1 << 17
+"""Rows that moments and components are estimated from."""
 _WIDE = 1 << 11
 """Components of longer features are computed from products of rows if these are fewer than the components."""
 LEAST_DEVIATION = 0.02
@@ -32,7 +34,7 @@ once the blocks before it are trained: an unlimited gain would let it drown all 
 
 def sample_rows(length: int) -> int:
     """Return how many rows of that length components are estimated from; more rows hardly change them."""
-    return min(1 << 17, (1 << 27) // length)  # of longer features fewer, since n rows take n * F^2 operations
+    return min(MOST_ROWS, (1 << 28) // length)  # of long features fewer, since n rows take n * F^2 operations
 
 
 def standardise(projection: Projection, mean: Tensor, deviation: Tensor) -> None:

@@ -149,6 +149,16 @@ def test_recipes_of_named_backbones_keep_their_ids():
     }
 
 
+def test_stores_of_bilinear_without_unit_length_are_told_apart():
+    cnn = replace(CONFIG, weights="random", image_size=64, outputs=("avg", "bilinear"))
+    recipe = recipe_for(cnn, None, 0)
+    assert "bilinear" not in recipe_for(replace(cnn, outputs=("avg",)), None, 0).preprocessing
+    before = replace(recipe, preprocessing={**recipe.preprocessing})
+    before.preprocessing.pop("bilinear")
+    assert recipe.differences(before) == ["preprocessing.bilinear: unit length here, absent in the store"]
+    assert recipe.id != before.id
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -365,4 +375,5 @@ def test_the_catalogue_finds_models():
     assert len(matching("")) == 9
     known = facts("timm:resnet18.tv_in1k")
     assert (known.image_size, known.length) == (224, 3 * 2048)
+    assert facts("timm:vit_so400m_patch14_siglip_384.webli").length == 1152  # of 384 px, not a multiple of 14
     assert known.gflops == pytest.approx(3.63, rel=0.01)  # twice the 1.8 GMACs that are published
