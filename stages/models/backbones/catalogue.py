@@ -13,9 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from stages.errors import ConfigError
 from stages.models.backbones.backbone import load_backbone
 from stages.models.backbones.create import empty_model
-from stages.models.backbones.outputs import stored_outputs
 from stages.models.backbones.registry import BACKBONES, spec_of
-from stages.models.backbones.spec import TIMM, pooling_and_layer
+from stages.models.backbones.spec import TIMM
 from stages.models.backbones.timm_model import model_and_features
 from stages.models.backbones.weights import RANDOM, WeightsSource, hub_answers, local_file
 
@@ -59,8 +58,7 @@ def facts(name: str) -> BackboneFacts:
         spec = spec_of(name)
     except ConfigError:
         return BackboneFacts(name, 0, 0, 0.0, "needs a function: python:MODULE:FUNCTION")
-    stored = stored_outputs(name, "default", "default", "none")
-    length = sum(spec.lengths[pooling_and_layer(output)[0]] for output in stored)
+    length = len(spec.default_layers) * sum(spec.lengths[output] for output in spec.default)
     return BackboneFacts(name, spec.input_px, length, _gflops(name, spec.input_px), _weights(spec.source))
 
 

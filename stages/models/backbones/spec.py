@@ -76,15 +76,18 @@ class BackboneSpec:
         """Pooled outputs of the setting "default", of each of `default_layers`."""
         if self.kind == "vectors":
             return self.choices
-        if self.kind != "vit" and self.blocks:
+        if self._has_inner_maps:
             return (BILINEAR,)
         return tuple(name for name in self.choices if name in ("cls", "avg"))
 
     @property
     def default_layers(self) -> tuple[int, ...]:
         """Layers of the default outputs: the last one, of a CNN the last three."""
-        inner = self.kind in ("cnn", "nhwc") and self.blocks > 0
-        return tuple(range(-min(self.blocks, 3), 0)) if inner else (-1,)
+        return tuple(range(-min(self.blocks, 3), 0)) if self._has_inner_maps else (-1,)
+
+    @property
+    def _has_inner_maps(self) -> bool:
+        return self.kind in ("cnn", "nhwc") and self.blocks > 0
 
     @property
     def lengths(self) -> dict[str, int]:

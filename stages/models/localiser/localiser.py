@@ -208,7 +208,8 @@ class Localiser:
     @property
     def familiarity_threshold(self) -> float | None:
         """Familiarity below which an answer is withheld; None if that was not fitted."""
-        return self.meta.get("least_familiarity")  # older localisers have one of another measure, elsewhere
+        # Older localisers have "familiarity_threshold" instead, which belongs to another measure.
+        return self.meta.get("least_familiarity")
 
     def positions_of(self, class_id: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return the centres of places in metres, shape (..., 2), NaN for place -1."""
