@@ -300,11 +300,15 @@ def test_outside_queries_get_lower_confidence(city, tmp_path):
     features = random.normal(size=(60, 24)) * 2 + 3  # looks of no place
     write_store(tmp_path / "away.zarr", features)
     write_rows(tmp_path / "away.parquet", random.uniform(0, 50, (60, 2)) + 600_000, [""] * 60)
-    inside = run(EvalInputs(ALL, **city.outputs(), **database(city))).confidence["mean"]
-    away = {**city.outputs(), "features": tmp_path / "away.zarr", "manifest": tmp_path / "away.parquet"}
+    localiser = Localiser.load(city.folder / "localiser")
+    localiser.meta["calibration"]["confidence"].update(slope=1.0, offset=0.0)  # the share of the evidence
+    localiser.save(tmp_path / "localiser")
+    outputs = {**city.outputs(), "localiser": tmp_path / "localiser"}
+    inside = run(EvalInputs(ALL, **outputs, **database(city))).confidence["mean"]
+    away = {**outputs, "features": tmp_path / "away.zarr", "manifest": tmp_path / "away.parquet"}
     outside = run(EvalInputs(ALL, **away, **database(city))).confidence
     assert outside["outside queries"] == 60
-    assert outside["mean"] < inside - 15
+    assert outside["mean"] < inside - 20
 
 
 @pytest.mark.parametrize("change", [{"radius_m": 0.0}, {"top": ()}, {"top": (0, 1)}, {"query_fraction": 0.0}])
